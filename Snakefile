@@ -1,0 +1,1 @@
+workflow.include("workflow/Snakefile", overwrite_default_target=True)

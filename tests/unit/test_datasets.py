@@ -1,0 +1,163 @@
+"""Where clean data come from: shapes, ranges, streams and bad values."""
+
+import math
+
+import numpy as np
+import pytest
+
+from diem.datasets import DATASETS, Split, load, manifold_curve
+from diem.errors import DiemError
+from diem.metrics import distance_to_manifold
+from diem.seeds import Stage, rng
+
+MANIFOLD = {
+    "name": "manifold",
+    "train": 512,
+    "validation": 64,
+    "test": 128,
+    "dimensions": 5,
+    "alpha": 3.0,
+    "epsilon": 1.0e-3,
+}
+DIGITS = {"name": "digits", "validation": 150, "test": 450}
+
+
+@pytest.fixture(scope="module")
+def digits() -> dict[str, Split]:
+    return load(DIGITS, seed=0)
+
+
+def test_manifold_shapes_and_range():
+    splits = load(MANIFOLD, seed=0)
+
+    assert list(splits) == ["train", "validation", "test"]
+    for name, split in splits.items():
+        assert split.x.shape == (MANIFOLD[name], 5)
+        assert split.x.dtype == np.float32
+        assert split.label is None
+        assert np.abs(split.x).max() <= 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_manifold_fills_its_range(seed: int):
+    curve = manifold_curve(MANIFOLD, seed, points=2**16 + 1)
+
+    assert np.array_equal(curve.min(axis=0), np.full(5, -2))
+    assert np.array_equal(curve.max(axis=0), np.full(5, 2))
+
+
+def test_manifold_formula():
+    dimensions, frequencies = 5, 10
+    a, b, c = rng(3, Stage.DATA).uniform(size=(3, dimensions, frequencies))
+
+    def point(z: float) -> list[float]:
+        return [
+            sum(
+                a[i, k - 1] / k**3 * math.sin(2 * math.pi * (k * b[i, k - 1] * z + c[i, k - 1]))
+                for k in range(1, frequencies + 1)
+            )
+            for i in range(dimensions)
+        ]
+
+    # An affine map to [-2, 2] is determined by the range, here of a grid of its own.
+    raw = np.array([point(j / 2000) for j in range(2001)])
+    low, high = raw.min(axis=0), raw.max(axis=0)
+    expected = 4 * (raw - low) / (high - low) - 2
+
+    np.testing.assert_allclose(manifold_curve(MANIFOLD, 3, points=2001), expected, atol=1e-4)
+
+
+def test_manifold_points_lie_on_the_curve_of_every_split():
+    curve = manifold_curve(MANIFOLD, seed=0, points=8192)
+
+    for split in load(MANIFOLD, seed=0).values():
+        assert distance_to_manifold(split.x, curve).max() < 1e-5
+    other = load(MANIFOLD, seed=1)["test"]
+    assert distance_to_manifold(other.x, curve).median() > 0.1
+
+
+def test_manifold_is_reproducible_and_depends_on_the_seed():
+    first, again, other = load(MANIFOLD, 0), load(MANIFOLD, 0), load(MANIFOLD, 1)
+
+    for name in first:
+        assert np.array_equal(first[name].x, again[name].x)
+        assert not np.array_equal(first[name].x, other[name].x)
+    assert len(np.unique(np.concatenate([s.x for s in first.values()]), axis=0)) == 512 + 64 + 128
+
+
+def test_manifold_splits_do_not_depend_on_each_other():
+    small, large = load(MANIFOLD, 0), load(MANIFOLD | {"train": 1024}, 0)
+
+    assert np.array_equal(small["train"].x, large["train"].x[:512])
+    assert np.array_equal(small["test"].x, large["test"].x)
+
+
+def test_digits_shapes_and_range(digits: dict[str, Split]):
+    assert {name: len(split.x) for name, split in digits.items()} == {
+        "train": 1197,
+        "validation": 150,
+        "test": 450,
+    }
+    for split in digits.values():
+        assert split.x.shape[1:] == (1, 8, 8)
+        assert split.x.dtype == np.float32
+        assert split.x.min() == -2
+        assert split.x.max() == 2
+        # 17 grey levels, a quarter apart
+        assert np.array_equal(split.x * 4, np.round(split.x * 4))
+        assert split.label.dtype == np.int64
+        assert set(split.label) == set(range(10))
+
+
+def test_digits_splits_are_a_partition(digits: dict[str, Split]):
+    from sklearn.datasets import load_digits
+
+    def key(images: np.ndarray, label: np.ndarray) -> list:
+        rows = np.concatenate([images.reshape(len(images), 64), label[:, None]], axis=1)
+        return sorted(map(tuple, rows))
+
+    x = np.concatenate([split.x for split in digits.values()])
+    label = np.concatenate([split.label for split in digits.values()])
+    truth = load_digits()
+    assert key(4 * (x + 2), label) == key(truth.data, truth.target)
+
+
+def test_digits_are_reproducible_and_depend_on_the_seed(digits: dict[str, Split]):
+    again, other = load(DIGITS, 0), load(DIGITS, 1)
+
+    for name, split in digits.items():
+        assert np.array_equal(split.x, again[name].x)
+        assert np.array_equal(split.label, again[name].label)
+        assert not np.array_equal(split.x, other[name].x)
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ({}, "data.name"),
+        ({"name": "digit"}, "data.name"),
+        ({"name": "digits", "test": 450}, "data.validation"),
+        (DIGITS | {"validation": 0}, "data.validation"),
+        (DIGITS | {"test": 1647}, "data.test"),
+        (MANIFOLD | {"train": -1}, "data.train"),
+        (MANIFOLD | {"train": 10.5}, "data.train"),
+        (MANIFOLD | {"test": True}, "data.test"),
+        (MANIFOLD | {"dimensions": "5"}, "data.dimensions"),
+        (MANIFOLD | {"alpha": 0}, "data.alpha"),
+        (MANIFOLD | {"alpha": math.nan}, "data.alpha"),
+        (MANIFOLD | {"alpha": 1e-9}, "data.alpha"),
+        (MANIFOLD | {"epsilon": "1e-3"}, "data.epsilon"),
+        (MANIFOLD | {"epsilon": 1.0}, "data.epsilon"),
+    ],
+)
+def test_bad_values_name_their_key(spec: dict, key: str):
+    with pytest.raises(DiemError, match=f"`{key}`") as caught:
+        load(spec, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_name_comes_with_a_hint():
+    with pytest.raises(DiemError, match="did you mean 'digits'"):
+        load({"name": "digit"}, seed=0)
+    with pytest.raises(DiemError, match=", ".join(sorted(DATASETS))):
+        load({"name": "faces"}, seed=0)

@@ -1,0 +1,173 @@
+"""The configuration: validation with errors that name the key, defaults, and merged runs.
+
+It is checked against ``workflow/schemas/config.schema.yaml``. An experiment holds settings that
+all of its runs share; a run names its observations and overrides what differs.
+"""
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from .errors import DiemError, nearest
+
+__all__ = ["check_writable", "merge", "resolve"]
+
+
+def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[str, Any]:
+    """Checks a configuration and returns it with every default and every run filled in.
+
+    Arguments:
+        config: The configuration as read.
+        schema: The JSON schema's file.
+        source: The name of the configuration's file, for errors.
+
+    Returns:
+        The configuration. Each ``experiments.*.runs.*`` holds the settings of its own:
+        ``observations``, ``label``, ``laps``, ``e_step`` and ``m_step``.
+
+    Raises:
+        DiemError: With one sentence that names the file and the key.
+    """
+    with Path(schema).open(encoding="utf-8") as file:
+        schema = yaml.safe_load(file)
+    config = copy.deepcopy(dict(config))
+    _check(config, schema, source)
+
+    for name, experiment in config["experiments"].items():
+        for key, run in experiment["runs"].items():
+            shared = {k: experiment[k] for k in ("laps", "e_step", "m_step") if k in experiment}
+            experiment["runs"][key] = merge({"label": key, **shared}, run)
+        where = f"{source}: experiments.{name}"
+        _check_references(experiment, where)
+
+    resolved = _filled(config, schema, schema)
+    for experiment in resolved["experiments"].values():
+        run_schema = schema["$defs"]["run"]
+        for key, run in experiment["runs"].items():
+            experiment["runs"][key] = _filled(run, run_schema, schema)
+    for name, experiment in resolved["experiments"].items():
+        _check_values(experiment, f"{source}: experiments.{name}")
+    return resolved
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns ``base`` with the keys of ``override``, mapping by mapping."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in override.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def _check(config: Mapping[str, Any], schema: Mapping[str, Any], source: str) -> None:
+    validator = jsonschema.Draft202012Validator(schema)
+    error = jsonschema.exceptions.best_match(validator.iter_errors(config))
+    if error is None:
+        return
+    path = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    value = error.instance
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        key = sorted(str(k) for k in value if k not in known)[0]
+        prefix = "" if path == "the configuration" else f"{path}."
+        sentence = f"{prefix}{key} is unknown{nearest(key, known)}"
+    elif error.validator == "required":
+        missing = [key for key in error.validator_value if key not in value]
+        sentence = f"{path} lacks the key {missing[0]!r}"
+    elif error.validator == "enum":
+        sentence = f"{path} is {value!r}, which is unknown{nearest(value, error.validator_value)}"
+    elif error.validator == "type":
+        kinds = error.validator_value
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        sentence = f"{path} is {value!r}, where a value of type {' or '.join(kinds)} is needed"
+    elif error.validator == "exclusiveMinimum":
+        sentence = f"{path} is {value!r}, and must be greater than {error.validator_value}"
+    elif error.validator == "exclusiveMaximum":
+        sentence = f"{path} is {value!r}, and must be less than {error.validator_value}"
+    else:
+        sentence = f"{path}: {error.message}"
+    raise DiemError(f"{source}: {sentence}.")
+
+
+def _check_references(experiment: Mapping[str, Any], where: str) -> None:
+    for key, run in experiment["runs"].items():
+        name = run["observations"]
+        if name not in experiment["observations"]:
+            hint = nearest(name, experiment["observations"])
+            raise DiemError(f"{where}.runs.{key}.observations is {name!r}, which is unknown{hint}.")
+
+
+def _check_values(experiment: Mapping[str, Any], where: str) -> None:
+    """Checks what no schema can say: keys that must fit each other."""
+    schedule = experiment["schedule"]
+    if schedule["sigma_min"] >= schedule["sigma_max"]:
+        raise DiemError(f"{where}.schedule.sigma_min must be less than sigma_max.")
+    metrics, data = experiment["evaluation"]["metrics"], experiment["data"]["name"]
+    if "distance_to_manifold" in metrics and data != "manifold":
+        raise DiemError(
+            f"{where}.evaluation.metrics: 'distance_to_manifold' needs data.name 'manifold'."
+        )
+    if "frechet_distance" in metrics and data != "digits":
+        raise DiemError(
+            f"{where}.evaluation.metrics: 'frechet_distance' needs labelled images to train its"
+            " extractor on (data.name 'digits')."
+        )
+    for key, run in experiment["runs"].items():
+        for level in run["e_step"]["restart"] or []:
+            if not schedule["sigma_min"] < level <= schedule["sigma_max"]:
+                raise DiemError(
+                    f"{where}.runs.{key}.e_step.restart: the level {level} must lie between"
+                    " schedule.sigma_min and schedule.sigma_max."
+                )
+
+
+def _filled(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
+    """Returns a valid value with the schema's defaults."""
+    schema = _dereferenced(schema, root)
+    if not isinstance(value, Mapping):
+        return value
+    filled = dict(value)
+    parts = [schema]
+    for branch in schema.get("allOf", []):
+        condition = jsonschema.Draft202012Validator(branch["if"])
+        if condition.is_valid(value):
+            parts.append(branch["then"])
+    for part in parts:
+        for key, child in part.get("properties", {}).items():
+            if child is True:
+                continue
+            child = _dereferenced(child, root)
+            if key not in filled and "default" in child:
+                filled[key] = copy.deepcopy(child["default"])
+            if key in filled:
+                filled[key] = _filled(filled[key], child, root)
+        rest = part.get("additionalProperties")
+        if isinstance(rest, Mapping):
+            for key in value:
+                if key not in part.get("properties", {}):
+                    filled[key] = _filled(value[key], rest, root)
+    return filled
+
+
+def _dereferenced(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a schema with its reference resolved; keys beside the reference win."""
+    if "$ref" not in schema:
+        return schema
+    target = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    return {**_dereferenced(target, root), **{k: v for k, v in schema.items() if k != "$ref"}}
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raises a :class:`DiemError` if a folder is not writable, or could not be made."""
+    path = Path(folder).absolute()
+    while not path.exists():
+        path = path.parent
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        raise DiemError(f"results: the folder {str(folder)!r} cannot be written ({path}).")

@@ -1,0 +1,255 @@
+"""Evaluation of a prior: samples, the metrics of an experiment, and the card of each number.
+
+A row is one number with everything that made it. Tables and figures are built from rows alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import __version__, datasets, metrics, storage
+from .denoisers import Prior
+from .sampling import PosteriorSampler, Sampler, sample_prior
+from .seeds import Stage, torch_generator
+
+__all__ = ["CARD", "evaluate"]
+
+CARD = (
+    "experiment",
+    "run",
+    "observations",
+    "stage",
+    "lap",
+    "subject",
+    "metric",
+    "value",
+    "split",
+    "samples",
+    "reference",
+    "reference_samples",
+    "extractor",
+    "extractor_digest",
+    "extractor_accuracy",
+    "sampler",
+    "sampler_steps",
+    "denoiser_evaluations",
+    "optimizer_steps",
+    "seed",
+    "diem",
+    "torch",
+)
+"""The columns of a row, in order.
+
+``stage`` is ``floor`` (the fitted Gaussian), ``lap`` or ``ceiling`` (the same network trained on
+clean data). ``subject`` says what was measured: ``prior`` (unconditional samples), ``e_step`` (the
+posterior samples that the prior was trained on, drawn by the lap before), ``posterior`` (posterior
+samples of test observations) or ``posterior_mean`` (their mean).
+"""
+
+
+CURVE_POINTS = 2**14
+"""Points of the polyline that stands for the manifold; distances are to its segments."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Collects rows that share a part of their card."""
+
+    shared: Mapping[str, Any]
+    rows: list[dict[str, Any]]
+
+    def add(self, subject: str, metric: str, value: float, **card: Any) -> None:
+        row = {**self.shared, "subject": subject, "metric": metric, "value": float(value), **card}
+        self.rows.append({key: row.get(key, "") for key in CARD})
+
+
+def evaluate(
+    prior: Prior,
+    observations: storage.Observations,
+    clean: str | Path,
+    data: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    posterior_sampler: PosteriorSampler,
+    seed: int,
+    card: Mapping[str, Any],
+    e_step_samples: Sequence[str | Path] = (),
+    extractor: metrics.Extractor | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Draws samples of a prior and of its posteriors, and measures them.
+
+    Arguments:
+        prior: The prior, on the device to use.
+        observations: The observations, whose test split the prior has never seen.
+        clean: The file of clean data; its test split is the reference.
+        data: The config's ``data`` entry.
+        settings: The config's ``evaluation`` entry.
+        posterior_sampler: The sampler of the posteriors.
+        seed: The config's seed.
+        card: The part of the card that the caller knows: experiment, run, stage, lap, ...
+        e_step_samples: The shards of the samples that the prior was trained on, if any.
+        extractor: The feature extractor; only ``frechet_distance`` needs it.
+        progress: Called with the number of samples drawn.
+
+    Returns:
+        The rows, and the arrays that figures are made of: ``prior/x``, and of the first test
+        observations ``posterior/x`` ``(observations, samples, *event)``, ``posterior/y``,
+        ``posterior/observed`` and ``posterior/truth``.
+    """
+    sampler = Sampler(**settings["sampler"])
+    wanted = settings["metrics"]
+    exact = prior.denoiser is None
+    rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
+
+    with storage.Reader(clean) as file:
+        test = torch.from_numpy(file.read("test/x", shape=prior.event_shape))
+    x = _prior_samples(prior, settings, sampler, seed, progress)
+    drawn = {
+        "sampler": "exact" if exact else sampler.name,
+        "sampler_steps": 0 if exact else sampler.steps,
+        "denoiser_evaluations": 0 if exact else sampler.evaluations,
+    }
+    subjects = {"prior": (x, {"samples": len(x), "split": "none", **drawn})}
+    if e_step_samples:
+        trained, _ = storage.read_samples(e_step_samples, "train", prior.event_shape)
+        with storage.Reader(e_step_samples[0]) as file:
+            names = ("sampler", "steps", "denoiser_evaluations")
+            made = [file.attribute(name) for name in names]
+        made = dict(zip(("sampler", "sampler_steps", "denoiser_evaluations"), made, strict=True))
+        here = {"samples": len(trained), "split": "train", **made}
+        subjects["e_step"] = (torch.from_numpy(trained), here)
+
+    for subject, (samples, here) in subjects.items():
+        against = {**here, "reference": "clean test", "reference_samples": len(test)}
+        if "sliced_wasserstein" in wanted:
+            value = metrics.sliced_wasserstein(samples, test, seed=seed)
+            rows.add(subject, "sliced_wasserstein", value, **against)
+        if "sinkhorn_divergence" in wanted:
+            most = settings["sinkhorn_samples"]
+            value = metrics.sinkhorn_divergence(samples[:most], test[:most])
+            few = {"samples": min(len(samples), most), "reference_samples": min(len(test), most)}
+            rows.add(subject, "sinkhorn_divergence", value, **{**against, **few})
+        if "frechet_distance" in wanted:
+            # Pixels are clipped to their range, as they would be in an image file.
+            features = extractor.features(samples.clamp(-2, 2))
+            value = metrics.frechet_distance(features, extractor.features(test))
+            made = {
+                "extractor": extractor.name,
+                "extractor_digest": extractor.digest(),
+                "extractor_accuracy": extractor.validation_accuracy,
+            }
+            rows.add(subject, "frechet_distance", value, **against, **made)
+        if "distance_to_manifold" in wanted:
+            curve = torch.from_numpy(datasets.manifold_curve(dict(data), seed, CURVE_POINTS))
+            value = metrics.distance_to_manifold(samples, curve).mean()
+            rows.add(subject, "distance_to_manifold", value, **here, reference="exact curve")
+
+    if "observation_distance" in wanted:
+        value, count = _observation_distance(x, observations, seed)
+        card = {**drawn, "samples": count, "split": "test", "reference": "held-out observations"}
+        rows.add("prior", "observation_distance", value, **card, reference_samples=count)
+
+    arrays = {"prior/x": x.numpy()}
+    posterior, observed = _posterior_samples(
+        prior, observations, settings, posterior_sampler, seed, progress
+    )
+    truth = test[: len(posterior)]
+    reverse = posterior_sampler.sampler
+    here = {
+        "split": "test",
+        "samples": posterior.shape[0] * posterior.shape[1],
+        "sampler": "exact" if exact else reverse.name,
+        "sampler_steps": 0 if exact else reverse.steps,
+        "denoiser_evaluations": 0 if exact else reverse.evaluations,
+    }
+    if "psnr" in wanted:
+        against = {"reference": "clean test", "reference_samples": len(truth)}
+        repeated = truth[:, None].expand_as(posterior).flatten(0, 1)
+        value = metrics.psnr(posterior.flatten(0, 1), repeated).mean()
+        rows.add("posterior", "psnr", value, **here, **against)
+        value = metrics.psnr(posterior.mean(dim=1), truth).mean()
+        rows.add("posterior_mean", "psnr", value, **here, **against)
+    if "residual" in wanted:
+        summary = _residuals(posterior, observed)
+        for name, value in summary.items():
+            card = {**here, "reference": "test observations", "reference_samples": len(posterior)}
+            rows.add("posterior", f"residual_{name}", value, **card)
+    arrays["posterior/x"] = posterior.numpy()
+    arrays["posterior/y"] = observed.y.numpy()
+    arrays["posterior/observed"] = observed.operator.observed().numpy()
+    arrays["posterior/truth"] = truth.numpy()
+    return rows.rows, arrays
+
+
+def _prior_samples(
+    prior: Prior,
+    settings: Mapping[str, Any],
+    sampler: Sampler,
+    seed: int,
+    progress: Callable[[int], None],
+) -> Tensor:
+    device = prior.gaussian.mean.device
+    total, size = settings["samples"], settings["block"]
+    parts = []
+    for number, start in enumerate(range(0, total, size)):
+        count = min(size, total - start)
+        # The same noise for every lap, so that laps can be compared sample by sample.
+        generator = torch_generator(seed, Stage.PRIOR, 0, number, device)
+        parts.append(sample_prior(prior, count, sampler, generator).cpu())
+        progress(count)
+    return torch.cat(parts)
+
+
+def _posterior_samples(
+    prior: Prior,
+    observations: storage.Observations,
+    settings: Mapping[str, Any],
+    sampler: PosteriorSampler,
+    seed: int,
+    progress: Callable[[int], None],
+) -> tuple[Tensor, storage.Observed]:
+    """Draws posterior samples of the first test observations: ``(observations, draws, *event)``."""
+    device = prior.gaussian.mean.device
+    count = min(settings["test_observations"], observations.count("test"))
+    observed = observations.load("test", slice(0, count))
+    there = observed.to(device)
+    draws = []
+    for number in range(settings["posterior_samples"]):
+        generator = torch_generator(seed, Stage.TEST_POSTERIOR, 0, number, device)
+        x = sampler(prior, there.operator, there.y, there.sigma_y, generator)
+        draws.append(x.cpu())
+        progress(count)
+    return torch.stack(draws, dim=1), observed
+
+
+def _residuals(posterior: Tensor, observed: storage.Observed) -> dict[str, float]:
+    """Summarises ``|y - A x| / sigma_y`` over all draws and observed values."""
+    parts = [
+        metrics.residual(observed.y, observed.operator.forward(x), observed.sigma_y)
+        for x in posterior.unbind(dim=1)
+    ]
+    mask = observed.operator.observed()
+    return metrics.residual_summary(torch.stack(parts, dim=1), mask[:, None])
+
+
+def _observation_distance(
+    x: Tensor, observations: storage.Observations, seed: int
+) -> tuple[float, int]:
+    r"""Returns the distance between held-out observations and observations of model samples.
+
+    Each test observation's operator observes one model sample; the sliced Wasserstein distance is
+    between the two sets of :math:`A^\top y`, in which observations of different operators can be
+    compared.
+    """
+    count = min(len(x), observations.count("test"))
+    held = observations.load("test", slice(0, count))
+    generator = torch_generator(seed, Stage.METRIC)
+    noise = torch.randn(held.y.shape, generator=generator)
+    y = held.operator.forward(x[:count]) + held.sigma_y * noise
+    adjoint = held.operator.adjoint
+    return metrics.sliced_wasserstein(adjoint(y), adjoint(held.y), seed=seed), count

@@ -1,0 +1,214 @@
+r"""The Gaussian prior: PPCA, exact posteriors, and its fit to observations alone.
+
+For :math:`x \sim N(\mu_x, \Sigma_x)` and :math:`y = A x + n` everything is known in closed form, so
+that no diffusion sampling is needed here. The covariance is that of probabilistic PCA,
+:math:`\Sigma_x = \lambda I + V V^\top` with orthogonal columns :math:`V`.
+
+References:
+    | Probabilistic Principal Component Analysis (Tipping and Bishop, 1999)
+    | https://doi.org/10.1111/1467-9868.00196
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from azula.denoise import GaussianDenoiser
+from azula.linalg.covariance import DPLRCovariance
+from azula.noise import Schedule
+from torch import Tensor
+
+from .operators import Operator
+from .solvers import conjugate_gradient
+
+__all__ = ["Gaussian", "fit_to_observations", "moments", "ppca"]
+
+DENSE_SIZE = 256
+"""Up to this event size, the fit materialises every ``A`` and takes its moments exactly."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    r"""A Gaussian :math:`N(\mu, \lambda I + V V^\top)`, where ``V`` has orthogonal columns.
+
+    Arguments:
+        mean: The mean, of the event's shape.
+        noise: The isotropic variance :math:`\lambda`, a scalar.
+        factors: The factors ``V``, of shape ``(*event, rank)``.
+    """
+
+    mean: Tensor
+    noise: Tensor
+    factors: Tensor
+
+    @classmethod
+    def standard(cls, event_shape: Sequence[int]) -> Self:
+        """Returns ``N(0, I)``."""
+        return cls(torch.zeros(*event_shape), torch.ones(()), torch.zeros(*event_shape, 0))
+
+    @property
+    def covariance(self) -> DPLRCovariance:
+        """The covariance, as azula's."""
+        return DPLRCovariance(self.noise.expand(self.mean.shape), self.factors)
+
+    def denoiser(self, schedule: Schedule) -> GaussianDenoiser:
+        """Returns the exact denoiser of this prior, as azula's."""
+        return GaussianDenoiser(self.mean, self.covariance, schedule)
+
+    def denoising_covariance(self, var_t: Tensor) -> DPLRCovariance:
+        r"""Returns :math:`V[x \mid x_t] = (\Sigma_x^{-1} + \sigma_t^{-2} I)^{-1}`.
+
+        It is written in the eigenvalues of the covariance: the two inverses of the formula would
+        cancel digits where they differ much.
+
+        Arguments:
+            var_t: The variance of the noise, of shape ``()``.
+        """
+        power = self.factors.square().flatten(0, -2).sum(dim=0)
+        noise = self.noise * var_t / (self.noise + var_t)
+        # The eigenvalue l turns into l v / (l + v), of which the isotropic part holds `noise`.
+        gain = var_t**2 / ((self.noise + power + var_t) * (self.noise + var_t))
+        return DPLRCovariance(noise.expand(self.mean.shape), self.factors * torch.sqrt(gain))
+
+    def to(self, *args, **kwargs) -> Self:
+        """Returns the same Gaussian on another device or of another dtype."""
+        return type(self)(*(v.to(*args, **kwargs) for v in (self.mean, self.noise, self.factors)))
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws samples, of shape ``(count, *event)``."""
+        options = {"generator": generator, "device": self.mean.device, "dtype": self.mean.dtype}
+        white = torch.randn(count, *self.mean.shape, **options)
+        latent = torch.randn(count, self.factors.shape[-1], **options)
+        x = torch.sqrt(self.noise) * white
+        return self.mean + x + torch.einsum("...r,nr->n...", self.factors, latent)
+
+    def sample_posterior(
+        self, operator: Operator, y: Tensor, sigma_y: float | Tensor, generator: torch.Generator
+    ) -> Tensor:
+        r"""Draws exactly from ``p(x | y)``, by Matheron's rule.
+
+        A joint draw ``(x, y')`` of the prior and its observation is moved by :math:`\Sigma_x
+        A^\top (A \Sigma_x A^\top + \Sigma_y)^{-1} (y - y')`.
+
+        Arguments:
+            operator: The forward operators, one an observation.
+            y: The observations, of shape ``(B, *observation)``.
+            sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+            generator: The random stream.
+
+        Returns:
+            The samples, of shape ``(B, *event)``.
+
+        References:
+            | Efficiently Sampling Functions from Gaussian Process Posteriors (Wilson et al., 2020)
+            | https://arxiv.org/abs/2002.09309
+        """
+        x = self.sample(len(y), generator)
+        noise = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
+        return x + self._gain(operator, y - operator.forward(x) - sigma_y * noise, sigma_y)
+
+    def posterior_mean(self, operator: Operator, y: Tensor, sigma_y: float | Tensor) -> Tensor:
+        """Returns ``E[x | y]``, of shape ``(B, *event)``; the arguments as above."""
+        mean = self.mean.expand(len(y), *self.mean.shape)
+        return mean + self._gain(operator, y - operator.forward(mean), sigma_y)
+
+    def _gain(self, operator: Operator, b: Tensor, sigma_y: float | Tensor) -> Tensor:
+        r"""Returns :math:`\Sigma_x A^\top (A \Sigma_x A^\top + \Sigma_y)^{-1} b`."""
+        covariance = self.covariance
+        var_y = torch.as_tensor(sigma_y, dtype=b.dtype, device=b.device) ** 2
+
+        def product(p: Tensor) -> tuple[Tensor, Tensor]:
+            g = covariance(operator.adjoint(p))
+            return var_y * p + operator.forward(g), g
+
+        # In exact arithmetic the number of distinct eigenvalues is enough iterations; rounding
+        # asks for some more, and the tolerance ends the loop.
+        limit = 4 * min(math.prod(b.shape[1:]), math.prod(self.mean.shape)) + 16
+        _, g = conjugate_gradient(product, b, limit, tolerance=math.sqrt(torch.finfo(b.dtype).eps))
+        return g
+
+
+def ppca(mean: Tensor, covariance: Tensor, rank: int) -> Gaussian:
+    """Fits a probabilistic PCA to a mean and covariance, in closed form.
+
+    Arguments:
+        mean: The mean, of the event's shape.
+        covariance: The covariance, of shape ``(size, size)``.
+        rank: The number of factors, less than the event's size.
+    """
+    size = len(covariance)
+    if not 0 <= rank < size:
+        raise ValueError(f"The rank must be at least 0 and less than {size}, not {rank}.")
+    values, vectors = torch.linalg.eigh(covariance)
+    noise = values[: size - rank].mean().clamp(min=torch.finfo(values.dtype).eps)
+    scale = torch.sqrt((values[size - rank :] - noise).clamp(min=0))
+    factors = (vectors[:, size - rank :] * scale).reshape(*mean.shape, rank)
+    return Gaussian(mean, noise, factors)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the mean and the maximum-likelihood covariance ``(size, size)`` of samples."""
+    mean = x.mean(dim=0)
+    centred = (x - mean).flatten(1)
+    return mean, centred.T @ centred / len(x)
+
+
+def fit_to_observations(
+    operator: Operator,
+    y: Tensor,
+    sigma_y: float | Tensor,
+    rank: int,
+    iterations: int,
+    generator: torch.Generator,
+) -> Gaussian:
+    r"""Fits a Gaussian prior to observations alone, by expectation maximization from ``N(0, I)``.
+
+    Each iteration takes the first two moments of the posteriors :math:`p(x \mid y_i)`, averaged
+    over the observations, and fits a PPCA to them, which cannot lower the observations' marginal
+    likelihood. Small events have their moments in closed form; in larger ones the posterior's
+    covariance is estimated from one exact draw an observation.
+
+    Arguments:
+        operator: The forward operators, one an observation.
+        y: The observations, of shape ``(N, *observation)``.
+        sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+        rank: The number of factors of the covariance.
+        iterations: The number of iterations.
+        generator: The random stream of the draws.
+    """
+    gaussian = Gaussian.standard(operator.event_shape).to(y)
+    size = math.prod(operator.event_shape)
+    dense = operator.dense().double() if size <= DENSE_SIZE else None
+
+    for _ in range(iterations):
+        if dense is not None:
+            mean, covariance = _dense_moments(gaussian.to(torch.float64), dense, y, sigma_y)
+        else:
+            centre = gaussian.posterior_mean(operator, y, sigma_y)
+            # The draws' deviations have zero mean and are independent of the centres.
+            mean, covariance = moments(centre)
+            x = gaussian.sample_posterior(operator, y, sigma_y, generator)
+            deviation = (x - centre).flatten(1)
+            covariance = covariance + deviation.T @ deviation / len(y)
+        gaussian = ppca(mean, covariance, rank).to(y)
+    return gaussian
+
+
+def _dense_moments(
+    gaussian: Gaussian, dense: Tensor, y: Tensor, sigma_y: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the mean and covariance of ``x`` under the average of all posteriors, exactly."""
+    v = gaussian.factors.flatten(0, -2)
+    prior = gaussian.noise * torch.eye(len(v), dtype=v.dtype, device=v.device) + v @ v.T
+    cross = dense @ prior  # (N, m, size)
+    system = cross @ dense.mT
+    var_y = torch.as_tensor(sigma_y, dtype=v.dtype, device=v.device) ** 2
+    system = system + torch.diag_embed(var_y.expand(y.shape).flatten(1))
+    gain = torch.linalg.solve(system, cross).mT  # (N, size, m)
+    residual = y.double().flatten(1) - dense @ gaussian.mean.flatten()
+    centre = gaussian.mean.flatten() + (gain @ residual[..., None])[..., 0]
+    mean, spread = moments(centre)
+    covariance = prior - (gain @ cross).mean(dim=0) + spread
+    return mean.reshape(gaussian.mean.shape), (covariance + covariance.T) / 2

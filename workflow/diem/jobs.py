@@ -1,0 +1,82 @@
+"""What every job of a workflow shares: its log, its threads, its device and its errors."""
+
+import contextlib
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .errors import DiemError
+
+__all__ = ["job", "logger", "progress", "select_device"]
+
+logger = logging.getLogger("diem")
+
+
+@contextlib.contextmanager
+def job(log: str, threads: int) -> Iterator[None]:
+    """Runs a job: writes its log, fixes its threads, and tells errors.
+
+    A :class:`DiemError` is told in one sentence, on the standard error and in the log, and ends
+    the process with code 1. Anything else is a defect and keeps its traceback.
+
+    Arguments:
+        log: The log's file.
+        threads: The number of threads of the linear algebra. It is the config's and not what the
+            scheduler grants, since sums are ordered by it and results must not depend on the
+            machine's cores.
+    """
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    with Path(log).open("w", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logging.captureWarnings(True)
+        logging.getLogger("py.warnings").addHandler(handler)
+        torch.set_num_threads(threads)
+        try:
+            yield
+        except DiemError as error:
+            for stream in (file, sys.stderr):
+                print(f"Error: {error}", file=stream)
+            sys.exit(1)
+        except Exception:
+            traceback.print_exc(file=file)
+            raise
+        finally:
+            logger.removeHandler(handler)
+            logging.getLogger("py.warnings").removeHandler(handler)
+
+
+@contextlib.contextmanager
+def progress(log: str, unit: str, total: int | None = None) -> Iterator[tqdm]:
+    """Yields a progress bar in a log, with rate and time left."""
+    with (
+        Path(log).open("a", encoding="utf-8") as file,
+        tqdm(total=total, unit=f" {unit}", file=file, mininterval=1, ascii=True) as bar,
+    ):
+        yield bar
+
+
+def select_device(name: str) -> torch.device:
+    """Returns the device to compute on.
+
+    Arguments:
+        name: ``auto`` takes a GPU where there is one; any other name is taken as it is.
+
+    Raises:
+        DiemError: If the named device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DiemError(f"device: {name!r} cannot be used here ({reason}).") from None
+    return torch.device(name)

@@ -1,0 +1,53 @@
+"""Simulation of observations ``y = A x + n`` from clean data."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import operators, storage
+from .errors import DiemError
+from .seeds import Stage, rng
+
+__all__ = ["corrupt"]
+
+
+def corrupt(
+    clean: str | Path, output: str | Path, entry: Mapping[str, Any], seed: int, experiment: str
+) -> None:
+    """Observes every clean sample once, through its own operator, and forgets it.
+
+    Arguments:
+        clean: The file of clean data.
+        output: The file of observations to write.
+        entry: The config's entry of ``observations``: ``operator`` and ``sigma_y``.
+        seed: The config's seed.
+        experiment: The experiment's name, for the file's attributes.
+
+    Raises:
+        DiemError: If the operator or the noise does not fit the data.
+    """
+    splits = {}
+    with storage.Reader(clean) as file:
+        for number, split in enumerate(("train", "validation", "test")):
+            x = torch.from_numpy(file.read(f"{split}/x"))
+            stream = rng(seed, Stage.CORRUPTION, 0, number)
+            operator = operators.simulate(entry["operator"], x.shape[1:], len(x), stream)
+            y = operator.forward(x)
+            sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
+            if sigma_y.ndim > 0:
+                if sigma_y.numel() != y[0].numel():
+                    raise DiemError(
+                        f"experiments.{experiment}.observations: sigma_y holds {sigma_y.numel()}"
+                        f" values, and an observation {y[0].numel()}."
+                    )
+                sigma_y = sigma_y.reshape(y.shape[1:])
+            noise = torch.from_numpy(stream.standard_normal(y.shape, dtype=np.float32))
+            # Where nothing is observed there is no noise either: the padding stays zero.
+            y = y + sigma_y * noise * operator.observed()
+            splits[split] = storage.Observed(operator, y, sigma_y, np.arange(len(x)))
+    name = entry["operator"]["name"]
+    attributes = {"experiment": experiment, "seed": seed}
+    storage.write_observations(output, splits, name, attributes)

@@ -1,0 +1,324 @@
+"""Files: HDF5 layouts, safetensors, atomic writes, and checks that name what is wrong.
+
+Nothing is ever half-written: a file is made under a temporary name in the same folder, then
+renamed. Data sets are chunked and carry Fletcher-32 checksums, so that flipped bytes are found
+when they are read.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import __version__, operators
+from .errors import DiemError
+from .operators import Operator
+
+__all__ = [
+    "Observations",
+    "Observed",
+    "Reader",
+    "atomic",
+    "digest",
+    "load_tensors",
+    "read_samples",
+    "save_tensors",
+    "write_hdf5",
+    "write_observations",
+]
+
+SCHEMA_VERSION = 1
+"""The version of the HDF5 layouts."""
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary name that becomes ``path`` if the block succeeds, and vanishes if not.
+
+    Raises:
+        DiemError: If the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise DiemError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_hdf5(
+    path: str | Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+) -> None:
+    """Writes arrays and attributes to an HDF5 file, whole or not at all.
+
+    Arguments:
+        path: The file.
+        arrays: The data sets by name; a name with slashes makes groups.
+        attributes: The root's attributes. The versions of diem and of the layout are added.
+    """
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+        for name, array in arrays.items():
+            # HDF5 knows neither chunks nor checksums of scalars and empty data sets.
+            stored = {"chunks": True, "fletcher32": True} if array.ndim and array.size else {}
+            file.create_dataset(name, data=array, **stored)
+        file.attrs.update(attributes)
+        file.attrs["diem_version"] = __version__
+        file.attrs["schema_version"] = SCHEMA_VERSION
+
+
+class Reader:
+    """An open HDF5 file whose contents are checked as they are read.
+
+    Every error is a :class:`DiemError` that names the file and the data set.
+
+    Arguments:
+        path: The file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        if not Path(path).is_file():
+            raise DiemError(f"{path}: there is no such file.")
+        try:
+            self.file = h5py.File(path, "r")
+        except OSError:
+            raise DiemError(
+                f"{path}: this is no complete HDF5 file (truncated, or of another format)."
+            ) from None
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.file
+
+    def names(self, group: str) -> list[str]:
+        """Returns the names in a group, none if the group is missing."""
+        return sorted(self.file[group]) if group in self.file else []
+
+    def attribute(self, name: str) -> Any:
+        """Returns an attribute of the root."""
+        if name not in self.file.attrs:
+            raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
+        return self.file.attrs[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a data set."""
+        return self._dataset(name).shape
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        dataset = self.file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise DiemError(f"{self.path}: the data set {name!r} is missing.")
+        return dataset
+
+    def read(
+        self, name: str, rows: slice = slice(None), shape: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Reads some rows of a data set.
+
+        Arguments:
+            name: The data set.
+            rows: The rows to read.
+            shape: If given, the shape that one row must have.
+
+        Raises:
+            DiemError: If the data set is missing, damaged, of another shape, or not finite.
+        """
+        dataset = self._dataset(name)
+        if shape is not None and dataset.shape[1:] != tuple(shape):
+            raise DiemError(
+                f"{self.path}: {name!r} has rows of shape {dataset.shape[1:]},"
+                f" where {tuple(shape)} is expected."
+            )
+        try:
+            array = dataset[rows]
+        except OSError:
+            raise DiemError(
+                f"{self.path}: {name!r} is damaged (its checksum does not match)."
+            ) from None
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DiemError(f"{self.path}: {name!r} holds non-finite values.")
+        return array
+
+
+def read_samples(
+    paths: Sequence[str | Path], group: str, event_shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the samples of all shards in the order of their observations.
+
+    Arguments:
+        paths: The shards.
+        group: The split.
+        event_shape: The shape of one sample.
+
+    Returns:
+        The samples, of shape ``(N, *event)``, and the index of each one's observation.
+    """
+    parts = []
+    for path in paths:
+        with Reader(path) as file:
+            if f"{group}/x" in file:
+                x = file.read(f"{group}/x", shape=event_shape)
+                parts.append((x, file.read(f"{group}/index", shape=())))
+    if not parts:
+        raise DiemError(f"{paths[0]}: the data set '{group}/x' is missing.")
+    x, index = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(index, kind="stable")
+    return x[order], index[order]
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]
+) -> None:
+    """Writes tensors and text to a safetensors file, whole or not at all."""
+    tensors = {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=dict(header))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads the tensors and the header of a safetensors file.
+
+    Raises:
+        DiemError: If the file is missing, truncated, of another format, or not finite.
+    """
+    if not Path(path).is_file():
+        raise DiemError(f"{path}: there is no such file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise DiemError(f"{path}: this is no complete safetensors file ({error}).") from None
+    for key, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise DiemError(f"{path}: {key!r} holds non-finite values.")
+    return tensors, header
+
+
+def digest(paths: Sequence[str | Path], *settings: Any) -> str:
+    """Returns a fingerprint of files' bytes and settings (JSON): 16 hexadecimal digits."""
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for path in paths:
+        with Path(path).open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Some observations: what a posterior sampler needs to know of them.
+
+    Arguments:
+        operator: The forward operators, one an observation.
+        y: The observations, of shape ``(B, *observation)``.
+        sigma_y: The noise's standard deviation, of shape ``()`` or ``(*observation)``.
+        index: Which sample of the data set each observation is of, of shape ``(B,)``.
+    """
+
+    operator: Operator
+    y: Tensor
+    sigma_y: Tensor
+    index: np.ndarray
+
+    def to(self, device: str | torch.device) -> "Observed":
+        """Returns the same observations on another device."""
+        operator, y, sigma_y = (v.to(device) for v in (self.operator, self.y, self.sigma_y))
+        return Observed(operator, y, sigma_y, self.index)
+
+
+def write_observations(
+    path: str | Path,
+    splits: Mapping[str, Observed],
+    operator: str,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Writes the observations of every split.
+
+    Arguments:
+        path: The file.
+        splits: The observations by split, all with the same noise.
+        operator: The operator's name.
+        attributes: More attributes of the file: experiment, seed, ...
+    """
+    arrays = {}
+    for split, observed in splits.items():
+        arrays[f"{split}/y"] = observed.y.numpy()
+        arrays[f"{split}/index"] = observed.index
+        for field, values in observed.operator.parameters.items():
+            arrays[f"{split}/operator/{field}"] = values.numpy()
+    some = next(iter(splits.values()))
+    arrays["sigma_y"] = some.sigma_y.numpy()
+    shape = list(some.operator.event_shape)
+    write_hdf5(path, arrays, {"operator": operator, "event_shape": shape, **attributes})
+
+
+class Observations(Reader):
+    """An open file of observations, from which rows are read as they are needed.
+
+    Arguments:
+        path: A file written by :func:`write_observations`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.operator = str(self.attribute("operator"))
+        self.event_shape = tuple(int(n) for n in self.attribute("event_shape"))
+        sigma_y = self.read("sigma_y", rows=())
+        if not (np.asarray(sigma_y) > 0).all():
+            raise DiemError(f"{path}: 'sigma_y' must be positive.")
+        self.sigma_y = torch.as_tensor(sigma_y, dtype=torch.float32)
+
+    def count(self, split: str) -> int:
+        """Returns the number of observations in a split."""
+        return self.shape(f"{split}/y")[0]
+
+    def load(self, split: str, rows: slice = slice(None)) -> Observed:
+        """Reads some observations of a split and checks that they fit each other.
+
+        Raises:
+            DiemError: If a data set is missing, damaged, not finite, or of another shape.
+        """
+        index = self.read(f"{split}/index", rows, shape=())
+        fields = self.names(f"{split}/operator")
+        parameters = {f: self.read(f"{split}/operator/{f}", rows) for f in fields}
+        try:
+            operator = operators.build(self.operator, self.event_shape, parameters)
+        except DiemError as error:
+            raise DiemError(f"{self.path}: {split}: {error}") from None
+        y = torch.from_numpy(self.read(f"{split}/y", rows, shape=operator.observation_shape))
+        if not len(operator) == len(y) == len(index):
+            raise DiemError(
+                f"{self.path}: '{split}' has {len(y)} observations, {len(operator)} operators and"
+                f" {len(index)} indices."
+            )
+        if self.sigma_y.shape not in ((), y.shape[1:]):
+            raise DiemError(
+                f"{self.path}: 'sigma_y' has shape {tuple(self.sigma_y.shape)}, where () or the"
+                f" observation's shape {tuple(y.shape[1:])} is expected."
+            )
+        return Observed(operator, y.float(), self.sigma_y, index)

@@ -1,0 +1,385 @@
+r"""The M-step: training a denoiser on samples.
+
+The loss is :math:`(1 / \sigma_t^2 + 1) \|d(x + \sigma_t z, t) - x\|^2` with :math:`t \sim
+\mathrm{Beta}(3, 3)`; the optimizer is Adam with a clip of the gradient's global norm, beside an
+exponential moving average of the weights. The average is what samples and what is evaluated.
+"""
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from azula.denoise import KarrasDenoiser
+from torch import Tensor
+from torch.optim.adam import adam
+from tqdm import tqdm
+
+from . import storage
+from .denoisers import Prior, build_denoiser, load_prior
+from .errors import DiemError
+from .gaussian import moments, ppca
+from .seeds import Stage, rng, torch_generator
+
+__all__ = ["Training", "m_step", "train", "validation_loss"]
+
+logger = logging.getLogger("diem")
+
+CHUNK = 64
+"""Optimizer steps that share a random stream; a run can be resumed between two chunks."""
+
+CHECKPOINT_SECONDS = 30.0
+"""The least time between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The keys of the config's ``m_step`` entry that shape one training run.
+
+    Arguments:
+        steps: The number of optimizer steps.
+        batch: The batch size.
+        learning_rate: The learning rate of the first step.
+        learning_rate_final: If given, the rate falls linearly to this at the last step.
+        clip: The largest global norm of the gradient.
+        ema: The decay of the weights' moving average.
+        ema_warmup: Whether the decay grows as ``(1 + n) / (10 + n)`` over the first steps, so that
+            the average forgets the start sooner.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    learning_rate_final: float | None = None
+    clip: float = 1.0
+    ema: float = 0.999
+    ema_warmup: bool = True
+
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step."""
+        if self.learning_rate_final is None:
+            return self.learning_rate
+        u = step / max(self.steps - 1, 1)
+        return (1 - u) * self.learning_rate + u * self.learning_rate_final
+
+    def decay(self, step: int) -> float:
+        """Returns the decay of the average after a step."""
+        return min(self.ema, (1 + step) / (10 + step)) if self.ema_warmup else self.ema
+
+
+def _weighted_error(denoiser: KarrasDenoiser, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    r"""Returns the mean over a batch of :math:`(1 / \sigma_t^2 + 1) (d - x)^2`."""
+    _, sigma = denoiser.schedule(t)
+    sigma = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+    error = denoiser(x + sigma * z, t).mean - x
+    return ((1 / sigma**2 + 1) * error.square()).mean()
+
+
+class _Adam:
+    """Adam with PyTorch's defaults, through its functional form.
+
+    To construct a ``torch.optim.Optimizer`` imports PyTorch's compiler, which takes longer than
+    many a lap of a small experiment; and the state here is plain tensors, which are easy to keep.
+    """
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        self.weights = weights
+        self.state = {
+            "exp_avg": [torch.zeros_like(w) for w in weights],
+            "exp_avg_sq": [torch.zeros_like(w) for w in weights],
+            "step": [torch.zeros((), device=w.device) for w in weights],
+        }
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Moves the weights along their gradients, which it then drops."""
+        adam(
+            self.weights,
+            [w.grad for w in self.weights],
+            self.state["exp_avg"],
+            self.state["exp_avg_sq"],
+            [],
+            self.state["step"],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+        for w in self.weights:
+            w.grad = None
+
+
+class _Batches:
+    """The rows of each step: an endless chain of permutations, which depends on the seed alone."""
+
+    def __init__(self, count: int, batch: int, seed: int, lap: int) -> None:
+        self.count, self.batch, self.seed, self.lap = count, batch, seed, lap
+        self.permutations: dict[int, np.ndarray] = {}
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self.permutations:
+            # A batch never reaches back further than the epoch before.
+            self.permutations = {e: p for e, p in self.permutations.items() if e >= epoch - 1}
+            stream = rng(self.seed, Stage.EPOCH, self.lap, epoch)
+            self.permutations[epoch] = stream.permutation(self.count)
+        return self.permutations[epoch]
+
+    def __getitem__(self, step: int) -> np.ndarray:
+        places = np.arange(step * self.batch, (step + 1) * self.batch)
+        epochs, rows = np.divmod(places, self.count)
+        return np.concatenate([self._permutation(e)[rows[epochs == e]] for e in np.unique(epochs)])
+
+
+def train(
+    denoiser: KarrasDenoiser,
+    x: Tensor,
+    x_validation: Tensor,
+    training: Training,
+    seed: int,
+    lap: int = 0,
+    checkpoint: Path | None = None,
+    fingerprint: str = "",
+    progress: Callable[[int, float], None] = lambda step, loss: None,
+) -> tuple[KarrasDenoiser, list[dict[str, float]]]:
+    """Trains a denoiser on samples.
+
+    Arguments:
+        denoiser: The denoiser to start from; its weights are changed.
+        x: The training samples, of shape ``(N, *event)``, on the denoiser's device.
+        x_validation: The validation samples, of the same event; they never touch the weights.
+        training: The settings.
+        seed: The config's seed.
+        lap: The lap, which selects the random streams.
+        checkpoint: Where to keep what resumes an interrupted run. If it exists, the run goes on
+            from there and gives the same numbers; the caller removes it once the result is safe.
+        fingerprint: What the run depends on; a checkpoint with another fingerprint is not used.
+        progress: Called with the step and the loss after each chunk.
+
+    Returns:
+        The average denoiser, ready to sample, and the loss curve: a row a chunk with ``step``,
+        ``loss``, ``validation_loss`` (of the average) and ``learning_rate``.
+
+    Raises:
+        DiemError: If the loss is no longer finite.
+    """
+    average = copy.deepcopy(denoiser).eval().requires_grad_(False)
+    denoiser.train().requires_grad_(True)
+    weights = list(denoiser.parameters())
+    means = list(average.parameters())
+    optimizer = _Adam(weights)
+    batches = _Batches(len(x), training.batch, seed, lap)
+    curve: list[dict[str, float]] = []
+    first = 0
+    if checkpoint is not None and checkpoint.is_file():
+        first, curve = _resume(checkpoint, denoiser, average, optimizer, fingerprint)
+    saved = time.monotonic()
+
+    for start in range(first, training.steps, CHUNK):
+        chunk = range(start, min(start + CHUNK, training.steps))
+        times, generator = _streams(seed, Stage.M_STEP, lap, start // CHUNK, x.device)
+        total = torch.zeros((), device=x.device)
+        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+            torch.manual_seed(generator.initial_seed())  # dropout
+            for step in chunk:
+                rows = torch.from_numpy(batches[step]).to(x.device)
+                batch = x[rows]
+                t = _beta(times, len(batch)).to(batch)
+                z = torch.empty_like(batch).normal_(generator=generator)
+                loss = _weighted_error(denoiser, batch, t, z)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(weights, training.clip)
+                optimizer.step(training.rate(step))
+                with torch.no_grad():
+                    torch._foreach_lerp_(means, weights, 1 - training.decay(step))
+                total += loss.detach()
+        loss = float(total) / len(chunk)
+        if not math.isfinite(loss):
+            raise DiemError(
+                f"The loss is {loss} between the steps {chunk.start} and {chunk.stop} of lap {lap},"
+                f" at a learning rate of {training.rate(chunk.stop - 1):.3g}: lower"
+                " m_step.learning_rate."
+            )
+        curve.append(
+            {
+                "step": chunk.stop,
+                "loss": loss,
+                "validation_loss": validation_loss(average, x_validation, seed),
+                "learning_rate": training.rate(chunk.stop - 1),
+            }
+        )
+        progress(chunk.stop, loss)
+        if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save(checkpoint, chunk.stop, curve, denoiser, average, optimizer, fingerprint)
+            saved = time.monotonic()
+
+    return average, curve
+
+
+@torch.no_grad()
+def validation_loss(denoiser: KarrasDenoiser, x: Tensor, seed: int) -> float:
+    """Returns the loss on validation samples, with the same times and noise at every call."""
+    times, generator = _streams(seed, Stage.VALIDATION, 0, 0, x.device)
+    t = _beta(times, len(x)).to(x)
+    z = torch.empty_like(x).normal_(generator=generator)
+    return float(_weighted_error(denoiser, x, t, z))
+
+
+def _streams(seed: int, stage: Stage, lap: int, block: int, device: torch.device):
+    return rng(seed, stage, lap, block), torch_generator(seed, stage, lap, block, device)
+
+
+def _beta(times: np.random.Generator, count: int) -> Tensor:
+    return torch.from_numpy(times.beta(3.0, 3.0, count))
+
+
+def _save(path: Path, step: int, curve, denoiser, average, optimizer, fingerprint: str) -> None:
+    tensors = {f"weights.{k}": v for k, v in denoiser.state_dict().items()}
+    tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    for name, values in optimizer.state.items():
+        tensors |= {f"adam.{name}.{i}": v for i, v in enumerate(values)}
+    for name in curve[0]:
+        tensors[f"curve.{name}"] = torch.tensor([row[name] for row in curve], dtype=torch.float64)
+    storage.save_tensors(path, tensors, {"step": str(step), "fingerprint": fingerprint})
+
+
+def _resume(path: Path, denoiser, average, optimizer, fingerprint: str):
+    """Restores a checkpoint, unless it is of other settings; returns its step and curve."""
+    tensors, header = storage.load_tensors(path)
+    if header.get("fingerprint") != fingerprint:
+        return 0, []
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
+
+    denoiser.load_state_dict(part("weights."))
+    average.load_state_dict(part("average."))
+    for name, values in optimizer.state.items():
+        for i, value in enumerate(values):
+            value.copy_(tensors[f"adam.{name}.{i}"])
+    columns = {name: values.tolist() for name, values in part("curve.").items()}
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    return int(header["step"]), [{**row, "step": int(row["step"])} for row in rows]
+
+
+def m_step(
+    output: str | Path,
+    losses: str | Path,
+    settings: Mapping[str, Any],
+    network: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    rank: int,
+    seed: int,
+    lap: int,
+    device: torch.device,
+    card: Mapping[str, Any],
+    samples: Sequence[str | Path] | None = None,
+    clean: str | Path | None = None,
+    previous: str | Path | None = None,
+    progress: tqdm | None = None,
+) -> None:
+    """Trains a lap's prior and writes it, with its loss curve.
+
+    Arguments:
+        output: The prior to write.
+        losses: The loss curve to write (CSV).
+        settings: The config's ``m_step`` entry, with the ``steps`` of this lap.
+        network: The config's ``network`` entry.
+        schedule: The config's ``schedule`` entry.
+        rank: The rank of the PPCA of the samples.
+        seed: The config's seed.
+        lap: The lap, 0 for the ceiling.
+        device: The device to train on.
+        card: What else the prior's card should tell.
+        samples: The lap's shards of posterior samples,
+        clean: or the clean data, for the ceiling.
+        previous: The prior to start from; without it, the weights are fresh.
+        progress: A progress bar that counts steps.
+    """
+    sources = [clean] if samples is None else list(samples)
+    fingerprint = storage.digest([*sources, *filter(None, [previous])], settings, network, seed)
+    if samples is None:
+        with storage.Reader(clean) as file:
+            x, x_validation = (file.read(f"{split}/x") for split in ("train", "validation"))
+    else:
+        shape = _event_shape(sources)
+        x, x_validation = (
+            storage.read_samples(sources, split, shape)[0] for split in ("train", "validation")
+        )
+    x, x_validation = (_inside(v, settings["drop_outside"], sources[0]) for v in (x, x_validation))
+
+    past = 0
+    if previous is None:
+        stream = torch_generator(seed, Stage.NETWORK, lap).initial_seed()
+        denoiser = build_denoiser(network, schedule, tuple(x.shape[1:]), stream)
+    else:
+        prior = load_prior(previous, network=network, event_shape=tuple(x.shape[1:]))
+        denoiser, past = prior.denoiser, prior.card["optimizer_steps"]
+    mean, covariance = moments(x.to(torch.float64))
+    gaussian = ppca(mean, covariance, rank).to(torch.float32)
+
+    names = {field.name for field in fields(Training)}
+    training = Training(**{key: value for key, value in settings.items() if key in names})
+    if progress is not None:
+        progress.reset(total=training.steps)
+
+    def report(step: int, loss: float) -> None:
+        if progress is not None:
+            progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            progress.update(step - progress.n)
+
+    checkpoint = Path(f"{output}.resume")
+    average, curve = train(
+        denoiser.to(device),
+        x.to(device),
+        x_validation.to(device),
+        training,
+        seed,
+        lap,
+        checkpoint,
+        fingerprint,
+        report,
+    )
+    made = {
+        "network": dict(network),
+        "schedule": dict(schedule),
+        "m_step": dict(settings),
+        "lap": lap,
+        "seed": seed,
+        "training_samples": len(x),
+        "optimizer_steps": past + training.steps,
+    }
+    Prior(gaussian, average.cpu(), {**card, **made}).save(output)
+    with storage.atomic(losses) as temporary:
+        pd.DataFrame(curve).to_csv(temporary, index=False)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _event_shape(paths: Sequence[str | Path]) -> tuple[int, ...]:
+    for path in paths:
+        with storage.Reader(path) as file:
+            if "train/x" in file:
+                return file.shape("train/x")[1:]
+    raise DiemError(f"{paths[0]}: the data set 'train/x' is missing.")
+
+
+def _inside(x: np.ndarray, bound: float | None, path: str | Path) -> Tensor:
+    """Returns the samples all of whose values lie within ``[-bound, bound]``."""
+    x = torch.from_numpy(x)
+    if bound is None:
+        return x
+    kept = x[(x.abs() <= bound).flatten(1).all(dim=1)]
+    logger.info("kept %d of %d samples within [-%g, %g]", len(kept), len(x), bound, bound)
+    if len(kept) == 0:
+        raise DiemError(f"{path}: no sample lies within m_step.drop_outside = {bound}.")
+    return kept

@@ -1,0 +1,1 @@
+TARGETS = [path for experiment in EXPERIMENTS for path in metrics_paths(experiment)]

@@ -1,0 +1,20 @@
+"""Generates or loads clean data and writes them, split by split."""
+
+from typing import TYPE_CHECKING
+
+from diem import datasets, storage
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+    params = snakemake.params
+    splits = datasets.load(params.data, params.seed)
+    arrays = {}
+    for name, split in splits.items():
+        arrays[f"{name}/x"] = split.x
+        if split.label is not None:
+            arrays[f"{name}/label"] = split.label
+    attributes = {"experiment": snakemake.wildcards.experiment, "seed": params.seed}
+    storage.write_hdf5(snakemake.output[0], arrays, attributes)

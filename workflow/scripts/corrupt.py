@@ -1,0 +1,18 @@
+"""Simulates observations y = A x + n of clean data."""
+
+from typing import TYPE_CHECKING
+
+from diem import observing
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+    observing.corrupt(
+        snakemake.input.clean,
+        snakemake.output[0],
+        snakemake.params.entry,
+        snakemake.params.seed,
+        snakemake.wildcards.experiment,
+    )

@@ -1,0 +1,40 @@
+"""Draws a posterior sample for every observation of a shard."""
+
+from typing import TYPE_CHECKING
+
+from diem import sampling, storage
+from diem.denoisers import load_prior
+from diem.jobs import job, progress, select_device
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+    params, lap = snakemake.params, int(snakemake.wildcards.lap)
+    entry = params.e_step
+    previous = snakemake.input.get("previous", [])
+    prior = load_prior(snakemake.input.prior, network=params.network)
+    with (
+        storage.Observations(snakemake.input.observations) as observations,
+        progress(snakemake.log[0], unit="observation") as bar,
+    ):
+        sampling.e_step(
+            snakemake.output[0],
+            prior.to(select_device(snakemake.config.get("device", "auto"))),
+            observations,
+            sampling.PosteriorSampler.from_config(entry),
+            block=entry["block"],
+            repeats=entry["repeats"],
+            seed=params.seed,
+            lap=lap,
+            shard=int(snakemake.wildcards.shard),
+            shards=snakemake.config.get("shards", 1),
+            previous=previous,
+            sigma_start=sampling.restart_level(entry["restart"], lap, params.laps),
+            fingerprint=storage.digest(
+                [snakemake.input.prior, snakemake.input.observations, *previous],
+                entry,
+                params.seed,
+            ),
+            progress=bar,
+        )

@@ -1,0 +1,38 @@
+"""Evaluates a prior: the floor, a lap, or the ceiling."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from diem import evaluation, metrics, storage
+from diem.denoisers import load_prior
+from diem.jobs import job, progress, select_device
+from diem.sampling import PosteriorSampler
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+    params, files = snakemake.params, snakemake.input
+    extractor = metrics.load_extractor(files.extractor) if "extractor" in files.keys() else None
+    prior = load_prior(files.prior)
+    card = {**params.card, "optimizer_steps": prior.card["optimizer_steps"]}
+    with (
+        storage.Observations(files.observations) as observations,
+        progress(snakemake.log[0], unit="sample") as bar,
+    ):
+        rows, arrays = evaluation.evaluate(
+            prior.to(select_device(snakemake.config.get("device", "auto"))),
+            observations,
+            files.clean,
+            params.data,
+            params.evaluation,
+            PosteriorSampler.from_config(params.e_step),
+            params.seed,
+            card,
+            e_step_samples=files.get("samples", []),
+            extractor=extractor,
+            progress=bar.update,
+        )
+    storage.write_hdf5(snakemake.output.samples, arrays, params.card)
+    with storage.atomic(snakemake.output.metrics) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)

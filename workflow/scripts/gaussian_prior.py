@@ -1,0 +1,36 @@
+"""Fits the Gaussian prior to observations alone."""
+
+from typing import TYPE_CHECKING
+
+from diem.denoisers import Prior
+from diem.gaussian import fit_to_observations
+from diem.jobs import job, select_device
+from diem.seeds import Stage, torch_generator
+from diem.storage import Observations
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+    entry, seed = snakemake.params.gaussian, snakemake.params.seed
+    device = select_device(snakemake.config.get("device", "auto"))
+    with Observations(snakemake.input.observations) as file:
+        observed = file.load("train", slice(0, entry["observations"])).to(device)
+    gaussian = fit_to_observations(
+        observed.operator,
+        observed.y,
+        observed.sigma_y,
+        entry["rank"],
+        entry["iterations"],
+        torch_generator(seed, Stage.GAUSSIAN, device=device),
+    )
+    card = {
+        "experiment": snakemake.wildcards.experiment,
+        "observations": snakemake.wildcards.observations,
+        "gaussian": entry,
+        "fitted_to": len(observed.y),
+        "lap": 0,
+        "optimizer_steps": 0,
+        "seed": seed,
+    }
+    Prior(gaussian, None, card).save(snakemake.output[0])

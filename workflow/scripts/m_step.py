@@ -1,0 +1,30 @@
+"""Trains the denoiser on a lap's samples, or on clean data for the ceiling."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diem import storage, training
+from diem.jobs import job, progress, select_device
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+    params, wildcards = snakemake.params, snakemake.wildcards
+    with progress(snakemake.log[0], unit="step") as bar:
+        training.m_step(
+            snakemake.output.prior,
+            snakemake.output.losses,
+            settings=params.m_step,
+            network=params.network,
+            schedule=params.schedule,
+            rank=params.rank,
+            seed=params.seed,
+            lap=int(wildcards.get("lap", 0)),
+            device=select_device(snakemake.config.get("device", "auto")),
+            samples=snakemake.input.get("samples"),
+            clean=snakemake.input.get("clean"),
+            previous=snakemake.input.get("prior"),
+            card={"experiment": wildcards.experiment, "run": wildcards.get("run", "ceiling")},
+            progress=bar,
+        )
