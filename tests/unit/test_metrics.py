@@ -13,6 +13,7 @@ from diem.datasets import Split, load
 from diem.errors import DiemError
 from diem.metrics import (
     Extractor,
+    _entropic_cost,
     distance_to_manifold,
     frechet_distance,
     load_extractor,
@@ -102,6 +103,15 @@ def test_sinkhorn_divergence_by_its_definition():
 
     assert actual == pytest.approx(expected, rel=1e-4)
     assert sinkhorn_divergence(a, b, strength) == pytest.approx(expected, rel=1e-2)
+
+
+def test_entropic_cost_by_its_definition():
+    # In the divergence, errors that the three terms share cancel.
+    a, b = normal(40, 2), 0.5 * normal(30, 2, seed=1) + 1
+
+    for x, y in ((a, b), (a, a)):
+        actual = _entropic_cost(x, y, regularization=0.1, tolerance=1e-5, iterations=10_000)
+        assert actual == pytest.approx(entropic_cost(x, y, 0.1), rel=1e-4)
 
 
 def test_sinkhorn_divergence_of_equal_sets():

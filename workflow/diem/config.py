@@ -5,7 +5,6 @@ all of its runs share; a run names its observations and overrides what differs.
 """
 
 import copy
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 
 from .errors import DiemError, nearest
 
-__all__ = ["check_writable", "merge", "resolve"]
+__all__ = ["merge", "resolve"]
 
 
 def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[str, Any]:
@@ -162,12 +161,3 @@ def _dereferenced(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping
         return schema
     target = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
     return {**_dereferenced(target, root), **{k: v for k, v in schema.items() if k != "$ref"}}
-
-
-def check_writable(folder: str | Path) -> None:
-    """Raises a :class:`DiemError` if a folder is not writable, or could not be made."""
-    path = Path(folder).absolute()
-    while not path.exists():
-        path = path.parent
-    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-        raise DiemError(f"results: the folder {str(folder)!r} cannot be written ({path}).")

@@ -259,7 +259,8 @@ def psnr(x: Array, reference: Array, data_range: float = 4.0) -> Tensor:
 def distance_to_manifold(x: Array, curve: Array, chunk: int = 2**22) -> Tensor:
     r"""Returns each sample's Euclidean distance to a curve, in the unit of the data.
 
-    The curve is the polyline through its points, open at its ends. The distance to it is exact.
+    The curve is the polyline through its points, open at its ends. The distance is to its segments,
+    not to its points, and exact but for rounding, at most about 1e-7 at the scale of the data.
 
     Arguments:
         x: The samples, with shape :math:`(N, D)`.

@@ -6,6 +6,7 @@ exponential moving average of the weights. The average is what samples and what 
 """
 
 import copy
+import csv
 import logging
 import math
 import time
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from azula.denoise import KarrasDenoiser
 from torch import Tensor
@@ -360,8 +360,10 @@ def m_step(
         "optimizer_steps": past + training.steps,
     }
     Prior(gaussian, average.cpu(), {**card, **made}).save(output)
-    with storage.atomic(losses) as temporary:
-        pd.DataFrame(curve).to_csv(temporary, index=False)
+    with storage.atomic(losses) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, curve[0])
+        writer.writeheader()
+        writer.writerows(curve)
     checkpoint.unlink(missing_ok=True)
 
 

@@ -11,8 +11,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])
 )
 
-from diem.config import check_writable, merge, resolve
+from diem.config import resolve
 from diem.errors import DiemError
+from diem.folders import check_writable, hold
 
 try:
     CONFIG = resolve(
@@ -20,10 +21,15 @@ try:
         WORKFLOW / "schemas" / "config.schema.yaml",
         source=", ".join(str(file) for file in workflow.configfiles) or "the configuration",
     )
+    config.update(CONFIG)  # the scripts' defaults
     RESULTS = CONFIG["results"]
     check_writable(RESULTS)
 except DiemError as error:
     raise WorkflowError(str(error)) from None
+
+# Sums are ordered by the number of threads, so it is the config's in every library of every job.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = str(CONFIG["threads"])
 
 EXPERIMENTS = CONFIG["experiments"]
 SEED = CONFIG["seed"]
@@ -36,6 +42,13 @@ wildcard_constraints:
     run=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     lap=r"\d{2,3}",
     stage="floor|ceiling",
+
+
+onstart:
+    try:
+        LOCK = hold(RESULTS)
+    except DiemError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def experiment_of(wildcards):

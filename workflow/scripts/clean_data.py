@@ -8,7 +8,7 @@ from diem.jobs import job
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+with job(snakemake.log[0], snakemake.config["threads"]):
     params = snakemake.params
     splits = datasets.load(params.data, params.seed)
     arrays = {}

@@ -8,7 +8,7 @@ from diem.jobs import job
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+with job(snakemake.log[0], snakemake.config["threads"]):
     observing.corrupt(
         snakemake.input.clean,
         snakemake.output[0],

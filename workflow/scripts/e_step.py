@@ -9,7 +9,7 @@ from diem.jobs import job, progress, select_device
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+with job(snakemake.log[0], snakemake.config["threads"]):
     params, lap = snakemake.params, int(snakemake.wildcards.lap)
     entry = params.e_step
     previous = snakemake.input.get("previous", [])
@@ -20,7 +20,7 @@ with job(snakemake.log[0], snakemake.config.get("threads", 1)):
     ):
         sampling.e_step(
             snakemake.output[0],
-            prior.to(select_device(snakemake.config.get("device", "auto"))),
+            prior.to(select_device(snakemake.config["device"])),
             observations,
             sampling.PosteriorSampler.from_config(entry),
             block=entry["block"],
@@ -28,7 +28,7 @@ with job(snakemake.log[0], snakemake.config.get("threads", 1)):
             seed=params.seed,
             lap=lap,
             shard=int(snakemake.wildcards.shard),
-            shards=snakemake.config.get("shards", 1),
+            shards=snakemake.config["shards"],
             previous=previous,
             sigma_start=sampling.restart_level(entry["restart"], lap, params.laps),
             fingerprint=storage.digest(

@@ -11,7 +11,7 @@ from diem.sampling import PosteriorSampler
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+with job(snakemake.log[0], snakemake.config["threads"]):
     params, files = snakemake.params, snakemake.input
     extractor = metrics.load_extractor(files.extractor) if "extractor" in files.keys() else None
     prior = load_prior(files.prior)
@@ -21,7 +21,7 @@ with job(snakemake.log[0], snakemake.config.get("threads", 1)):
         progress(snakemake.log[0], unit="sample") as bar,
     ):
         rows, arrays = evaluation.evaluate(
-            prior.to(select_device(snakemake.config.get("device", "auto"))),
+            prior.to(select_device(snakemake.config["device"])),
             observations,
             files.clean,
             params.data,

@@ -8,7 +8,7 @@ from diem.jobs import job, logger
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+with job(snakemake.log[0], snakemake.config["threads"]):
     with storage.Reader(snakemake.input.clean) as file:
         x, label = file.read("train/x"), file.read("train/label")
         x_test, label_test = file.read("test/x"), file.read("test/label")

@@ -11,9 +11,9 @@ from diem.storage import Observations
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+with job(snakemake.log[0], snakemake.config["threads"]):
     entry, seed = snakemake.params.gaussian, snakemake.params.seed
-    device = select_device(snakemake.config.get("device", "auto"))
+    device = select_device(snakemake.config["device"])
     with Observations(snakemake.input.observations) as file:
         observed = file.load("train", slice(0, entry["observations"])).to(device)
     gaussian = fit_to_observations(

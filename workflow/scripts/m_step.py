@@ -9,7 +9,7 @@ from diem.jobs import job, progress, select_device
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config.get("threads", 1)):
+with job(snakemake.log[0], snakemake.config["threads"]):
     params, wildcards = snakemake.params, snakemake.wildcards
     with progress(snakemake.log[0], unit="step") as bar:
         training.m_step(
@@ -21,7 +21,7 @@ with job(snakemake.log[0], snakemake.config.get("threads", 1)):
             rank=params.rank,
             seed=params.seed,
             lap=int(wildcards.get("lap", 0)),
-            device=select_device(snakemake.config.get("device", "auto")),
+            device=select_device(snakemake.config["device"]),
             samples=snakemake.input.get("samples"),
             clean=snakemake.input.get("clean"),
             previous=snakemake.input.get("prior"),

@@ -1,0 +1,42 @@
+# make        sets up and runs the demo: every table, every figure, and the report
+# make test   sets up and runs all tests
+# make lint   sets up and checks the style of workflow and code
+# make clean  removes the virtual environment; results stay
+
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= all
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo setup test lint clean
+
+demo: $(READY)
+	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
+	$(BIN)/snakemake --cores $(CORES)
+	@echo "diem: writing results/report.html"
+	$(BIN)/snakemake --report results/report.html
+	@echo "diem: figures are in results/figures, tables in results/tables, all of it in results/report.html"
+
+setup: $(READY)
+
+$(READY): envs/requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "diem needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": set PYTHON=...")'
+	@echo "diem: setting up $(VENV) (some minutes the first time)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement envs/requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+test: $(READY)
+	@echo "diem: running the tests"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+clean:
+	rm -rf $(VENV)
