@@ -35,9 +35,6 @@ logger = logging.getLogger("diem")
 CHUNK = 64
 """Optimizer steps that share a random stream; a run can be resumed between two chunks."""
 
-CHECKPOINT_SECONDS = 30.0
-"""The least time between two checkpoints."""
-
 
 @dataclass(frozen=True)
 class Training:
@@ -150,6 +147,7 @@ def train(
     lap: int = 0,
     checkpoint: Path | None = None,
     fingerprint: str = "",
+    checkpoint_seconds: float = 60.0,
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[KarrasDenoiser, list[dict[str, float]]]:
     """Trains a denoiser on samples.
@@ -164,6 +162,7 @@ def train(
         checkpoint: Where to keep what resumes an interrupted run. If it exists, the run goes on
             from there and gives the same numbers; the caller removes it once the result is safe.
         fingerprint: What the run depends on; a checkpoint with another fingerprint is not used.
+        checkpoint_seconds: The least time between two checkpoints.
         progress: Called with the step and the loss after each chunk.
 
     Returns:
@@ -219,7 +218,7 @@ def train(
             }
         )
         progress(chunk.stop, loss)
-        if checkpoint is not None and time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
             _save(checkpoint, chunk.stop, curve, denoiser, average, optimizer, fingerprint)
             saved = time.monotonic()
 
@@ -286,6 +285,7 @@ def m_step(
     samples: Sequence[str | Path] | None = None,
     clean: str | Path | None = None,
     previous: str | Path | None = None,
+    checkpoint_seconds: float = 60.0,
     progress: tqdm | None = None,
 ) -> None:
     """Trains a lap's prior and writes it, with its loss curve.
@@ -304,6 +304,7 @@ def m_step(
         samples: The lap's shards of posterior samples,
         clean: or the clean data, for the ceiling.
         previous: The prior to start from; without it, the weights are fresh.
+        checkpoint_seconds: The least time between two checkpoints.
         progress: A progress bar that counts steps.
     """
     sources = [clean] if samples is None else list(samples)
@@ -348,6 +349,7 @@ def m_step(
         lap,
         checkpoint,
         fingerprint,
+        checkpoint_seconds,
         report,
     )
     made = {

@@ -26,5 +26,6 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             clean=snakemake.input.get("clean"),
             previous=snakemake.input.get("prior"),
             card={"experiment": wildcards.experiment, "run": wildcards.get("run", "ceiling")},
+            checkpoint_seconds=snakemake.config["checkpoint_seconds"],
             progress=bar,
         )

@@ -1,0 +1,252 @@
+"""The chain as a user runs it: whole, in shards, interrupted, and on bad input."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def samples(workflow, lap, shards=1):
+    """Returns the samples of a lap, in the order of their observations."""
+    collected = {}
+    for split in ("train", "validation"):
+        x, index = [], []
+        for shard in range(1, shards + 1):
+            name = workflow.lap(lap, f"samples_{shard}-of-{shards}.h5")
+            with h5py.File(workflow.path(name)) as file:
+                if split in file:
+                    x.append(file[split]["x"][:])
+                    index.append(file[split]["index"][:])
+        order = np.argsort(np.concatenate(index), kind="stable")
+        collected[split] = np.concatenate(x)[order]
+    return collected
+
+
+def same_prior(one, other, lap):
+    a, b = (load_file(w.path(w.lap(lap, "prior.safetensors"))) for w in (one, other))
+    return a.keys() == b.keys() and all(np.array_equal(a[key], b[key]) for key in a)
+
+
+def one_sentence(result) -> str:
+    """Returns the sentence that a failed run told, and asserts that it is one."""
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr + result.stdout, result.stderr
+    lines = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
+    told = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
+    if not told:
+        starts = [i for i, line in enumerate(lines) if line.startswith("WorkflowError")]
+        told = [lines[starts[-1] + 1]]
+    assert told[0].endswith("."), told
+    return told[0]
+
+
+def test_dry_run_and_lint_in_a_clean_copy(tmp_path):
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in files.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    for arguments in (["-n"], ["--lint"]):
+        result = subprocess.run(
+            ["snakemake", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr + result.stdout
+        if arguments == ["-n"]:
+            assert "e_step" in result.stdout + result.stderr
+            assert "digits" in result.stdout + result.stderr
+
+
+def test_every_observation_is_sampled(finished):
+    with h5py.File(finished.path(finished.lap(2, "samples_1-of-1.h5"))) as file:
+        for split, count in (("train", 192), ("validation", 40)):
+            index, occurrences = np.unique(file[split]["index"][:], return_counts=True)
+            assert index.tolist() == list(range(count))
+            assert (occurrences == 2).all()  # repeats
+        assert file.attrs["denoiser_evaluations"] == 5
+        assert file.attrs["lap"] == 2
+        assert file["train/x"].fletcher32
+
+
+def test_three_shards_give_the_samples_of_one(finished, workflow):
+    workflow.config["shards"] = 3
+    result = workflow.run(workflow.lap(2, "prior.safetensors"))
+    assert result.returncode == 0, result.stderr
+    for lap in (1, 2):
+        one, three = samples(finished, lap), samples(workflow, lap, shards=3)
+        for split in one:
+            np.testing.assert_array_equal(one[split], three[split])
+        assert same_prior(finished, workflow, lap)
+
+
+def kill_when(workflow, target, pattern):
+    """Starts the workflow and kills all of it as soon as a file of that pattern is there."""
+    process = workflow.start(target)
+    deadline = time.monotonic() + 120
+    while not list(workflow.folder.glob(pattern)):
+        assert process.poll() is None, (workflow.folder / "stderr.txt").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
+    target = workflow.lap(2, "prior.safetensors")
+    kill_when(workflow, target, workflow.lap(2, "samples_1-of-1.h5.blocks-*/1.h5"))
+    assert not workflow.path(workflow.lap(2, "samples_1-of-1.h5")).exists()
+    kill_when(workflow, target, workflow.lap(2, "prior.safetensors.resume"))
+    assert not workflow.path(target).exists()
+
+    result = workflow.run(target)
+    assert result.returncode == 0, result.stderr
+    one, again = samples(finished, 2), samples(workflow, 2)
+    for split in one:
+        np.testing.assert_array_equal(one[split], again[split])
+    assert same_prior(finished, workflow, 2)
+    leftovers = [p.name for p in workflow.path(workflow.lap(2, "")).iterdir()]
+    assert sorted(leftovers) == ["losses.csv", "prior.safetensors", "samples_1-of-1.h5"]
+
+
+def test_rows_carry_what_made_them(finished, workflow):
+    shutil.copytree(finished.path("results"), workflow.path("results"))
+    shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
+    name = workflow.lap(2, "metrics.csv")
+    result = workflow.run(name)
+    assert result.returncode == 0, result.stderr
+    rows = pd.read_csv(workflow.path(name), keep_default_na=False)
+    assert {"prior", "e_step", "posterior", "posterior_mean"} == set(rows.subject)
+    prior = rows[(rows.subject == "prior") & (rows.metric == "sliced_wasserstein")].iloc[0]
+    expected = {
+        "samples": 64,
+        "reference": "clean test",
+        "reference_samples": 64,
+        "sampler": "ddim",
+        "sampler_steps": 4,
+        "denoiser_evaluations": 5,
+        "optimizer_steps": 200,
+        "seed": 3,
+        "lap": 2,
+    }
+    assert {key: prior[key] for key in expected} == expected
+    assert np.isfinite(rows.value).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.update(sed=1), ["tiny.yaml", "sed", "'seed'"]),
+        (
+            lambda c: c["experiments"]["tiny"]["e_step"].update(covarience="tweedie"),
+            ["tiny.yaml", "experiments.tiny.e_step.covarience", "'covariance'"],
+        ),
+        (lambda c: c["experiments"]["tiny"].update(laps="two"), ["experiments.tiny.laps", "'two'"]),
+        (
+            lambda c: c["experiments"]["tiny"]["observations"]["plain"].update(
+                operator={"name": "mask", "missing": 1.2}
+            ),
+            ["experiments.tiny.observations.plain.operator.missing", "1.2", "less than 1"],
+        ),
+    ],
+)
+def test_bad_config(workflow, change, words):
+    change(workflow.config)
+    sentence = one_sentence(workflow.run("-n"))
+    for word in words:
+        assert word in sentence
+    assert not workflow.path("results").exists()
+
+
+def test_results_that_cannot_be_written(workflow):
+    workflow.path("file").write_text("in the way")
+    workflow.config["results"] = "file/results"
+    sentence = one_sentence(workflow.run())
+    assert "results" in sentence
+    assert "file/results" in sentence
+    assert workflow.path("file").read_text() == "in the way"
+
+
+def test_another_workflow_at_work(workflow):
+    from diem.folders import hold
+
+    with hold(workflow.path("results")):
+        sentence = one_sentence(workflow.run("results/tiny/clean.h5"))
+    assert "another workflow" in sentence
+
+
+def truncate(path):
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def not_finite(path):
+    with h5py.File(path, "r+") as file:
+        values = file["train/y"][:]
+        values[3, 1] = np.nan
+        file["train/y"][:] = values
+
+
+def other_shape(path):
+    with h5py.File(path, "r+") as file:
+        y = file["train/y"][:]
+        del file["train/y"]
+        file["train/y"] = y[:, :1]
+
+
+def no_attribute(path):
+    with h5py.File(path, "r+") as file:
+        del file.attrs["event_shape"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (truncate, ["no complete HDF5 file"]),
+        (not_finite, ["train/y", "non-finite"]),
+        (other_shape, ["train/y", "(1,)"]),
+        (no_attribute, ["event_shape"]),
+    ],
+)
+def test_bad_observations(finished, workflow, damage, words):
+    shutil.copytree(finished.path("results"), workflow.path("results"))
+    shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
+    name = "results/tiny/observations/plain/observations.h5"
+    damage(workflow.path(name))
+    result = workflow.run("--forcerun", "gaussian_prior", "--rerun-triggers", "mtime")
+    sentence = one_sentence(result)
+    for word in [name, *words]:
+        assert word in sentence
+
+
+def test_checkpoint_of_another_network(finished, workflow):
+    shutil.copytree(finished.path("results"), workflow.path("results"))
+    shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
+    workflow.experiment["network"]["hidden"] = [48]
+    target = workflow.lap(2, "samples_1-of-1.h5")
+    result = workflow.run(
+        target, "--forcerun", "e_step", "--until", "e_step", "--rerun-triggers", "mtime"
+    )
+    sentence = one_sentence(result)
+    for word in (workflow.lap(1, "prior.safetensors"), "network.hidden", "[32]", "[48]"):
+        assert word in sentence

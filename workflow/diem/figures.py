@@ -1,0 +1,513 @@
+"""Figures: functions of arrays and metric rows that return a Matplotlib figure.
+
+Nothing is measured here and nothing is read from files. A figure is one function of a
+:class:`Source`, registered in :data:`FIGURES` under the name that the config's ``figures`` selects.
+"""
+
+import math
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from . import tables
+from .errors import DiemError
+
+__all__ = [
+    "FIGURES",
+    "READS",
+    "Evaluation",
+    "Row",
+    "Source",
+    "by_lap",
+    "corner",
+    "image_rows",
+    "marginals",
+    "save",
+]
+
+# The user's own settings of Matplotlib have no say.
+_styled = matplotlib.style.context(["default", Path(__file__).with_name("diem.mplstyle")])
+
+WIDTH = 7.0
+"""The width of a figure, in inches."""
+
+LIMIT, BINS = 3.0, 64
+"""Histograms have this many bins on ``[-LIMIT, LIMIT]``, as in the paper."""
+
+MISSING = (0.90, 0.62, 0.0)
+"""The colour of missing pixels, Okabe and Ito's orange, which no grey value is taken for."""
+
+GREY = "0.4"
+TRUTH = "C1"
+
+
+@_styled
+def save(figure: Figure, path: str | Path, kind: str) -> None:
+    """Writes a figure; the same figure gives the same bytes.
+
+    Arguments:
+        figure: The figure.
+        path: The file.
+        kind: ``pdf`` or ``png``.
+    """
+    metadata = {"CreationDate": None} if kind == "pdf" else {}
+    figure.savefig(path, format=kind, metadata=metadata)
+
+
+class Row(NamedTuple):
+    """The name of a row of images, and its place among the rows of all blocks."""
+
+    place: float
+    name: str
+
+    @classmethod
+    def of(cls, stage: str, lap: int) -> "Row":
+        """Returns the row of a floor, a lap or a ceiling."""
+        return {
+            "floor": cls(0, "Gaussian\n(lap 0)"),
+            "lap": cls(lap, f"lap {lap}"),
+            "ceiling": cls(math.inf, "ceiling"),
+        }[stage]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one prior gave: arrays of an evaluation's file, see :func:`diem.evaluation.evaluate`.
+
+    Arguments:
+        observations: The set of observations.
+        run: The run; for a floor or a ceiling, the stage.
+        stage: ``floor``, ``lap`` or ``ceiling``.
+        lap: The lap.
+        arrays: Those arrays that the figure reads.
+    """
+
+    observations: str
+    run: str
+    stage: str
+    lap: int
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What figures are made of, of which each uses a part.
+
+    Arguments:
+        experiment: The experiment.
+        labels: The label of each run.
+        rows: The metric rows, see :func:`diem.tables.read_rows`.
+        truth: The clean test data, with shape ``(N, *event)``.
+        evaluations: Evaluations in the order of their laps, set by set of observations.
+    """
+
+    experiment: str
+    labels: Mapping[str, str]
+    rows: pd.DataFrame | None = None
+    truth: np.ndarray | None = None
+    evaluations: Sequence[Evaluation] = ()
+
+
+# The figures by name
+
+
+def evolution(source: Source) -> Figure:
+    """Draws how the prior's pair marginals change from the floor over the laps to the truth."""
+    last = source.evaluations[-1]
+    samples = {
+        Row.of(part.stage, part.lap).name: part.arrays["prior/x"] for part in source.evaluations
+    }
+    return marginals(
+        {**samples, "truth": source.truth},
+        f"{source.experiment}: the prior of run {source.labels[last.run]}, lap by lap",
+        f"{len(last.arrays['prior/x']):,} prior samples a lap; truth: {len(source.truth):,} clean"
+        f" test samples. {BINS} x {BINS} bins; all panels share one scale of colours.",
+    )
+
+
+def corner_truth(source: Source) -> Figure:
+    """Draws the marginals of the clean test data."""
+    note = f"{len(source.truth):,} clean test samples. {BINS} bins an axis."
+    return corner(source.truth, f"{source.experiment}: the truth", note)
+
+
+def corner_model(source: Source) -> Figure:
+    """Draws the marginals of the prior after the last lap."""
+    last = source.evaluations[-1]
+    x = last.arrays["prior/x"]
+    return corner(
+        x,
+        f"{source.experiment}: the prior of run {source.labels[last.run]} after lap {last.lap}",
+        f"{len(x):,} prior samples. On the diagonal, truth: {len(source.truth):,} clean test"
+        f" samples. {BINS} bins an axis.",
+        source.truth,
+    )
+
+
+def divergence(source: Source) -> Figure:
+    """Draws distances between prior samples and the truth by lap."""
+    metrics = ("sinkhorn_divergence", "sliced_wasserstein", "distance_to_manifold")
+    title = f"{source.experiment}: how far prior samples are from the truth, by lap"
+    return by_lap(source.rows, metrics, source.labels, title)
+
+
+def distance(source: Source) -> Figure:
+    """Draws the Frechet distance of prior samples by lap."""
+    title = f"{source.experiment}: how far prior samples are from clean test images, by lap"
+    return by_lap(source.rows, ("frechet_distance",), source.labels, title)
+
+
+def prior(source: Source) -> Figure:
+    """Draws prior samples by lap, for one run of each set of observations."""
+    blocks: dict[str, dict[Row, np.ndarray]] = defaultdict(dict)
+    for part in source.evaluations:
+        blocks[part.observations][Row.of(part.stage, part.lap)] = part.arrays["prior/x"]
+    return image_rows(
+        _fitted(blocks),
+        f"{source.experiment}: samples of the prior, lap by lap",
+        "Each column starts from the same noise in every lap. Ceiling: the same network trained on"
+        " clean data.",
+    )
+
+
+def inpainting(source: Source) -> Figure:
+    """Draws test observations, posterior samples by lap, their last mean, and the truth."""
+    blocks: dict[str, dict[Row, np.ndarray]] = defaultdict(dict)
+    for part in source.evaluations:
+        draws, y = part.arrays["posterior/x"], part.arrays["posterior/y"]
+        _check_images(y)
+        block = blocks[part.observations]
+        block[Row(-1, "observed")] = np.where(part.arrays["posterior/observed"], y, np.nan)
+        block[Row.of(part.stage, part.lap)] = draws[:, 0]
+        block[Row(math.inf, "mean")] = draws.mean(axis=1)
+        block[Row(math.inf, "truth")] = part.arrays["posterior/truth"]
+    return image_rows(
+        _fitted(blocks),
+        f"{source.experiment}: what the prior makes of test observations, lap by lap",
+        "Missing pixels are orange. One posterior sample an observation and lap, with the same"
+        f" noise in every lap; mean: of {draws.shape[1]} posterior samples after the last lap.",
+    )
+
+
+FIGURES: dict[str, Callable[[Source], Figure]] = {
+    "evolution": evolution,
+    "corner_truth": corner_truth,
+    "corner_model": corner_model,
+    "divergence": divergence,
+    "distance": distance,
+    "prior": prior,
+    "inpainting": inpainting,
+}
+
+COLUMNS = 12
+"""Images in a row at most."""
+
+READS: dict[str, tuple[tuple[str, ...], int | None]] = {
+    "evolution": (("prior/x",), None),
+    "corner_model": (("prior/x",), None),
+    "prior": (("prior/x",), COLUMNS),
+    "inpainting": (
+        ("posterior/x", "posterior/y", "posterior/observed", "posterior/truth"),
+        COLUMNS,
+    ),
+}
+"""The arrays of an evaluation that a figure reads, and how many rows of them, or None for all."""
+
+
+# What they are drawn by
+
+
+@_styled
+def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figure:
+    r"""Draws the marginals of the first three pairs of neighbours :math:`(x_i, x_{i+1})`.
+
+    Arguments:
+        samples: The samples by the name of their column, each with shape :math:`(N, D)`.
+        title: The title.
+        note: What made the samples.
+
+    Raises:
+        DiemError: If the samples are no vectors of two or more values.
+    """
+    for x in samples.values():
+        _check_vectors(x)
+    pairs = min(3, min(x.shape[1] for x in samples.values()) - 1)
+    densities = {
+        name: [_density(x, i, i + 1) for i in range(pairs)] for name, x in samples.items()
+    }
+    norm = _norm([density for column in densities.values() for density in column])
+
+    figure = Figure(figsize=(WIDTH, pairs * (WIDTH - 0.6) / len(samples) + 0.9))
+    axes = figure.subplots(pairs, len(samples), sharex=True, sharey=True, squeeze=False)
+    for column, (name, panels) in zip(axes.T, densities.items(), strict=True):
+        column[0].set_title(name)
+        for ax, density in zip(column, panels, strict=True):
+            _show_density(ax, density, norm)
+    for i, ax in enumerate(axes[:, 0], start=1):
+        ax.set_ylabel(f"$x_{i + 1}$ against $x_{i}$")
+    _caption(figure, title, note)
+    return figure
+
+
+@_styled
+def corner(
+    samples: np.ndarray, title: str, note: str, truth: np.ndarray | None = None
+) -> Figure:
+    """Draws the marginals of each coordinate and of each pair of coordinates.
+
+    Arguments:
+        samples: The samples, with shape (N, D).
+        title: The title.
+        note: What made the samples.
+        truth: Samples whose marginals are drawn over those on the diagonal, with shape (M, D).
+
+    Raises:
+        DiemError: If the samples are no vectors of two or more values.
+    """
+    _check_vectors(samples)
+    size = samples.shape[1]
+    lower = {(i, j): _density(samples, j, i) for i in range(size) for j in range(i)}
+    norm = _norm(list(lower.values()))
+    edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
+
+    figure = Figure(figsize=(5.5, 5.9))
+    axes = figure.subplots(size, size, sharex=True, squeeze=False)
+    for (i, j), ax in np.ndenumerate(axes):
+        if j > i:
+            ax.set_axis_off()
+        elif j < i:
+            _show_density(ax, lower[i, j], norm)
+        else:
+            ax.hist(samples[:, i], edges, density=True, color="C0", alpha=0.6)
+            if truth is not None:
+                ax.hist(truth[:, i], edges, density=True, histtype="step", color=TRUTH)
+            ax.set(yticks=[], box_aspect=1)
+        if j <= i:
+            ax.tick_params(labelleft=j == 0 and i > 0, labelbottom=i == size - 1)
+        if i == size - 1:
+            ax.set_xlabel(f"$x_{j + 1}$")
+    for i in range(1, size):
+        axes[i, 0].set_ylabel(f"$x_{i + 1}$")
+    if truth is not None:
+        for line, (text, color) in enumerate({"model (filled)": "C0", "truth (line)": TRUTH}.items()):
+            place = {"transform": axes[0, 1].transAxes, "va": "top"}
+            axes[0, 1].text(0, 0.9 - 0.25 * line, text, color=color, **place)
+    _caption(figure, title, note)
+    return figure
+
+
+@_styled
+def by_lap(
+    rows: pd.DataFrame, metrics: Sequence[str], labels: Mapping[str, str], title: str
+) -> Figure:
+    """Draws metrics of prior samples by lap: a panel per metric and set of observations.
+
+    Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceiling of
+    each panel's observations are horizontal lines.
+
+    Arguments:
+        rows: An experiment's metric rows, see :func:`diem.tables.read_rows`.
+        metrics: The metrics to draw; those that the rows lack are left out.
+        labels: The label of each run.
+        title: The title.
+
+    Raises:
+        DiemError: If the rows have none of the metrics.
+    """
+    rows = rows[(rows["subject"] == "prior") & rows["metric"].isin(metrics)]
+    found = [metric for metric in metrics if (rows["metric"] == metric).any()]
+    if not found:
+        raise DiemError(f"figures: this one needs evaluation.metrics with {' or '.join(metrics)}.")
+    sets = list(rows["observations"].unique())
+    # One set of observations leaves the width to the metrics.
+    shape = (1, len(found)) if len(sets) == 1 else (len(found), len(sets))
+    figure = Figure(figsize=(WIDTH, 2.1 * shape[0] + 0.9))
+    axes = figure.subplots(*shape, sharey="none" if len(sets) == 1 else "row", squeeze=False)
+    pairs = [(metric, observations) for metric in found for observations in sets]
+    ends = []
+    for ax, (metric, observations) in zip(axes.flat, pairs, strict=True):
+        panel = rows[(rows["metric"] == metric) & (rows["observations"] == observations)]
+        ends.append((ax, _lines(ax, panel, labels)))
+        extractor = next(iter(panel["extractor"]))
+        label = tables.metric_label(metric, extractor)
+        if len(sets) == 1:
+            ax.set_title(label)
+        else:
+            ax.set_title(observations if metric == found[0] else "")
+            ax.set_ylabel(label if observations == sets[0] else "")
+        ax.set_xlabel("lap")
+    for metric, ax in zip(found, axes[:, 0] if len(sets) > 1 else axes[0], strict=True):
+        _scale(ax, rows.loc[rows["metric"] == metric, "value"])
+
+    drawn = rows[rows["stage"] == "lap"]
+    cards = dict.fromkeys(tables.card(row) for row in drawn.to_dict("records"))
+    _caption(figure, title, "\n".join([*cards, f"Seed {rows['seed'].iloc[0]}"]))
+    figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
+    for ax, labelled in ends:
+        _label_ends(ax, labelled)
+    return figure
+
+
+@_styled
+def image_rows(
+    blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, note: str
+) -> Figure:
+    """Draws rows of images, a block of them for each set of observations, side by side.
+
+    Arguments:
+        blocks: By the block's name and by the row: images in [-2, 2], with shape (N, 1, H, W) in
+            grey or (N, 3, H, W) in colour, NaN where a pixel is missing. All rows have equally many
+            images; a block may lack rows that another has.
+        title: The title.
+        note: What made the images.
+
+    Raises:
+        DiemError: If the arrays are no images.
+    """
+    rows = sorted({row for block in blocks.values() for row in block})
+    some = next(iter(next(iter(blocks.values())).values()))
+    for block in blocks.values():
+        for images in block.values():
+            _check_images(images)
+    count = len(some)
+    cell = (WIDTH - 0.9) / (count * len(blocks))
+    height = cell * some.shape[2] / some.shape[3]
+    figure = Figure(figsize=(WIDTH, height * len(rows) + 0.9))
+    axes = figure.subplots(1, len(blocks), squeeze=False)[0]
+    for ax, (observations, block) in zip(axes, blocks.items(), strict=True):
+        blank = np.full_like(some, 2.0)
+        # Whole pixels of the page for each pixel of an image keep the images sharp.
+        grid = [_strip(block.get(row, blank)) for row in rows]
+        ax.imshow(np.concatenate(grid), extent=(0, count, len(rows), 0), aspect="auto")
+        ax.set_box_aspect(height * len(rows) / (cell * count))
+        ax.spines[:].set_visible(False)
+        ax.tick_params(length=0)
+        ax.set(xticks=[], yticks=[])
+        ax.set_title(observations)
+    axes[0].set_yticks(np.arange(len(rows)) + 0.5, [row.name for row in rows])
+    _caption(figure, title, note)
+    return figure
+
+
+def _fitted(blocks: Mapping[str, Mapping[Row, np.ndarray]]) -> dict[str, dict[Row, np.ndarray]]:
+    """Returns blocks with as many images in a row as can be seen side by side."""
+    count = max(4, min(COLUMNS, 24 // len(blocks)))
+    return {name: {row: x[:count] for row, x in block.items()} for name, block in blocks.items()}
+
+
+def _caption(figure: Figure, title: str, note: str) -> None:
+    columns = int(figure.get_figwidth() * 20)  # characters that fit the width in this size
+    lines = [textwrap.fill(line, columns) for line in note.splitlines()]
+    figure.suptitle(title, x=0.01, ha="left")
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", color=GREY)
+
+
+def _check_vectors(x: np.ndarray) -> None:
+    if x.ndim != 2 or x.shape[1] < 2:
+        raise DiemError(
+            f"figures: marginals are of vectors of two or more values, and the data have shape"
+            f" {x.shape[1:]}."
+        )
+
+
+def _check_images(x: np.ndarray) -> None:
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise DiemError(
+            f"figures: images have one channel or three, and the data have shape {x.shape[1:]}."
+        )
+
+
+def _density(x: np.ndarray, i: int, j: int) -> np.ndarray:
+    """Returns the fraction of samples in each bin of coordinates i (columns) and j (rows)."""
+    edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
+    counts, _, _ = np.histogram2d(x[:, j], x[:, i], bins=(edges, edges))
+    return counts / len(x)
+
+
+def _norm(densities: Sequence[np.ndarray]) -> PowerNorm:
+    """Returns a scale of colours that all panels share, and that shows thin tails as well."""
+    return PowerNorm(0.5, vmin=0, vmax=np.quantile(np.stack(densities), 0.998), clip=True)
+
+
+def _show_density(ax: Axes, density: np.ndarray, norm: PowerNorm) -> None:
+    extent = (-LIMIT, LIMIT, -LIMIT, LIMIT)
+    ax.imshow(density, origin="lower", extent=extent, norm=norm)
+    ax.set(xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+    ax.spines[:].set_visible(True)
+
+
+def _lines(
+    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str]
+) -> list[tuple[float, str, str]]:
+    """Draws a panel and returns the ends to label: value, text, colour."""
+    bounds = panel[panel["stage"] != "lap"].set_index("stage")["value"]
+    ends = []
+    for stage, style in (("floor", "--"), ("ceiling", ":")):
+        if stage in bounds:
+            ax.axhline(bounds[stage], color=GREY, linestyle=style, marker="", linewidth=1)
+            ends.append((bounds[stage], stage, GREY))
+    for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
+        line = line.sort_values("lap")
+        laps, values = list(line["lap"]), list(line["value"])
+        if "floor" in bounds:
+            laps, values = [0, *laps], [bounds["floor"], *values]
+        (drawn,) = ax.plot(laps, values)
+        ends.append((values[-1], labels.get(run, run), drawn.get_color()))
+    ax.set_xticks(sorted({0, *panel["lap"]}))
+    return ends
+
+
+def _scale(ax: Axes, values: pd.Series) -> None:
+    """Chooses a logarithmic axis where values span a wide range."""
+    if values.min() > 0 and values.max() > 4 * values.min():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.set_ylim(bottom=min(0, values.min()))
+
+
+def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Writes a line's name beside its end; names that would overlap move apart."""
+    height = ax.get_window_extent().height / ax.figure.dpi * 72  # in points, like the text
+    ends = sorted(ends)
+    places = [ax.transAxes.inverted().transform(ax.transData.transform((0, y)))[1] for y, *_ in ends]
+    places = _spread(places, gap=8.5 / height)
+    for place, (_, text, color) in zip(places, ends, strict=True):
+        ax.text(1.03, place, text, color=color, transform=ax.transAxes, va="center", fontsize=7)
+
+
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """Moves ascending values apart to at least a gap, and as little as possible."""
+    # Isotonic regression of v_i - i * gap, by pooling neighbours in the wrong order.
+    pools: list[list[float]] = []
+    for i, value in enumerate(values):
+        pools.append([value - i * gap])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    level = [float(np.mean(pool)) for pool in pools for _ in pool]
+    return [value + i * gap for i, value in enumerate(level)]
+
+
+def _strip(images: np.ndarray) -> np.ndarray:
+    """Returns images side by side in white frames, with shape (height, width, 3), in [0, 1]."""
+    x = np.moveaxis(np.clip((images + 2) / 4, 0, 1), 1, -1)
+    x = np.broadcast_to(x, (*x.shape[:3], 3))
+    x = np.where(np.isnan(x), MISSING, x)
+    zoom = max(1, round(48 / images.shape[-1]))
+    x = x.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    frame = max(1, round(0.04 * x.shape[2]))
+    x = np.pad(x, ((0, 0), (frame, frame), (frame, frame), (0, 0)), constant_values=1)
+    return np.concatenate(x, axis=1)

@@ -1,0 +1,38 @@
+"""Draws one figure of an experiment, as PDF and PNG."""
+
+from typing import TYPE_CHECKING
+
+from diem import figures, storage, tables
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def evaluation(path: str, figure: str) -> figures.Evaluation:
+    names, count = figures.READS[figure]
+    with storage.Reader(path) as file:
+        return figures.Evaluation(
+            **{key: file.attribute(key) for key in ("observations", "run", "stage", "lap")},
+            arrays={name: file.read(name, slice(count)) for name in names},
+        )
+
+
+def truth(path: str):
+    with storage.Reader(path) as file:
+        return file.read("test/x")
+
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    files, params = snakemake.input, snakemake.params
+    source = figures.Source(
+        snakemake.wildcards.experiment,
+        params.labels,
+        rows=tables.read_rows(files.metrics) if "metrics" in files.keys() else None,
+        truth=truth(files.clean) if "clean" in files.keys() else None,
+        evaluations=[evaluation(path, params.figure) for path in files.get("evaluations", [])],
+    )
+    figure = figures.FIGURES[params.figure](source)
+    for kind in ("pdf", "png"):
+        with storage.atomic(snakemake.output[kind]) as temporary:
+            figures.save(figure, temporary, kind)
