@@ -4,14 +4,16 @@ Nothing is measured here and nothing is read from files. A figure is one functio
 :class:`Source`, registered in :data:`FIGURES` under the name that the config's ``figures`` selects.
 """
 
+import itertools
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import matplotlib.style
 import numpy as np
 import pandas as pd
@@ -45,11 +47,14 @@ WIDTH = 7.0
 LIMIT, BINS = 3.0, 64
 """Histograms have this many bins on ``[-LIMIT, LIMIT]``, as in the paper."""
 
+TICKS = (-2, 0, 2)
+
 MISSING = (0.90, 0.62, 0.0)
 """The colour of missing pixels, Okabe and Ito's orange, which no grey value is taken for."""
 
 GREY = "0.4"
-TRUTH = "C1"
+TRUTH = "truth"
+MODEL_COLORS, TRUTH_COLORS = "Blues", "Oranges"
 
 
 @_styled
@@ -129,7 +134,7 @@ def evolution(source: Source) -> Figure:
         Row.of(part.stage, part.lap).name: part.arrays["prior/x"] for part in source.evaluations
     }
     return marginals(
-        {**samples, "truth": source.truth},
+        {**samples, TRUTH: source.truth},
         f"{source.experiment}: the prior of run {source.labels[last.run]}, lap by lap",
         f"{len(last.arrays['prior/x']):,} prior samples a lap; truth: {len(source.truth):,} clean"
         f" test samples. {BINS} x {BINS} bins; all panels share one scale of colours.",
@@ -174,29 +179,37 @@ def prior(source: Source) -> Figure:
     for part in source.evaluations:
         blocks[part.observations][Row.of(part.stage, part.lap)] = part.arrays["prior/x"]
     return image_rows(
-        _fitted(blocks),
+        _fitted(blocks, source),
         f"{source.experiment}: samples of the prior, lap by lap",
-        "Each column starts from the same noise in every lap. Ceiling: the same network trained on"
-        " clean data.",
+        "From lap 1 on, each column starts from the same noise. Ceiling: the same network trained"
+        " on clean data.",
     )
 
 
 def inpainting(source: Source) -> Figure:
-    """Draws test observations, posterior samples by lap, their last mean, and the truth."""
+    """Draws test observations, posterior samples by lap, their last mean, and the truth.
+
+    Raises:
+        DiemError: If the observations are no images of which pixels are missing.
+    """
     blocks: dict[str, dict[Row, np.ndarray]] = defaultdict(dict)
     for part in source.evaluations:
         draws, y = part.arrays["posterior/x"], part.arrays["posterior/y"]
-        _check_images(y)
+        if y.shape[1:] != draws.shape[2:]:
+            raise DiemError(
+                f"figures: inpainting needs observations of the data's shape {draws.shape[2:]}, and"
+                f" {part.observations!r} has {y.shape[1:]}."
+            )
         block = blocks[part.observations]
         block[Row(-1, "observed")] = np.where(part.arrays["posterior/observed"], y, np.nan)
         block[Row.of(part.stage, part.lap)] = draws[:, 0]
-        block[Row(math.inf, "mean")] = draws.mean(axis=1)
+        block[Row(math.inf, "posterior\nmean")] = draws.mean(axis=1)
         block[Row(math.inf, "truth")] = part.arrays["posterior/truth"]
     return image_rows(
-        _fitted(blocks),
-        f"{source.experiment}: what the prior makes of test observations, lap by lap",
-        "Missing pixels are orange. One posterior sample an observation and lap, with the same"
-        f" noise in every lap; mean: of {draws.shape[1]} posterior samples after the last lap.",
+        _fitted(blocks, source),
+        f"{source.experiment}: inpainting of test observations, lap by lap",
+        "Missing pixels are orange. Each lap shows one posterior sample an observation, from lap 1"
+        f" on with the same noise; the mean is of {draws.shape[1]} samples after the last lap.",
     )
 
 
@@ -210,16 +223,13 @@ FIGURES: dict[str, Callable[[Source], Figure]] = {
     "inpainting": inpainting,
 }
 
-COLUMNS = 12
-"""Images in a row at most."""
-
 READS: dict[str, tuple[tuple[str, ...], int | None]] = {
     "evolution": (("prior/x",), None),
     "corner_model": (("prior/x",), None),
-    "prior": (("prior/x",), COLUMNS),
+    "prior": (("prior/x",), 12),
     "inpainting": (
         ("posterior/x", "posterior/y", "posterior/observed", "posterior/truth"),
-        COLUMNS,
+        8,
     ),
 }
 """The arrays of an evaluation that a figure reads, and how many rows of them, or None for all."""
@@ -233,7 +243,8 @@ def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figur
     r"""Draws the marginals of the first three pairs of neighbours :math:`(x_i, x_{i+1})`.
 
     Arguments:
-        samples: The samples by the name of their column, each with shape :math:`(N, D)`.
+        samples: The samples by the name of their column, each with shape :math:`(N, D)`. Those of
+            the column :data:`TRUTH` have a colour of their own.
         title: The title.
         note: What made the samples.
 
@@ -243,17 +254,16 @@ def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figur
     for x in samples.values():
         _check_vectors(x)
     pairs = min(3, min(x.shape[1] for x in samples.values()) - 1)
-    densities = {
-        name: [_density(x, i, i + 1) for i in range(pairs)] for name, x in samples.items()
-    }
+    densities = {name: [_density(x, i, i + 1) for i in range(pairs)] for name, x in samples.items()}
     norm = _norm([density for column in densities.values() for density in column])
 
     figure = Figure(figsize=(WIDTH, pairs * (WIDTH - 0.6) / len(samples) + 0.9))
-    axes = figure.subplots(pairs, len(samples), sharex=True, sharey=True, squeeze=False)
+    axes = figure.subplots(pairs, len(samples), squeeze=False)
     for column, (name, panels) in zip(axes.T, densities.items(), strict=True):
         column[0].set_title(name)
         for ax, density in zip(column, panels, strict=True):
-            _show_density(ax, density, norm)
+            _show_density(ax, density, norm, TRUTH_COLORS if name == TRUTH else MODEL_COLORS)
+            ax.label_outer(remove_inner_ticks=True)
     for i, ax in enumerate(axes[:, 0], start=1):
         ax.set_ylabel(f"$x_{i + 1}$ against $x_{i}$")
     _caption(figure, title, note)
@@ -261,48 +271,48 @@ def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figur
 
 
 @_styled
-def corner(
-    samples: np.ndarray, title: str, note: str, truth: np.ndarray | None = None
-) -> Figure:
+def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None = None) -> Figure:
     """Draws the marginals of each coordinate and of each pair of coordinates.
 
     Arguments:
         samples: The samples, with shape (N, D).
         title: The title.
         note: What made the samples.
-        truth: Samples whose marginals are drawn over those on the diagonal, with shape (M, D).
+        truth: Clean data, with shape (M, D), whose marginals are drawn over those of a model's
+            samples on the diagonal; without them the samples are themselves the truth.
 
     Raises:
         DiemError: If the samples are no vectors of two or more values.
     """
     _check_vectors(samples)
     size = samples.shape[1]
-    lower = {(i, j): _density(samples, j, i) for i in range(size) for j in range(i)}
-    norm = _norm(list(lower.values()))
+    pairs = {(i, j): _density(samples, j, i) for i in range(size) for j in range(i)}
+    norm = _norm(list(pairs.values()))
     edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
+    colors, color = (TRUTH_COLORS, "C1") if truth is None else (MODEL_COLORS, "C0")
 
     figure = Figure(figsize=(5.5, 5.9))
-    axes = figure.subplots(size, size, sharex=True, squeeze=False)
+    axes = figure.subplots(size, size, squeeze=False)
     for (i, j), ax in np.ndenumerate(axes):
         if j > i:
             ax.set_axis_off()
-        elif j < i:
-            _show_density(ax, lower[i, j], norm)
+            continue
+        if j < i:
+            _show_density(ax, pairs[i, j], norm, colors)
         else:
-            ax.hist(samples[:, i], edges, density=True, color="C0", alpha=0.6)
+            ax.hist(
+                samples[:, i], edges, density=True, histtype="stepfilled", color=color, alpha=0.6
+            )
             if truth is not None:
-                ax.hist(truth[:, i], edges, density=True, histtype="step", color=TRUTH)
-            ax.set(yticks=[], box_aspect=1)
-        if j <= i:
-            ax.tick_params(labelleft=j == 0 and i > 0, labelbottom=i == size - 1)
-        if i == size - 1:
-            ax.set_xlabel(f"$x_{j + 1}$")
-    for i in range(1, size):
-        axes[i, 0].set_ylabel(f"$x_{i + 1}$")
+                ax.hist(truth[:, i], edges, density=True, histtype="step", color="C1")
+            ax.set(xlim=(-LIMIT, LIMIT), xticks=TICKS, yticks=[], box_aspect=1)
+            ax.spines["left"].set_visible(False)
+        ax.set(xlabel=f"$x_{j + 1}$", ylabel=f"$x_{i + 1}$" if i > 0 else "")
+        ax.label_outer(remove_inner_ticks=True)
     if truth is not None:
-        for line, (text, color) in enumerate({"model (filled)": "C0", "truth (line)": TRUTH}.items()):
-            place = {"transform": axes[0, 1].transAxes, "va": "top"}
-            axes[0, 1].text(0, 0.9 - 0.25 * line, text, color=color, **place)
+        place = {"transform": axes[0, 1].transAxes, "va": "top"}
+        axes[0, 1].text(0, 0.9, "model (filled)", color="C0", **place)
+        axes[0, 1].text(0, 0.65, "truth (line)", color="C1", **place)
     _caption(figure, title, note)
     return figure
 
@@ -335,24 +345,22 @@ def by_lap(
     figure = Figure(figsize=(WIDTH, 2.1 * shape[0] + 0.9))
     axes = figure.subplots(*shape, sharey="none" if len(sets) == 1 else "row", squeeze=False)
     pairs = [(metric, observations) for metric in found for observations in sets]
+    styles = _line_styles(labels)
     ends = []
     for ax, (metric, observations) in zip(axes.flat, pairs, strict=True):
-        panel = rows[(rows["metric"] == metric) & (rows["observations"] == observations)]
-        ends.append((ax, _lines(ax, panel, labels)))
-        extractor = next(iter(panel["extractor"]))
-        label = tables.metric_label(metric, extractor)
-        if len(sets) == 1:
-            ax.set_title(label)
-        else:
-            ax.set_title(observations if metric == found[0] else "")
-            ax.set_ylabel(label if observations == sets[0] else "")
+        of_metric = rows[rows["metric"] == metric]
+        panel = of_metric[of_metric["observations"] == observations]
+        ends.append((ax, _lines(ax, panel, labels, styles)))
         ax.set_xlabel("lap")
-    for metric, ax in zip(found, axes[:, 0] if len(sets) > 1 else axes[0], strict=True):
-        _scale(ax, rows.loc[rows["metric"] == metric, "value"])
+        if metric == found[0] and len(sets) > 1:
+            ax.set_title(observations)
+        if observations == sets[0]:
+            label = tables.metric_label(metric, of_metric["extractor"].iloc[0])
+            ax.set_ylabel(label.replace(" (", "\n("))
 
-    drawn = rows[rows["stage"] == "lap"]
-    cards = dict.fromkeys(tables.card(row) for row in drawn.to_dict("records"))
-    _caption(figure, title, "\n".join([*cards, f"Seed {rows['seed'].iloc[0]}"]))
+    for ax, (metric, _) in zip(axes.flat, pairs, strict=True):  # shared, so when all are drawn
+        _scale(ax, rows.loc[rows["metric"] == metric, "value"])
+    _caption(figure, title, _made(rows))
     figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
     for ax, labelled in ends:
         _label_ends(ax, labelled)
@@ -360,13 +368,11 @@ def by_lap(
 
 
 @_styled
-def image_rows(
-    blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, note: str
-) -> Figure:
+def image_rows(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, note: str) -> Figure:
     """Draws rows of images, a block of them for each set of observations, side by side.
 
     Arguments:
-        blocks: By the block's name and by the row: images in [-2, 2], with shape (N, 1, H, W) in
+        blocks: By the block's title and by the row: images in [-2, 2], with shape (N, 1, H, W) in
             grey or (N, 3, H, W) in colour, NaN where a pixel is missing. All rows have equally many
             images; a block may lack rows that another has.
         title: The title.
@@ -383,27 +389,34 @@ def image_rows(
     count = len(some)
     cell = (WIDTH - 0.9) / (count * len(blocks))
     height = cell * some.shape[2] / some.shape[3]
-    figure = Figure(figsize=(WIDTH, height * len(rows) + 0.9))
+    figure = Figure(figsize=(WIDTH, height * len(rows) + 0.75))
     axes = figure.subplots(1, len(blocks), squeeze=False)[0]
-    for ax, (observations, block) in zip(axes, blocks.items(), strict=True):
+    for ax, (name, block) in zip(axes, blocks.items(), strict=True):
         blank = np.full_like(some, 2.0)
-        # Whole pixels of the page for each pixel of an image keep the images sharp.
         grid = [_strip(block.get(row, blank)) for row in rows]
         ax.imshow(np.concatenate(grid), extent=(0, count, len(rows), 0), aspect="auto")
         ax.set_box_aspect(height * len(rows) / (cell * count))
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         ax.set(xticks=[], yticks=[])
-        ax.set_title(observations)
+        ax.set_title(name)
     axes[0].set_yticks(np.arange(len(rows)) + 0.5, [row.name for row in rows])
     _caption(figure, title, note)
     return figure
 
 
-def _fitted(blocks: Mapping[str, Mapping[Row, np.ndarray]]) -> dict[str, dict[Row, np.ndarray]]:
-    """Returns blocks with as many images in a row as can be seen side by side."""
-    count = max(4, min(COLUMNS, 24 // len(blocks)))
-    return {name: {row: x[:count] for row, x in block.items()} for name, block in blocks.items()}
+def _fitted(
+    blocks: Mapping[str, Mapping[Row, np.ndarray]], source: Source
+) -> dict[str, dict[Row, np.ndarray]]:
+    """Returns blocks under the names of their runs, with no more images than can be seen."""
+    count = max(4, 24 // len(blocks))
+    runs = {part.observations: part.run for part in source.evaluations if part.stage == "lap"}
+    fitted = {}
+    for observations, block in blocks.items():
+        label = source.labels[runs[observations]]
+        name = observations if label == observations else f"{observations}, {label}"
+        fitted[name] = {row: x[:count] for row, x in block.items()}
+    return fitted
 
 
 def _caption(figure: Figure, title: str, note: str) -> None:
@@ -440,15 +453,38 @@ def _norm(densities: Sequence[np.ndarray]) -> PowerNorm:
     return PowerNorm(0.5, vmin=0, vmax=np.quantile(np.stack(densities), 0.998), clip=True)
 
 
-def _show_density(ax: Axes, density: np.ndarray, norm: PowerNorm) -> None:
+def _show_density(ax: Axes, density: np.ndarray, norm: PowerNorm, colors: str) -> None:
     extent = (-LIMIT, LIMIT, -LIMIT, LIMIT)
-    ax.imshow(density, origin="lower", extent=extent, norm=norm)
-    ax.set(xticks=(-2, 0, 2), yticks=(-2, 0, 2))
+    seen = np.ma.masked_equal(density, 0)  # empty bins stay white
+    ax.imshow(seen, origin="lower", extent=extent, norm=norm, cmap=colors)
+    ax.set(xticks=TICKS, yticks=TICKS)
     ax.spines[:].set_visible(True)
 
 
+def _made(rows: pd.DataFrame) -> str:
+    """Returns what made the numbers of all laps, and what the bounds are."""
+    cards: dict[str, list[str]] = defaultdict(list)
+    for row in rows[rows["stage"] == "lap"].to_dict("records"):
+        name = tables.METRICS[row["metric"]].name
+        if name not in cards[tables.card(row)]:
+            cards[tables.card(row)].append(name)
+    return "\n".join(
+        [
+            *(f"{', '.join(names)}: {card}." for card, names in cards.items()),
+            "Floor: the Gaussian prior of lap 0. Ceiling: the same network trained on clean data."
+            f" Seed {rows['seed'].iloc[0]}.",
+        ]
+    )
+
+
+def _line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
+    """Returns colour and marker of each label, the same in every panel."""
+    cycle = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
+    return dict(zip(dict.fromkeys(labels.values()), cycle, strict=False))
+
+
 def _lines(
-    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str]
+    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str], styles: Mapping[str, dict]
 ) -> list[tuple[float, str, str]]:
     """Draws a panel and returns the ends to label: value, text, colour."""
     bounds = panel[panel["stage"] != "lap"].set_index("stage")["value"]
@@ -462,10 +498,19 @@ def _lines(
         laps, values = list(line["lap"]), list(line["value"])
         if "floor" in bounds:
             laps, values = [0, *laps], [bounds["floor"], *values]
-        (drawn,) = ax.plot(laps, values)
-        ends.append((values[-1], labels.get(run, run), drawn.get_color()))
-    ax.set_xticks(sorted({0, *panel["lap"]}))
+        ax.plot(laps, values, **styles[labels[run]])
+        ends.append((values[-1], labels[run], styles[labels[run]]["color"]))
+    ax.set_xticks(_lap_ticks({0, *panel["lap"]}))
     return ends
+
+
+def _lap_ticks(laps: Set[int]) -> list[int]:
+    """Returns the laps, without those whose numbers would run into the next one."""
+    ticks: list[int] = []
+    for lap in sorted(laps, reverse=True):
+        if not ticks or ticks[-1] - lap > 0.06 * max(laps):
+            ticks.append(lap)
+    return ticks
 
 
 def _scale(ax: Axes, values: pd.Series) -> None:
@@ -483,7 +528,9 @@ def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
     """Writes a line's name beside its end; names that would overlap move apart."""
     height = ax.get_window_extent().height / ax.figure.dpi * 72  # in points, like the text
     ends = sorted(ends)
-    places = [ax.transAxes.inverted().transform(ax.transData.transform((0, y)))[1] for y, *_ in ends]
+    places = [
+        ax.transAxes.inverted().transform(ax.transData.transform((0, y)))[1] for y, *_ in ends
+    ]
     places = _spread(places, gap=8.5 / height)
     for place, (_, text, color) in zip(places, ends, strict=True):
         ax.text(1.03, place, text, color=color, transform=ax.transAxes, va="center", fontsize=7)
@@ -506,6 +553,7 @@ def _strip(images: np.ndarray) -> np.ndarray:
     x = np.moveaxis(np.clip((images + 2) / 4, 0, 1), 1, -1)
     x = np.broadcast_to(x, (*x.shape[:3], 3))
     x = np.where(np.isnan(x), MISSING, x)
+    # Small images are enlarged, so that a frame can be thinner than one of their pixels.
     zoom = max(1, round(48 / images.shape[-1]))
     x = x.repeat(zoom, axis=1).repeat(zoom, axis=2)
     frame = max(1, round(0.04 * x.shape[2]))

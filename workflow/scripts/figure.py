@@ -25,14 +25,15 @@ def truth(path: str):
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, params = snakemake.input, snakemake.params
+    metrics, clean = files.get("metrics"), files.get("clean")
     source = figures.Source(
         snakemake.wildcards.experiment,
         params.labels,
-        rows=tables.read_rows(files.metrics) if "metrics" in files.keys() else None,
-        truth=truth(files.clean) if "clean" in files.keys() else None,
+        rows=tables.read_rows(metrics) if metrics else None,
+        truth=truth(clean) if clean else None,
         evaluations=[evaluation(path, params.figure) for path in files.get("evaluations", [])],
     )
     figure = figures.FIGURES[params.figure](source)
-    for kind in ("pdf", "png"):
-        with storage.atomic(snakemake.output[kind]) as temporary:
+    for kind, path in snakemake.output.items():
+        with storage.atomic(path) as temporary:
             figures.save(figure, temporary, kind)

@@ -1,0 +1,101 @@
+"""Dense formulas that several tests compare with, and comparisons with sampled moments."""
+
+import math
+
+import numpy as np
+import torch
+
+from diem import operators
+from diem.gaussian import Gaussian
+from diem.storage import Observed
+
+SIGMAS = 5
+"""Standard errors that a sampled moment may be off: by chance, once in two million."""
+
+
+def random_gaussian(shape, rank, dtype=torch.float64, seed=0):
+    """Returns a Gaussian with an isotropic variance of 0.3 and orthogonal factors."""
+    generator = torch.Generator().manual_seed(seed)
+    size = math.prod(shape)
+    q, _ = torch.linalg.qr(torch.randn(size, rank, generator=generator, dtype=torch.float64))
+    factors = q * torch.linspace(0.5, 1.5, rank, dtype=torch.float64)
+    mean = torch.randn(*shape, generator=generator, dtype=torch.float64)
+    noise = torch.tensor(0.3, dtype=torch.float64)
+    return Gaussian(mean, noise, factors.reshape(*shape, rank)).to(dtype)
+
+
+def dense(gaussian):
+    """Returns the covariance of a Gaussian as a matrix."""
+    v = gaussian.factors.flatten(0, -2)
+    return gaussian.noise * torch.eye(len(v), dtype=v.dtype) + v @ v.T
+
+
+def simulate(spec, shape, count, dtype=torch.float64, seed=0):
+    """Draws operators, whose real parameters get a type."""
+    operator = operators.simulate(spec, shape, count, np.random.default_rng(seed))
+    parameters = {
+        name: value if value.dtype == torch.bool else value.to(dtype)
+        for name, value in operator.parameters.items()
+    }
+    return type(operator)(shape, parameters)
+
+
+def matrices(operator):
+    """Returns the matrices ``A`` in double precision, from the definitions of the operators."""
+    if "mask" in operator.parameters:
+        mask = operator.parameters["mask"].expand(-1, *operator.event_shape)
+        return torch.diag_embed(mask.flatten(1).double())
+    return operator.parameters["matrix"].double()
+
+
+def repeated(operator, count):
+    """Returns the first operator of a batch many times."""
+    return operator[torch.zeros(count, dtype=torch.long)]
+
+
+def analytic_posterior(gaussian, a, y, sigma_y):
+    """Returns the mean and the covariance of ``x`` given one ``y``, flattened, in double."""
+    gaussian, a, y = gaussian.to(torch.float64), a.double(), y.double().flatten()
+    prior, mean = dense(gaussian), gaussian.mean.flatten()
+    var_y = torch.as_tensor(sigma_y, dtype=torch.float64).square().flatten().expand(len(y))
+    gain = torch.linalg.solve(a @ prior @ a.T + torch.diag(var_y), a @ prior).T
+    return mean + gain @ (y - a @ mean), prior - gain @ a @ prior
+
+
+def assert_moments(x, mean, covariance, allowance=0.0):
+    """Asserts that samples ``(N, *event)`` have a mean and a covariance.
+
+    The standard errors are those of Gaussian samples: ``sqrt(C_ii / N)`` of a mean and
+    ``sqrt((C_ii C_jj + C_ij^2) / N)`` of a covariance.
+
+    Arguments:
+        x: The samples.
+        mean: The mean expected, flattened.
+        covariance: The covariance expected, a matrix.
+        allowance: An error beside the sampling error: of the mean in standard deviations, of the
+            covariance relative to the variances.
+    """
+    x = x.double().flatten(1)
+    variance = covariance.diagonal()
+    deviation = (x.mean(dim=0) - mean).abs()
+    bound = (SIGMAS / math.sqrt(len(x)) + allowance) * variance.sqrt()
+    # A direction without variance has its mean up to rounding alone.
+    assert (deviation <= bound + 1e-6).all(), (deviation / variance.sqrt()).max()
+    product = variance[:, None] * variance
+    deviation = (torch.cov(x.T) - covariance).abs()
+    bound = SIGMAS * torch.sqrt((product + covariance.square()) / len(x))
+    assert (deviation <= bound + allowance * product.sqrt() + 1e-6).all(), (
+        deviation / product.sqrt()
+    ).max()
+
+
+def observe(gaussian, spec, count, sigma_y, seed=0):
+    """Returns observations of samples of a Gaussian, in single precision, and the samples."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = tuple(gaussian.mean.shape)
+    x = gaussian.to(torch.float32).sample(count, generator)
+    operator = simulate(spec, shape, count, torch.float32, seed)
+    sigma_y = torch.as_tensor(sigma_y, dtype=torch.float32)
+    y = operator.forward(x)
+    noise = torch.randn(y.shape, generator=generator) * operator.observed()
+    return Observed(operator, y + sigma_y * noise, sigma_y, np.arange(count)), x

@@ -1,0 +1,411 @@
+"""The Gaussian prior against its closed form: everything here has one."""
+
+import math
+
+import pytest
+import torch
+from azula.noise import VESchedule
+from helpers import (
+    SIGMAS,
+    analytic_posterior,
+    assert_moments,
+    dense,
+    matrices,
+    observe,
+    random_gaussian,
+    repeated,
+    simulate,
+)
+
+from diem import gaussian as module
+from diem.errors import DiemError
+from diem.gaussian import Gaussian, fit_to_observations, moments, ppca
+
+IMAGE, VECTOR = (2, 2, 2), (5,)
+MASK = {"name": "mask", "missing": 0.5}
+PROJECTION = {"name": "projection", "rows": 2}
+DIAGONAL = "diagonal"
+
+# (operator, event shape)
+PROBLEMS = [
+    pytest.param(MASK, IMAGE, id="mask"),
+    pytest.param(PROJECTION, VECTOR, id="projection"),
+    pytest.param({"name": "projection", "rows": 3}, IMAGE, id="projection-image"),
+]
+NOISES = [1e-2, 0.1, 1.0, DIAGONAL]
+
+
+def noise(sigma_y, shape, dtype=torch.float64):
+    """Returns the standard deviations: the number, or one for each value between .05 and 1."""
+    if sigma_y != DIAGONAL:
+        return torch.tensor(sigma_y, dtype=dtype)
+    return torch.linspace(0.05, 1.0, math.prod(shape), dtype=dtype).reshape(shape)
+
+
+# PPCA
+
+
+def spectrum(size=6, dtype=torch.float64):
+    values = torch.linspace(0.1, 3.0, size, dtype=dtype).square()
+    q, _ = torch.linalg.qr(torch.randn(size, size, dtype=dtype))
+    return q @ torch.diag(values) @ q.T, values, q
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3, 5])
+@pytest.mark.parametrize("shape", [(6,), (1, 2, 3)])
+def test_ppca_is_tipping_and_bishop_in_closed_form(rank, shape):
+    covariance, values, q = spectrum()
+    mean = torch.randn(shape, dtype=torch.float64)
+
+    fitted = ppca(mean, covariance, rank)
+
+    # The largest eigenvalues stay; the others become their average.
+    average = values[: 6 - rank].mean()
+    kept = torch.cat((average.expand(6 - rank), values[6 - rank :]))
+    assert fitted.factors.shape == (*shape, rank)
+    torch.testing.assert_close(fitted.noise, average)
+    torch.testing.assert_close(dense(fitted), q @ torch.diag(kept) @ q.T)
+    assert torch.equal(fitted.mean, mean)
+    gram = fitted.factors.flatten(0, -2).T @ fitted.factors.flatten(0, -2)
+    torch.testing.assert_close(gram, torch.diag(gram.diagonal()), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [0, 2, 4])
+def test_ppca_recovers_a_covariance_of_its_kind(rank):
+    truth = random_gaussian((2, 3), rank)
+
+    fitted = ppca(truth.mean, dense(truth), rank)
+
+    torch.testing.assert_close(fitted.noise, truth.noise)
+    torch.testing.assert_close(dense(fitted), dense(truth))
+
+
+def test_ppca_of_more_factors_than_needed():
+    truth = random_gaussian(VECTOR, 1)
+
+    torch.testing.assert_close(dense(ppca(truth.mean, dense(truth), 4)), dense(truth))
+
+
+def test_ppca_of_the_standard_gaussian():
+    standard = Gaussian.standard((2, 3))
+
+    assert standard.factors.shape == (2, 3, 0)
+    torch.testing.assert_close(dense(standard), torch.eye(6))
+    torch.testing.assert_close(dense(ppca(standard.mean, dense(standard), 0)), torch.eye(6))
+
+
+def test_ppca_of_a_singular_covariance_is_positive():
+    x = torch.randn(3, 5, dtype=torch.float64)  # fewer samples than dimensions
+
+    fitted = ppca(*moments(x), 4)
+
+    assert fitted.noise > 0
+    assert torch.isfinite(fitted.factors).all()
+    assert torch.linalg.eigvalsh(dense(fitted)).min() > -1e-12
+
+
+@pytest.mark.parametrize("rank", [-1, 6, 64])
+def test_ppca_refuses_an_impossible_rank(rank):
+    covariance, _, _ = spectrum()
+
+    with pytest.raises((ValueError, DiemError), match="rank"):
+        ppca(torch.zeros(6), covariance, rank)
+
+
+def test_a_rank_that_the_data_cannot_have_is_told_in_a_sentence():
+    # The default rank of 64 is as large as the 8 x 8 digits: a likely mistake of a user.
+    observed, _ = observe(random_gaussian(VECTOR, 2), PROJECTION, 10, 0.1)
+
+    with pytest.raises(DiemError, match=r"gaussian\.rank"):
+        fit_to_observations(observed.operator, observed.y, 0.1, 5, 1, torch.Generator())
+
+
+def test_moments_by_hand():
+    x = torch.tensor([[[0.0, 2.0]], [[4.0, 2.0]], [[2.0, 8.0]]])
+
+    mean, covariance = moments(x)
+
+    assert torch.equal(mean, torch.tensor([[2.0, 4.0]]))
+    torch.testing.assert_close(covariance, torch.tensor([[8.0, 0.0], [0.0, 24.0]]) / 3)
+
+
+# The distribution and its denoiser
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_samples_have_the_moments(rank, dtype):
+    gaussian = random_gaussian(IMAGE, rank, dtype)
+
+    x = gaussian.sample(20_000, torch.Generator().manual_seed(0))
+
+    assert x.dtype == dtype
+    assert x.shape == (20_000, *IMAGE)
+    assert_moments(x, gaussian.mean.flatten().double(), dense(gaussian).double())
+
+
+def test_samples_repeat():
+    gaussian = random_gaussian(VECTOR, 2)
+
+    one, other = (gaussian.sample(3, torch.Generator().manual_seed(1)) for _ in range(2))
+
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("sigma", [1e-3, 0.1, 1.0, 30.0])
+def test_denoising_covariance_is_its_formula(rank, sigma):
+    gaussian = random_gaussian(IMAGE, rank)
+    eye = torch.eye(8, dtype=torch.float64)
+
+    covariance = gaussian.denoising_covariance(torch.tensor(sigma**2, dtype=torch.float64))
+
+    expected = torch.linalg.inv(torch.linalg.inv(dense(gaussian)) + eye / sigma**2)
+    applied = covariance(eye.reshape(8, *IMAGE)).flatten(1)
+    torch.testing.assert_close(applied, expected, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 1.0, 100.0])
+def test_denoising_covariance_keeps_its_digits_in_single_precision(sigma):
+    # The formula with its two inverses loses them where sigma^2 and the eigenvalues differ much.
+    gaussian = random_gaussian(IMAGE, 2)
+    single = gaussian.to(torch.float32)
+    eye = torch.eye(8).reshape(8, *IMAGE)
+
+    exact = gaussian.denoising_covariance(torch.tensor(sigma**2, dtype=torch.float64))
+    rounded = single.denoising_covariance(torch.tensor(sigma**2))
+
+    torch.testing.assert_close(rounded(eye).double(), exact(eye.double()), rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.6, 1.0])
+def test_the_denoiser_is_exact(rank, t):
+    gaussian = random_gaussian(IMAGE, rank)
+    schedule = VESchedule(1e-2, 1e1)
+    x_t = torch.randn(4, *IMAGE, dtype=torch.float64)
+    t = torch.tensor([t], dtype=torch.float64)
+
+    mean = gaussian.denoiser(schedule)(x_t, t).mean
+
+    covariance, sigma = dense(gaussian), schedule.sigma(t)
+    total = covariance + sigma**2 * torch.eye(8, dtype=torch.float64)
+    moved = torch.linalg.solve(total, (x_t - gaussian.mean).flatten(1).T)
+    expected = gaussian.mean.flatten() + (covariance @ moved).T
+    torch.testing.assert_close(mean.flatten(1), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_moving_keeps_the_values():
+    gaussian = random_gaussian(VECTOR, 2)
+
+    single = gaussian.to(torch.float32)
+
+    assert {v.dtype for v in (single.mean, single.noise, single.factors)} == {torch.float32}
+    torch.testing.assert_close(single.factors.double(), gaussian.factors, rtol=1e-6, atol=1e-7)
+
+
+# The posterior
+
+
+@pytest.mark.parametrize("sigma_y", NOISES)
+@pytest.mark.parametrize(("spec", "shape"), PROBLEMS)
+@pytest.mark.parametrize("rank", [0, 3])
+def test_posterior_mean_is_its_formula(spec, shape, sigma_y, rank):
+    gaussian = random_gaussian(shape, rank)
+    operator = simulate(spec, shape, 20)
+    sigma_y = noise(sigma_y, operator.observation_shape)
+    y = 2 * torch.randn(20, *operator.observation_shape, dtype=torch.float64)
+
+    mean = gaussian.posterior_mean(operator, y, sigma_y)
+
+    a = matrices(operator)
+    pairs = zip(a, y, strict=True)
+    expected = torch.stack([analytic_posterior(gaussian, *ay, sigma_y)[0] for ay in pairs])
+    # The solver stops at a relative residual of 1.5e-8, which the gain enlarges at most by
+    # sqrt(largest eigenvalue) / (2 sigma_y).
+    gain = math.sqrt(torch.linalg.eigvalsh(dense(gaussian)).max()) / 2 / sigma_y.min()
+    bound = 1.5e-8 * gain * y.flatten(1).norm(dim=1).max()
+    assert (mean.flatten(1) - expected).abs().max() <= 2 * bound
+
+
+@pytest.mark.parametrize(("spec", "shape"), PROBLEMS)
+@pytest.mark.parametrize("sigma_y", [1e-2, 0.1])
+def test_posterior_mean_in_single_precision(spec, shape, sigma_y):
+    gaussian = random_gaussian(shape, 3)
+    observed, _ = observe(gaussian, spec, 200, sigma_y)
+
+    mean = gaussian.to(torch.float32).posterior_mean(observed.operator, observed.y, sigma_y)
+
+    pairs = zip(matrices(observed.operator), observed.y, strict=True)
+    expected = torch.stack([analytic_posterior(gaussian, *ay, sigma_y)[0] for ay in pairs])
+    # The observations are of the model: what counts is the error against the prior's spread.
+    spread = dense(gaussian).diagonal().sqrt().min()
+    assert (mean.flatten(1) - expected).abs().max() <= 0.01 * spread
+
+
+@pytest.mark.parametrize("sigma_y", NOISES)
+@pytest.mark.parametrize(("spec", "shape"), PROBLEMS)
+def test_posterior_samples_have_the_posterior_moments(spec, shape, sigma_y):
+    gaussian = random_gaussian(shape, 3)
+    count, operator = 20_000, simulate(spec, shape, 1, torch.float32, seed=2)
+    sigma_y = noise(sigma_y, operator.observation_shape, torch.float32)
+    y = operator.forward(gaussian.sample(1, torch.Generator().manual_seed(3)).float())
+    generator = torch.Generator().manual_seed(4)
+
+    x = gaussian.to(torch.float32).sample_posterior(
+        repeated(operator, count), y.expand(count, *y.shape[1:]), sigma_y, generator
+    )
+
+    assert x.dtype == torch.float32
+    assert_moments(x, *analytic_posterior(gaussian, matrices(operator)[0], y[0], sigma_y))
+
+
+@pytest.mark.parametrize(("spec", "shape"), PROBLEMS)
+def test_posterior_samples_of_many_operators(spec, shape):
+    # Whitened by its own posterior, every sample is a draw of N(0, I).
+    gaussian = random_gaussian(shape, 3)
+    operator = simulate(spec, shape, 4000)
+    generator = torch.Generator().manual_seed(4)
+    y = operator.forward(gaussian.sample(4000, generator))
+    y = y + 0.3 * torch.randn(y.shape, generator=generator, dtype=y.dtype)
+
+    x = gaussian.sample_posterior(operator, y, 0.3, generator)
+
+    white = []
+    for sample, a, value in zip(x.flatten(1), matrices(operator), y, strict=True):
+        mean, covariance = analytic_posterior(gaussian, a, value, 0.3)
+        factor = torch.linalg.cholesky(covariance)
+        white.append(torch.linalg.solve_triangular(factor, (sample - mean)[:, None], upper=False))
+    size = x[0].numel()
+    zero, eye = torch.zeros(size, dtype=torch.float64), torch.eye(size, dtype=torch.float64)
+    assert_moments(torch.stack(white)[..., 0], zero, eye)
+
+
+def test_a_posterior_without_information_is_the_prior():
+    gaussian = random_gaussian(IMAGE, 3)
+    mask = simulate(MASK, IMAGE, 20_000, torch.float32)
+    mask.parameters["mask"][:] = False
+
+    x = gaussian.to(torch.float32).sample_posterior(
+        mask, torch.zeros(20_000, *IMAGE), 0.01, torch.Generator().manual_seed(0)
+    )
+
+    assert_moments(x, gaussian.mean.flatten(), dense(gaussian))
+
+
+# The fit to observations
+
+
+def log_likelihood(gaussian, observed):
+    """Returns the exact mean marginal log-likelihood of observations, without what is padding."""
+    gaussian, total = gaussian.to(torch.float64), 0.0
+    covariance, mean = dense(gaussian), gaussian.mean.flatten()
+    var_y = observed.sigma_y.double().square().expand(observed.y.shape[1:]).flatten()
+    rows = zip(matrices(observed.operator), observed.y, observed.operator.observed(), strict=True)
+    for a, y, kept in rows:
+        kept = kept.flatten()
+        a, y = a[kept], y.double().flatten()[kept]
+        s = a @ covariance @ a.T + torch.diag(var_y[kept])
+        normal = torch.distributions.MultivariateNormal(a @ mean, s)
+        total += normal.log_prob(y).item() if len(y) else 0.0
+    return total / len(observed.y)
+
+
+FITS = [
+    pytest.param(MASK, IMAGE, 3, 0.1, id="mask"),
+    pytest.param({"name": "mask", "missing": 0.75}, IMAGE, 1, 0.5, id="mask-noisy"),
+    pytest.param(MASK, IMAGE, 0, 0.1, id="isotropic"),
+    pytest.param(PROJECTION, VECTOR, 3, 0.01, id="projection"),
+    pytest.param({"name": "projection", "rows": 1}, (3,), 2, 0.1, id="projection-row"),
+    pytest.param(PROJECTION, VECTOR, 2, torch.tensor([0.05, 0.5]), id="diagonal-noise"),
+]
+
+
+@pytest.mark.parametrize(("spec", "shape", "rank", "sigma_y"), FITS)
+def test_no_iteration_lowers_the_marginal_likelihood(spec, shape, rank, sigma_y):
+    observed, _ = observe(random_gaussian(shape, 2), spec, 150, sigma_y)
+
+    curve = [log_likelihood(Gaussian.standard(shape), observed)]
+    for iterations in (1, 2, 3, 4, 6, 9, 14, 20):
+        fitted = fit_to_observations(
+            observed.operator, observed.y, observed.sigma_y, rank, iterations, torch.Generator()
+        )
+        curve.append(log_likelihood(fitted, observed))
+
+    # Exact but for the rounding of each iteration's result to single precision.
+    steps = torch.tensor(curve).diff()
+    assert steps.min() >= -1e-5, curve
+    assert curve[-1] > curve[0] + 0.01
+
+
+@pytest.mark.parametrize("rank", [0, 2, 4])
+def test_full_observation_recovers_the_ppca_of_the_samples(rank):
+    observed, _ = observe(random_gaussian(VECTOR, 2), {"name": "projection", "rows": 5}, 400, 0.1)
+    observed.operator.parameters["matrix"][:] = torch.eye(5)
+    observed = observed.operator, observed.operator.forward(observed.y), 0.1
+
+    fitted = fit_to_observations(*observed, rank, 60, torch.Generator())
+
+    # The likelihood of y ~ N(mu, Sigma_x + sigma_y^2 I) is largest at the PPCA of y, whose
+    # eigenvalues are the prior's plus the noise. An iteration leaves at most the fraction
+    # 1 - (lambda / (lambda + sigma_y^2))^2 ~ 0.06 of the error, so that rounding is what remains.
+    y = observed[1].double()
+    expected = dense(ppca(*moments(y), rank)) - 0.01 * torch.eye(5, dtype=torch.float64)
+    torch.testing.assert_close(fitted.mean.double(), y.mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(dense(fitted).double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [pytest.param(MASK, IMAGE, id="mask"), pytest.param(PROJECTION, VECTOR, id="projection")],
+)
+def test_more_observations_recover_the_truth(spec, shape):
+    truth = random_gaussian(shape, 2)
+    observed, _ = observe(truth, spec, 20_000, 0.1)
+
+    fitted = fit_to_observations(
+        observed.operator, observed.y, observed.sigma_y, 2, 40, torch.Generator()
+    )
+
+    # A mask shows two values at once in a quarter of the observations, and a projection tells
+    # some less: counted as a sixth of them, the standard error of an entry of the covariance is
+    # sqrt(2 / 3,300) times the largest variance.
+    scale = torch.linalg.eigvalsh(dense(truth)).max()
+    error = (dense(fitted).double() - dense(truth)).abs().max()
+    assert error <= SIGMAS * math.sqrt(2 / 3300) * scale
+    assert (fitted.mean.double() - truth.mean).abs().max() <= SIGMAS * torch.sqrt(scale / 3300)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [pytest.param(MASK, IMAGE, id="mask"), pytest.param(PROJECTION, VECTOR, id="projection")],
+)
+def test_the_drawn_path_agrees_with_the_dense_one(spec, shape, monkeypatch):
+    count, iterations = 4000, 5
+    observed, _ = observe(random_gaussian(shape, 2), spec, count, 0.1)
+    arguments = observed.operator, observed.y, observed.sigma_y, 2, iterations
+
+    exact = fit_to_observations(*arguments, torch.Generator())
+    monkeypatch.setattr(module, "DENSE_SIZE", 0)
+    drawn = fit_to_observations(*arguments, torch.Generator().manual_seed(0))
+    again = fit_to_observations(*arguments, torch.Generator().manual_seed(0))
+
+    # Each iteration's covariance has the error of N draws, at most sqrt(2 / N) times the largest
+    # variance. The errors are independent, and EM contracts towards its maximum: at most they add
+    # in square.
+    scale = torch.linalg.eigvalsh(dense(exact)).max()
+    bound = SIGMAS * math.sqrt(2 / count * iterations) * scale
+    assert (dense(drawn) - dense(exact)).abs().max() <= bound
+    # The mean is not drawn: it differs only through the covariance of the iterations before.
+    assert (drawn.mean - exact.mean).abs().max() <= bound
+    assert torch.equal(drawn.factors, again.factors)
+
+
+def test_the_dense_path_draws_nothing():
+    observed, _ = observe(random_gaussian(VECTOR, 2), PROJECTION, 50, 0.1)
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+
+    fit_to_observations(observed.operator, observed.y, observed.sigma_y, 2, 3, generator)
+
+    assert torch.equal(before, generator.get_state())

@@ -1,0 +1,88 @@
+"""Simulated observations: ``y = A x + n``, with the noise that is asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+from diem import storage
+from diem.errors import DiemError
+from diem.observing import corrupt
+
+COUNTS = {"train": 2000, "validation": 30, "test": 40}
+
+
+@pytest.fixture
+def clean(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{split}/x": rng.uniform(-2, 2, (count, 2, 3, 3)).astype(np.float32)
+        for split, count in COUNTS.items()
+    }
+    storage.write_hdf5(tmp_path / "clean.h5", arrays, {})
+    return tmp_path / "clean.h5"
+
+
+def observe(clean, entry, seed=0):
+    output = clean.with_name("observations.h5")
+    corrupt(clean, output, entry, seed, "some")
+    with storage.Observations(output) as file, storage.Reader(clean) as truth:
+        assert file.attribute("experiment") == "some"
+        assert file.attribute("seed") == seed
+        return {
+            split: (file.load(split), torch.from_numpy(truth.read(f"{split}/x")))
+            for split in COUNTS
+        }
+
+
+MASK = {"name": "mask", "missing": 0.4}
+PROJECTION = {"name": "projection", "rows": 3}
+
+
+@pytest.mark.parametrize("operator", [MASK, PROJECTION])
+@pytest.mark.parametrize("sigma_y", [0.01, 0.5])
+def test_the_noise_is_white_and_as_large_as_told(clean, operator, sigma_y):
+    for split, (observed, x) in observe(clean, {"operator": operator, "sigma_y": sigma_y}).items():
+        noise = observed.y - observed.operator.forward(x)
+        kept = observed.operator.observed()
+        values = noise[kept] / sigma_y
+
+        assert np.array_equal(observed.index, np.arange(COUNTS[split]))
+        assert (noise[~kept] == 0).all()  # padding stays zero
+        # Five standard errors of a standard normal's mean and variance; y is in single precision.
+        rounding = 1e-6 / sigma_y
+        assert abs(values.mean()) <= 5 / len(values) ** 0.5 + rounding
+        assert abs(values.var() - 1) <= 5 * (2 / len(values)) ** 0.5 + rounding
+
+
+def test_each_value_may_have_its_own_noise(clean):
+    sigma_y = [0.1, 0.2, 0.4]
+
+    observed, x = observe(clean, {"operator": PROJECTION, "sigma_y": sigma_y})["train"]
+
+    assert observed.sigma_y.tolist() == pytest.approx(sigma_y)
+    std = (observed.y - observed.operator.forward(x)).std(dim=0)
+    # The relative error of a standard deviation is 1 / sqrt(2 N).
+    assert (std / torch.tensor(sigma_y) - 1).abs().max() <= 5 / (2 * 2000) ** 0.5
+
+
+def test_splits_and_seeds_have_operators_and_noise_of_their_own(clean):
+    entry = {"operator": MASK, "sigma_y": 0.1}
+    one, same, other = (observe(clean, entry, seed) for seed in (0, 0, 1))
+
+    def mask(observations, split):
+        return observations[split][0].operator.parameters["mask"][:30]
+
+    assert torch.equal(one["train"][0].y, same["train"][0].y)
+    assert not torch.equal(mask(one, "train"), mask(one, "validation"))
+    assert not torch.equal(mask(one, "train"), mask(other, "train"))
+
+
+def test_noises_that_do_not_fit_the_observation_are_refused(clean):
+    with pytest.raises(DiemError) as error:
+        observe(clean, {"operator": PROJECTION, "sigma_y": [0.1, 0.2]})
+
+    message = str(error.value)
+    assert "experiments.some.observations" in message
+    assert "sigma_y" in message
+    assert message.endswith(".")
+    assert not clean.with_name("observations.h5").exists()

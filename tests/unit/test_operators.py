@@ -1,0 +1,233 @@
+"""Operators: identities that every one must hold, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import matrices, simulate
+
+from diem import operators
+from diem.errors import DiemError
+from diem.operators import OPERATORS, Mask, Projection
+
+CASES = [
+    pytest.param({"name": "mask", "missing": 0.5}, (1, 8, 8), id="mask"),
+    pytest.param({"name": "mask", "missing": 0.25}, (3, 4, 5), id="mask-colour"),
+    pytest.param({"name": "mask", "missing": 0.75}, (2, 7), id="mask-sequence"),
+    pytest.param({"name": "projection", "rows": 2}, (5,), id="projection"),
+    pytest.param({"name": "projection", "rows": 1}, (3,), id="projection-row"),
+    pytest.param({"name": "projection", "rows": 7}, (3,), id="projection-tall"),
+    pytest.param({"name": "projection", "rows": 4}, (1, 2, 3), id="projection-image"),
+]
+every = pytest.mark.parametrize(("spec", "shape"), CASES)
+
+
+def test_every_operator_is_tested():
+    assert {case.values[0]["name"] for case in CASES} == set(OPERATORS)
+
+
+@every
+def test_adjoint(spec, shape):
+    operator = simulate(spec, shape, 6)
+    x = torch.randn(6, *shape, dtype=torch.float64)
+    y = torch.randn(6, *operator.observation_shape, dtype=torch.float64)
+
+    ax, aty = operator.forward(x), operator.adjoint(y)
+
+    assert ax.shape == y.shape
+    assert aty.shape == x.shape
+    left, right = ((a * b).flatten(1).sum(dim=1) for a, b in ((ax, y), (x, aty)))
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+@every
+def test_linearity(spec, shape):
+    operator = simulate(spec, shape, 6)
+    a, b = torch.randn(2, 6, *shape, dtype=torch.float64)
+
+    mixed = operator.forward(2 * a - 3 * b)
+
+    expected = 2 * operator.forward(a) - 3 * operator.forward(b)
+    torch.testing.assert_close(mixed, expected)
+    assert (operator.forward(torch.zeros_like(a)) == 0).all()
+
+
+@every
+def test_dense_agrees_with_forward_and_with_the_definition(spec, shape):
+    operator = simulate(spec, shape, 6, torch.float32)
+    x = torch.randn(6, *shape)
+
+    matrix = operator.dense()
+
+    assert matrix.shape == (6, math.prod(operator.observation_shape), math.prod(shape))
+    product = torch.einsum("bij,bj->bi", matrix, x.flatten(1))
+    torch.testing.assert_close(product, operator.forward(x).flatten(1))
+    assert torch.equal(matrix.double(), matrices(operator))
+
+
+@every
+def test_every_observation_has_its_own_operator(spec, shape):
+    operator = simulate(spec, shape, 6)
+    x = torch.randn(6, *shape, dtype=torch.float64)
+    rows = torch.tensor([4, 0, 4])
+
+    for some in (slice(2, 5), rows):
+        part = operator[some]
+        assert isinstance(part, OPERATORS[spec["name"]])
+        assert len(part) == 3
+        torch.testing.assert_close(part.forward(x[some]), operator.forward(x)[some])
+    assert not torch.equal(matrices(operator[:1]), matrices(operator[1:2]))
+
+
+@every
+def test_moving_keeps_the_operator(spec, shape):
+    operator = simulate(spec, shape, 3, torch.float32)
+
+    moved = operator.to("cpu")
+
+    assert len(moved) == 3
+    assert moved.device == torch.device("cpu")
+    assert torch.equal(moved.dense(), operator.dense())
+
+
+@every
+def test_parameters_have_the_smallest_type(spec, shape):
+    operator = operators.simulate(spec, shape, 3, np.random.default_rng(0))
+
+    expected = {"mask": torch.bool, "matrix": torch.float32}
+    assert {k: v.dtype for k, v in operator.parameters.items()} == {
+        field: expected[field] for field in operator.fields
+    }
+
+
+@every
+def test_simulation_depends_on_the_stream_alone(spec, shape):
+    one, same, other = (simulate(spec, shape, 4, seed=seed) for seed in (0, 0, 1))
+
+    assert torch.equal(matrices(one), matrices(same))
+    assert not torch.equal(matrices(one), matrices(other))
+
+
+@every
+def test_observed_marks_the_rows_that_are_not_zero(spec, shape):
+    operator = simulate(spec, shape, 5)
+
+    observed = operator.observed()
+
+    assert observed.dtype == torch.bool
+    assert observed.shape == (5, *operator.observation_shape)
+    assert torch.equal(observed.flatten(1), (matrices(operator) != 0).any(dim=-1))
+
+
+@pytest.mark.parametrize("missing", [0.05, 0.25, 0.5, 0.75, 0.95])
+def test_masks_miss_at_their_rate(missing):
+    mask = simulate({"name": "mask", "missing": missing}, (3, 8, 8), 1000).parameters["mask"]
+
+    assert mask.shape == (1000, 1, 8, 8)  # all channels of a pixel go together
+    rate = 1 - mask.double()
+    # Five standard errors of a binomial, over all pixels and at each of the places.
+    error = math.sqrt(missing * (1 - missing))
+    assert abs(rate.mean() - missing) <= 5 * error / math.sqrt(mask.numel())
+    assert (rate.mean(dim=0) - missing).abs().max() <= 5 * error / math.sqrt(1000)
+    # Neighbours are independent: their covariance has a standard error of error^2 / sqrt(N).
+    centred = rate - missing
+    covariance = (centred[..., 1:] * centred[..., :-1]).mean()
+    assert abs(covariance) <= 5 * error**2 / math.sqrt(1000 * 8 * 7)
+
+
+def test_a_mask_is_a_projector_and_keeps_what_it_keeps():
+    operator = simulate({"name": "mask", "missing": 0.5}, (3, 4, 4), 5)
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+
+    y = operator.forward(x)
+
+    assert torch.equal(operator.forward(y), y)
+    assert torch.equal(operator.adjoint(y), y)
+    kept = operator.observed()
+    assert torch.equal(y[kept], x[kept])
+    assert (y[~kept] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(3,), (5,), (1, 4, 4)])
+def test_projections_have_uniform_unit_rows(shape):
+    size = math.prod(shape)
+    matrix = simulate({"name": "projection", "rows": 2}, shape, 5000).parameters["matrix"]
+
+    norm = torch.linalg.norm(matrix, dim=-1)
+    torch.testing.assert_close(norm, torch.ones_like(norm), rtol=1e-6, atol=0)
+    # Uniform on the sphere: mean 0 and E[a a'] = I / d. Var[a_i a_j] <= 3 / d^2 bounds the error.
+    rows = matrix.flatten(0, 1)
+    assert rows.mean(dim=0).abs().max() <= 5 / math.sqrt(size * len(rows))
+    second = rows.T @ rows / len(rows) - torch.eye(size) / size
+    assert second.abs().max() <= 5 * math.sqrt(3 / len(rows)) / size
+
+
+BAD = [
+    ("mask", (1, 4, 4), {}, "operator/mask is missing"),
+    ("mask", (1, 4, 4), {"matrix": np.ones((2, 1, 4, 4), bool)}, "operator/mask is missing"),
+    ("mask", (1, 4, 4), {"mask": np.ones((2, 1, 4, 5), bool)}, "operator/mask has shape"),
+    ("mask", (3, 4, 4), {"mask": np.ones((2, 3, 4, 4), bool)}, "operator/mask has shape"),
+    ("mask", (1, 4, 4), {"mask": np.ones(2, bool)}, "operator/mask has shape"),
+    ("mask", (1, 4, 4), {"mask": np.ones((2, 1, 4, 4), np.float32)}, "operator/mask holds"),
+    ("mask", (1, 4, 4), {"mask": np.ones((2, 1, 4, 4), np.uint8)}, "operator/mask holds"),
+    ("projection", (5,), {}, "operator/matrix is missing"),
+    ("projection", (5,), {"matrix": np.ones((2, 2, 4), np.float32)}, "operator/matrix has shape"),
+    ("projection", (5,), {"matrix": np.ones((2, 5), np.float32)}, "operator/matrix has shape"),
+    ("projection", (5,), {"matrix": np.ones(2, np.float32)}, "operator/matrix has shape"),
+    (
+        "projection",
+        (1, 2, 2),
+        {"matrix": np.ones((2, 1, 2, 2), np.float32)},
+        "operator/matrix has shape",
+    ),
+    (
+        "projection",
+        (5,),
+        {"matrix": np.full((2, 1, 5), np.nan, np.float32)},
+        "operator/matrix holds non-finite",
+    ),
+    (
+        "projection",
+        (5,),
+        {"matrix": np.full((2, 1, 5), np.inf, np.float32)},
+        "operator/matrix holds non-finite",
+    ),
+    ("maks", (1, 4, 4), {}, "did you mean 'mask'"),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "parameters", "message"), BAD)
+def test_bad_parameters_are_refused(name, shape, parameters, message):
+    with pytest.raises(DiemError, match=message) as error:
+        operators.build(name, shape, parameters)
+
+    assert str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64])
+def test_matrices_of_another_type_are_converted_or_refused(dtype):
+    # A file that somebody else wrote: double precision is the default of NumPy and HDF5.
+    matrix = np.ones((2, 1, 3), dtype)
+
+    try:
+        operator = operators.build("projection", (3,), {"matrix": matrix})
+    except DiemError as error:
+        assert "operator/matrix" in str(error)
+    else:
+        y = operator.forward(torch.ones(2, 3))
+        torch.testing.assert_close(y, torch.full((2, 1), 3.0))
+        assert operator.adjoint(y).dtype == torch.float32
+        assert operator.dense().dtype == torch.float32
+
+
+def test_simulate_refuses_an_unknown_name():
+    with pytest.raises(DiemError, match="did you mean 'projection'"):
+        operators.simulate({"name": "projections"}, (3,), 2, np.random.default_rng(0))
+
+
+def test_fields_are_all_the_parameters():
+    extra = {"mask": torch.ones(1, 1, 2, 2, dtype=torch.bool), "other": torch.ones(1)}
+
+    assert set(Mask((1, 2, 2), extra).parameters) == {"mask"}
+    assert Projection.fields == ("matrix",)

@@ -1,0 +1,659 @@
+"""The M-step: its loss, its optimizer, its average, and that it goes on where it was."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from helpers import random_gaussian
+from torch import nn
+
+from diem import storage, training
+from diem.denoisers import build_denoiser, load_prior
+from diem.errors import DiemError
+from diem.gaussian import moments, ppca
+from diem.seeds import Stage, torch_generator
+from diem.training import Training, _Adam, _Batches, _weighted_error, m_step, train, validation_loss
+
+SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
+VECTOR, IMAGE = (3,), (1, 4, 4)
+MLP = {"name": "mlp", "hidden": [16], "embedding": 8}
+UNET = {"name": "unet", "channels": [4, 8], "blocks": 1, "embedding": 8, "dropout": 0.3}
+
+
+def make(network=MLP, shape=VECTOR, seed=0):
+    return build_denoiser(network, SCHEDULE, shape, seed)
+
+
+def data(shape=VECTOR, count=100, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return random_gaussian(shape, 2, torch.float32).sample(count, generator)
+
+
+def state(denoiser):
+    return {key: value.clone() for key, value in denoiser.state_dict().items()}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Makes chunks of four steps, so that few steps have several chunks."""
+    monkeypatch.setattr(training, "CHUNK", 4)
+
+
+# The loss
+
+
+class Linear(nn.Module):
+    """A network that is known: ``2 x + t``."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, x, t):
+        return self.scale * x + t.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+@pytest.mark.parametrize("shape", [VECTOR, IMAGE])
+def test_the_loss_by_hand(shape):
+    denoiser = make(shape=shape)
+    denoiser.backbone = Linear()
+    x, z = torch.randn(2, 5, *shape, dtype=torch.float64)
+    t = torch.rand(5, dtype=torch.float64)
+
+    loss = _weighted_error(denoiser, x, t, z)
+
+    expected = 0.0
+    for i in range(5):
+        sigma = 0.01 ** (1 - t[i]) * 10.0 ** t[i]
+        x_t = x[i] + sigma * z[i]
+        scale = torch.sqrt(sigma**2 + 1)
+        output = 2 * x_t / scale + torch.log(sigma)
+        d = x_t / scale**2 + sigma / scale * output
+        expected += (1 / sigma**2 + 1) * (d - x[i]).square().mean() / 5
+    torch.testing.assert_close(loss, expected)
+
+
+def test_times_are_beta_3_3():
+    t = training._beta(np.random.default_rng(0), 100_000)
+
+    # Mean 1/2 and variance 1/28; the errors of the mean and of the variance (kurtosis 7/3).
+    assert abs(t.mean() - 0.5) <= 5 * math.sqrt(1 / 28 / 1e5)
+    assert abs(t.var() - 1 / 28) <= 5 * (1 / 28) * math.sqrt((7 / 3 - 1) / 1e5)
+    assert 0 < t.min() < t.max() < 1
+
+
+def test_the_validation_loss_is_the_same_at_every_call_and_touches_nothing():
+    denoiser, x = make(UNET, IMAGE).eval(), data(IMAGE)
+    before = state(denoiser)
+
+    losses = {validation_loss(denoiser, x, seed=0) for _ in range(3)}
+
+    assert len(losses) == 1
+    assert equal(before, denoiser.state_dict())
+    assert all(p.grad is None for p in denoiser.parameters())
+    assert validation_loss(denoiser, x, seed=1) not in losses
+
+
+# Schedules
+
+
+def test_the_rate_is_constant_or_falls_linearly():
+    constant = Training(10, 4, 1e-3)
+    falling = Training(11, 4, 1e-3, 1e-5)
+
+    assert {constant.rate(step) for step in range(10)} == {1e-3}
+    rates = [falling.rate(step) for step in range(11)]
+    np.testing.assert_allclose(rates, np.linspace(1e-3, 1e-5, 11), rtol=1e-12)
+    assert Training(1, 4, 1e-3, 1e-5).rate(0) == 1e-3
+
+
+def test_the_decay_warms_up():
+    warm, cold = Training(9, 4, 1e-3, ema=0.9), Training(9, 4, 1e-3, ema=0.9, ema_warmup=False)
+
+    assert [warm.decay(n) for n in (0, 1, 8)] == pytest.approx([0.1, 2 / 11, 0.5])
+    assert warm.decay(79) == pytest.approx(80 / 89)
+    assert warm.decay(81) == warm.decay(10**6) == 0.9
+    assert {cold.decay(n) for n in (0, 1, 10**6)} == {0.9}
+
+
+# The optimizer
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_adam_is_that_of_pytorch(fused):
+    # Bit by bit the fused kernel; the other orders its operations in another way.
+    ours = [torch.randn(4, 3), torch.randn(5)]
+    theirs = [nn.Parameter(w.clone()) for w in ours]
+    ours = [w.requires_grad_() for w in ours]
+    optimizer = _Adam(ours)
+    reference = torch.optim.Adam(theirs, lr=1.0, fused=fused)
+
+    for step in range(20):
+        rate = 1e-2 / (1 + step)
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape) * 10.0 ** (step % 5 - 2)
+            other.grad = one.grad.clone()
+        optimizer.step(rate)
+        reference.param_groups[0]["lr"] = rate
+        reference.step()
+
+    assert all(w.grad is None for w in ours)
+    for one, other in zip(ours, theirs, strict=True):
+        tolerance = 0 if fused else 1e-6
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance / 10)
+
+
+# Batches
+
+
+@pytest.mark.parametrize(("count", "batch"), [(10, 5), (10, 3), (10, 10), (10, 1), (4, 10), (3, 7)])
+def test_batches_hold_every_sample_once_an_epoch(count, batch):
+    batches = _Batches(count, batch, seed=0, lap=1)
+
+    rows = np.concatenate([batches[step] for step in range(30)])
+
+    assert all(len(batches[step]) == batch for step in range(3))
+    epochs = rows[: len(rows) // count * count].reshape(-1, count)
+    assert (np.sort(epochs, axis=1) == np.arange(count)).all()
+    if len(epochs) > 3 and count > 5:
+        assert len(np.unique(epochs, axis=0)) > 1  # shuffled anew
+
+
+def test_batches_depend_on_seed_and_lap_and_can_be_entered_anywhere():
+    def rows(seed, lap, steps):
+        batches = _Batches(50, 8, seed, lap)
+        return {step: batches[step].tolist() for step in steps}
+
+    whole = rows(0, 1, range(20))
+
+    assert rows(0, 1, range(13, 20)) == {step: whole[step] for step in range(13, 20)}
+    assert rows(1, 1, range(20)) != whole
+    assert rows(0, 2, range(20)) != whole
+
+
+# A run
+
+
+def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
+    """Trains a fresh denoiser; returns it, its average, and the curve."""
+    progress = {"progress": options.pop("progress")} if "progress" in options else {}
+    kept = {k: options.pop(k) for k in ("checkpoint", "fingerprint", "lap") if k in options}
+    options = {"steps": 10, "batch": 16, "learning_rate": 1e-2, **options}
+    denoiser = make(network, shape)
+    x = data(shape) if x is None else x
+    average, curve = train(
+        denoiser,
+        x,
+        data(shape, 20, seed=1),
+        Training(**options),
+        seed,
+        checkpoint_seconds=0,
+        **kept,
+        **progress,
+    )
+    return denoiser, average, curve
+
+
+@pytest.mark.parametrize(("network", "shape"), [(MLP, VECTOR), (UNET, IMAGE)])
+def test_the_same_seed_gives_the_same_bits(network, shape, short):
+    one = run(network, shape)
+    torch.rand(3)  # nothing depends on the global generator
+    other = run(network, shape)
+
+    assert equal(one[0].state_dict(), other[0].state_dict())
+    assert equal(one[1].state_dict(), other[1].state_dict())
+    assert one[2] == other[2]
+    for different in (run(network, shape, seed=1), run(network, shape, lap=1)):
+        assert not equal(one[1].state_dict(), different[1].state_dict())
+
+
+def test_training_does_not_touch_the_global_generator():
+    before = torch.random.get_rng_state()
+
+    run(UNET, IMAGE)
+
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_the_curve(short):
+    steps = []
+    _, average, curve = run(
+        steps=10, learning_rate_final=1e-4, progress=lambda step, loss: steps.append((step, loss))
+    )
+
+    assert [row["step"] for row in curve] == [4, 8, 10]
+    assert steps == [(row["step"], row["loss"]) for row in curve]
+    rates = [1e-2 + (1e-4 - 1e-2) * step / 9 for step in (3, 7, 9)]
+    assert [row["learning_rate"] for row in curve] == pytest.approx(rates)
+    assert curve[-1]["validation_loss"] == validation_loss(average, data(VECTOR, 20, seed=1), 0)
+
+
+def test_validation_samples_do_not_touch_the_weights():
+    training = Training(10, 16, 1e-2)
+
+    one, other = make(), make()
+    first, _ = train(one, data(), data(VECTOR, 20, seed=1), training, 0)
+    second, _ = train(other, data(), 100 + data(VECTOR, 5, seed=2), training, 0)
+
+    assert equal(one.state_dict(), other.state_dict())
+    assert equal(first.state_dict(), second.state_dict())
+
+
+def test_the_average_is_ready_to_sample_and_apart_from_the_weights():
+    denoiser, average, _ = run(UNET, IMAGE)
+
+    assert not average.training
+    assert not any(p.requires_grad for p in average.parameters())
+    pairs = zip(denoiser.parameters(), average.parameters(), strict=True)
+    assert all(p.data_ptr() != q.data_ptr() for p, q in pairs)
+    assert not equal(denoiser.state_dict(), average.state_dict())
+
+
+@pytest.mark.parametrize("warmup", [True, False])
+def test_the_average_by_hand(warmup, monkeypatch):
+    history, original = [[p.detach().clone() for p in make().parameters()]], _Adam.step
+
+    def step(self, rate):
+        original(self, rate)
+        history.append([w.detach().clone() for w in self.weights])
+
+    monkeypatch.setattr(_Adam, "step", step)
+    _, average, _ = run(steps=6, ema=0.8, ema_warmup=warmup)
+
+    expected = history[0]
+    for n, weights in enumerate(history[1:]):
+        decay = min(0.8, (1 + n) / (10 + n)) if warmup else 0.8
+        pairs = zip(expected, weights, strict=True)
+        expected = [decay * m + (1 - decay) * w for m, w in pairs]
+    for one, other in zip(average.parameters(), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_a_step_by_hand():
+    # One step of Adam moves a weight by rate * g / (|g| + 1e-8), with the gradient clipped.
+    denoiser, x = make(), data(count=16)
+    before = {name: p.detach().clone() for name, p in denoiser.named_parameters()}
+
+    options = Training(1, 16, learning_rate=0.1, clip=1e-7)
+    train(denoiser, x, x, options, seed=0, lap=2)
+
+    fresh = make()
+    times, generator = training._streams(0, Stage.M_STEP, 2, 0, x.device)
+    t = training._beta(times, 16).float()
+    z = torch.randn(16, *VECTOR, generator=generator)
+    rows = _Batches(16, 16, 0, 2)[0]
+    _weighted_error(fresh, x[rows], t, z).backward()
+    norm = torch.cat([p.grad.flatten() for p in fresh.parameters()]).norm()
+    for name, p in fresh.named_parameters():
+        g = p.grad * 1e-7 / (norm + 1e-6)
+        expected = before[name] - 0.1 * g / (g.abs() + 1e-8)
+        torch.testing.assert_close(denoiser.get_parameter(name), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(MLP, VECTOR), (UNET, IMAGE)])
+def test_training_on_a_gaussian_approaches_the_exact_denoiser(network, shape):
+    if network is UNET:
+        network = {"name": "residual_mlp", "width": 32, "blocks": 1, "embedding": 16}
+    gaussian = random_gaussian(shape, 2, torch.float32)
+    exact, x = gaussian.denoiser(make().schedule), data(shape, 4000)
+
+    def gap(denoiser):
+        # E |d - d*|^2 against E |x - d*|^2, the least loss, at several levels.
+        gaps = []
+        for t in (0.5, 0.65, 0.8):
+            t = torch.tensor([t])
+            x_t = x[:500] + exact.schedule.sigma(t) * torch.randn(500, *shape)
+            d = exact(x_t, t).mean
+            gaps.append((denoiser(x_t, t).mean - d).square().mean() / (x[:500] - d).square().mean())
+        return torch.stack(gaps).mean().item()
+
+    denoiser = make(network, shape)
+    with torch.no_grad():
+        before = gap(denoiser.eval())
+    options = Training(400, 128, 3e-3, 1e-5, ema=0.99)
+    average, curve = train(denoiser, x, data(shape, 500, seed=1), options, seed=0)
+
+    after = gap(average)
+    assert before > 0.3
+    assert after < 0.1 * before
+    assert curve[-1]["validation_loss"] < curve[0]["validation_loss"]
+
+
+# Failures
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_a_loss_that_is_not_finite(value, short):
+    x = data()
+    x[7] = value
+
+    with pytest.raises(DiemError) as error:
+        run(x=x, steps=40, lap=3)
+
+    message = str(error.value)
+    assert "lap 3" in message
+    assert "0.01" in message
+    assert "m_step.learning_rate" in message
+    assert any(f"steps {n} and {n + 4}" in message for n in range(0, 40, 4))
+    assert message.endswith(".")
+
+
+def test_weights_that_overflow_in_the_last_step(short):
+    # The loss of a step is that of the weights before: the last step's own damage is seen by the
+    # average's validation loss alone.
+    with pytest.raises(DiemError, match=r"m_step\.learning_rate"):
+        run(steps=1, learning_rate=1e38, clip=1e38)
+
+
+# Resuming
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(step):
+    def progress(done, loss):
+        if done >= step:
+            raise Stop
+
+    return progress
+
+
+@pytest.mark.parametrize("step", [4, 8, 12])
+@pytest.mark.parametrize(("network", "shape"), [(MLP, VECTOR), (UNET, IMAGE)])
+def test_an_interrupted_run_goes_on_to_the_same_bits(network, shape, step, tmp_path, short):
+    options = {"steps": 14, "learning_rate_final": 1e-4, "lap": 2}
+    whole = run(network, shape, **options)
+    checkpoint = tmp_path / "resume"
+    options |= {"checkpoint": checkpoint, "fingerprint": "f"}
+
+    with pytest.raises(Stop):
+        run(network, shape, progress=stop_at(step), **options)
+    assert checkpoint.is_file() == (step > 4)  # the chunk that was stopped is not kept
+    steps = []
+    again = run(network, shape, progress=lambda n, loss: steps.append(n), **options)
+
+    assert steps == [*range(step, 14, 4), 14]
+    assert equal(whole[0].state_dict(), again[0].state_dict())
+    assert equal(whole[1].state_dict(), again[1].state_dict())
+    assert whole[2] == again[2]
+
+
+def test_a_run_that_is_interrupted_twice(tmp_path, short):
+    options = {"steps": 14, "checkpoint": tmp_path / "resume", "fingerprint": "f"}
+    for step in (8, 12):
+        with pytest.raises(Stop):
+            run(progress=stop_at(step), **options)
+
+    assert equal(run(**options)[1].state_dict(), run(steps=14)[1].state_dict())
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, short):
+    options = {"steps": 8, "checkpoint": tmp_path / "resume", "fingerprint": "f"}
+    first = run(**options)
+
+    again = run(progress=stop_at(0), **options)
+
+    assert equal(first[1].state_dict(), again[1].state_dict())
+    assert first[2] == again[2]
+
+
+def test_a_checkpoint_of_another_fingerprint_is_not_used(tmp_path, short):
+    checkpoint = tmp_path / "resume"
+    with pytest.raises(Stop):
+        run(seed=1, progress=stop_at(8), checkpoint=checkpoint, fingerprint="of seed 1")
+    assert checkpoint.is_file()
+
+    again = run(seed=0, checkpoint=checkpoint, fingerprint="of seed 0")
+
+    whole = run(seed=0)
+    assert equal(whole[1].state_dict(), again[1].state_dict())
+    assert whole[2] == again[2]
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, short):
+    checkpoint = tmp_path / "resume"
+    checkpoint.write_bytes(b"nothing")
+
+    with pytest.raises(DiemError, match=str(checkpoint)):
+        run(checkpoint=checkpoint)
+
+
+# The M-step, end to end
+
+
+class Lap:
+    """The files of a lap, and its M-step with settings that a test changes."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        x, x_validation = data(count=60).numpy(), data(count=12, seed=1).numpy()
+        self.x, self.shards = x, [folder / "1.h5", folder / "2.h5"]
+        self.write(x, x_validation)
+        self.settings = {
+            "steps": 8,
+            "final_steps": None,
+            "batch": 16,
+            "learning_rate": 1e-2,
+            "learning_rate_final": None,
+            "clip": 1.0,
+            "ema": 0.9,
+            "ema_warmup": True,
+            "warm_start": True,
+            "drop_outside": None,
+        }
+
+    def write(self, x, x_validation):
+        first = {"train/x": x[:40], "train/index": np.arange(40)}
+        second = {
+            "train/x": x[40:],
+            "train/index": np.arange(40, 60),
+            "validation/x": x_validation,
+            "validation/index": np.arange(12),
+        }
+        for path, arrays in zip(self.shards, (first, second), strict=True):
+            storage.write_hdf5(path, arrays, {})
+
+    def run(self, name="out", **options):
+        output, losses = self.folder / name / "prior", self.folder / name / "losses.csv"
+        settings = {**self.settings, **options.pop("settings", {})}
+        options = {
+            "network": MLP,
+            "schedule": SCHEDULE,
+            "rank": 2,
+            "seed": 0,
+            "lap": 1,
+            "device": torch.device("cpu"),
+            "card": {"experiment": "test", "run": "base"},
+            "samples": self.shards,
+            "checkpoint_seconds": 0,
+            **options,
+        }
+        m_step(output, losses, settings, **options)
+        return output, losses
+
+
+@pytest.fixture
+def lap(tmp_path, short):
+    return Lap(tmp_path)
+
+
+def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
+    output, losses = lap.run()
+
+    prior = load_prior(output, network=MLP, event_shape=VECTOR)
+    made = {"network", "schedule", "m_step", "lap", "seed", "training_samples", "optimizer_steps"}
+    assert made | {"experiment", "run"} <= set(prior.card)
+    assert (prior.card["lap"], prior.card["training_samples"]) == (1, 60)
+    assert prior.card["optimizer_steps"] == 8
+    assert sorted(p.name for p in output.parent.iterdir()) == ["losses.csv", "prior"]
+    with losses.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["step", "loss", "validation_loss", "learning_rate"]
+    assert [int(row["step"]) for row in rows] == [4, 8]
+    # The Gaussian is the PPCA of the samples.
+    expected = ppca(*moments(torch.from_numpy(lap.x).double()), 2)
+    torch.testing.assert_close(prior.gaussian.mean, expected.mean.float())
+    torch.testing.assert_close(prior.gaussian.noise, expected.noise.float())
+
+
+def test_the_m_step_is_training_from_fresh_weights_of_its_lap(lap):
+    output, _ = lap.run(lap=3, settings={"learning_rate": 1e-12})
+
+    stream = torch_generator(0, Stage.NETWORK, 3).initial_seed()
+    fresh = build_denoiser(MLP, SCHEDULE, VECTOR, stream).backbone.state_dict()
+    loaded = load_prior(output).denoiser.backbone.state_dict()
+    for key, value in fresh.items():
+        torch.testing.assert_close(loaded[key], value, rtol=0, atol=1e-9)
+
+
+def test_a_warm_start_goes_on_from_the_average_of_the_lap_before(lap):
+    first, _ = lap.run("one")
+    before = load_prior(first)
+
+    still, _ = lap.run("still", previous=first, lap=2, settings={"learning_rate": 1e-12})
+    loaded = load_prior(still)
+
+    for key, value in before.denoiser.backbone.state_dict().items():
+        torch.testing.assert_close(
+            loaded.denoiser.backbone.state_dict()[key], value, rtol=0, atol=1e-9
+        )
+    assert loaded.card["optimizer_steps"] == 16
+    # Fresh weights are others.
+    fresh = load_prior(lap.run("fresh", lap=2)[0])
+    assert fresh.card["optimizer_steps"] == 8
+    assert not torch.allclose(
+        fresh.denoiser.backbone.first.weight, before.denoiser.backbone.first.weight, atol=1e-3
+    )
+
+
+def test_the_ceiling_trains_on_clean_data(lap, tmp_path):
+    clean = tmp_path / "clean.h5"
+    arrays = {"train/x": lap.x, "validation/x": data(count=12, seed=1).numpy()}
+    storage.write_hdf5(clean, arrays, {})
+
+    on_clean, on_samples = lap.run("clean", samples=None, clean=clean), lap.run("samples")
+
+    # The same numbers in another file: the same prior.
+    assert on_clean[0].read_bytes() == on_samples[0].read_bytes()
+
+
+@pytest.mark.parametrize("bound", [3.0, 2.5])
+def test_samples_outside_are_dropped(lap, bound):
+    lap.x[5, 1] = 100
+    lap.x[59, 2] = -2.9
+    lap.write(lap.x, data(count=12, seed=1).numpy())
+    kept = (np.abs(lap.x) <= bound).all(axis=1)
+
+    prior = load_prior(lap.run(settings={"drop_outside": bound})[0])
+
+    assert not kept[5]
+    assert kept[59] == (bound > 2.9)
+    assert prior.card["training_samples"] == kept.sum()
+    mean = torch.from_numpy(lap.x[kept]).double().mean(dim=0)
+    torch.testing.assert_close(prior.gaussian.mean.double(), mean, rtol=1e-5, atol=1e-6)
+
+
+def test_nothing_inside_is_told(lap):
+    with pytest.raises(DiemError, match=r"m_step\.drop_outside = 1e-06") as error:
+        lap.run(settings={"drop_outside": 1e-6})
+
+    assert str(lap.shards[0]) in str(error.value)
+
+
+def interrupt(bar_step):
+    """Returns a progress bar that stops the M-step once it has come to a step."""
+
+    class Bar:
+        n = 0
+
+        def reset(self, total):
+            self.total = total
+
+        def set_postfix(self, **kwargs):
+            pass
+
+        def update(self, n):
+            self.n += n
+            if self.n >= bar_step:
+                raise Stop
+
+    return Bar()
+
+
+def test_an_interrupted_m_step_goes_on_to_the_same_bytes(lap):
+    whole = lap.run("whole", settings={"steps": 14})
+    with pytest.raises(Stop):
+        lap.run("cut", settings={"steps": 14}, progress=interrupt(8))
+    output = lap.folder / "cut" / "prior"
+    assert [p.name for p in output.parent.iterdir()] == ["prior.resume"]
+
+    again = lap.run("cut", settings={"steps": 14})
+
+    assert whole[0].read_bytes() == again[0].read_bytes()
+    assert whole[1].read_bytes() == again[1].read_bytes()
+    assert not (lap.folder / "cut" / "prior.resume").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"settings": {"steps": 14, "learning_rate": 1e-3}}, id="settings"),
+        pytest.param({"network": {**MLP, "hidden": [17]}}, id="network"),
+        pytest.param({"seed": 1}, id="seed"),
+        pytest.param({"schedule": {"sigma_min": 0.02, "sigma_max": 5.0}}, id="schedule"),
+        pytest.param({"lap": 2}, id="lap"),
+    ],
+)
+def test_an_interrupted_m_step_of_other_settings_starts_again(lap, change):
+    with pytest.raises(Stop):
+        lap.run("cut", settings={"steps": 14}, progress=interrupt(8))
+
+    options = {"settings": {"steps": 14}, **change}
+    again, whole = lap.run("cut", **options), lap.run("whole", **options)
+
+    assert again[0].read_bytes() == whole[0].read_bytes()
+    assert again[1].read_bytes() == whole[1].read_bytes()
+
+
+def test_an_interrupted_m_step_of_other_samples_starts_again(lap):
+    with pytest.raises(Stop):
+        lap.run("cut", settings={"steps": 14}, progress=interrupt(8))
+    lap.write(1 + lap.x, data(count=12, seed=1).numpy())
+
+    options = {"settings": {"steps": 14}}
+
+    assert lap.run("cut", **options)[0].read_bytes() == lap.run("whole", **options)[0].read_bytes()
+
+
+def test_a_previous_prior_of_another_network_is_refused(lap):
+    first, _ = lap.run("one")
+
+    with pytest.raises(DiemError, match=r"another network: network\.hidden") as error:
+        lap.run("two", previous=first, network={**MLP, "hidden": [32]})
+
+    assert str(first) in str(error.value)
+
+
+def test_samples_that_are_damaged_are_refused(lap):
+    lap.shards[1].write_bytes(lap.shards[1].read_bytes()[:-100])
+
+    with pytest.raises(DiemError, match=str(lap.shards[1])):
+        lap.run()
+
+
+def test_samples_without_validation_are_refused(lap):
+    with pytest.raises(DiemError, match="'validation/x' is missing"):
+        lap.run(samples=lap.shards[:1])
+
+
+def test_a_rank_that_the_data_cannot_have_is_told_in_a_sentence(lap):
+    with pytest.raises(DiemError, match=r"gaussian\.rank"):
+        lap.run(rank=3)
