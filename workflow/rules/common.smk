@@ -7,9 +7,7 @@ from snakemake.exceptions import WorkflowError
 WORKFLOW = Path(workflow.current_basedir.join("..").get_path_or_uri(secret_free=True)).resolve()
 # The library is found where it lies: by the rules here, and by the jobs through their environment.
 sys.path.insert(0, str(WORKFLOW))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [str(WORKFLOW), os.environ.get("PYTHONPATH")])
-)
+SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
 
 from diem.config import resolve
 from diem.errors import DiemError
@@ -27,9 +25,14 @@ try:
 except DiemError as error:
     raise WorkflowError(str(error)) from None
 
-# Sums are ordered by the number of threads, so it is the config's in every library of every job.
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[variable] = str(CONFIG["threads"])
+THREADS = str(CONFIG["threads"])
+os.environ.update(
+    PYTHONPATH=SEARCH_PATH.rstrip(os.pathsep),
+    # Sums are ordered by the number of threads: it is the config's in every library of every job.
+    OMP_NUM_THREADS=THREADS,
+    MKL_NUM_THREADS=THREADS,
+    OPENBLAS_NUM_THREADS=THREADS,
+)
 
 EXPERIMENTS = CONFIG["experiments"]
 SEED = CONFIG["seed"]
@@ -122,3 +125,96 @@ def clean_path(experiment):
 
 def extractor_path(experiment):
     return f"{RESULTS}/{experiment}/extractor.safetensors"
+
+
+def e_step_input(wildcards):
+    """The chain's recursion: a lap samples with the prior of the lap before."""
+    experiment, run, lap = wildcards.experiment, wildcards.run, int(wildcards.lap)
+    entry = run_of(wildcards)
+    files = {
+        "prior": prior_path(experiment, run, lap - 1),
+        "observations": observations_path(experiment, entry["observations"], "observations.h5"),
+    }
+    if entry["e_step"]["restart"] is not None and lap > 2:
+        files["previous"] = shard_paths(experiment, run, lap - 1)
+    return files
+
+
+def m_step_input(wildcards):
+    experiment, run, lap = wildcards.experiment, wildcards.run, int(wildcards.lap)
+    files = {"samples": shard_paths(experiment, run, lap)}
+    if run_of(wildcards)["m_step"]["warm_start"] and lap > 1:
+        files["prior"] = prior_path(experiment, run, lap - 1)
+    return files
+
+
+def m_step_entry(wildcards):
+    """The settings of one lap's training: its number of steps is resolved here, so that a change
+    of the final M-step re-runs only that."""
+    return steps_of_lap(run_of(wildcards)["m_step"], int(wildcards.lap), run_of(wildcards)["laps"])
+
+
+def steps_of_lap(entry, lap, laps):
+    entry = dict(entry)
+    final = entry.pop("final_steps")
+    return {**entry, "steps": final if final and lap == laps else entry["steps"]}
+
+
+def ceiling_entry(wildcards):
+    """The same number of optimizer steps as all laps together."""
+    experiment = experiment_of(wildcards)
+    laps = experiment["laps"]
+    steps = [steps_of_lap(experiment["m_step"], lap, laps) for lap in range(1, laps + 1)]
+    return {**steps[-1], "steps": sum(entry["steps"] for entry in steps)}
+
+
+def evaluation_input(wildcards, observations, prior):
+    experiment = wildcards.experiment
+    files = {
+        "prior": prior,
+        "observations": observations_path(experiment, observations, "observations.h5"),
+        "clean": clean_path(experiment),
+    }
+    if needs_extractor(experiment):
+        files["extractor"] = extractor_path(experiment)
+    return files
+
+
+def evaluate_lap_input(wildcards):
+    experiment, run, lap = wildcards.experiment, wildcards.run, int(wildcards.lap)
+    observations = run_of(wildcards)["observations"]
+    files = evaluation_input(wildcards, observations, prior_path(experiment, run, lap))
+    return {**files, "samples": shard_paths(experiment, run, lap)}
+
+
+def evaluate_bound_input(wildcards):
+    """The floor is the fitted Gaussian, the ceiling the prior trained on clean data."""
+    experiment, observations = wildcards.experiment, wildcards.observations
+    prior = {
+        "floor": observations_path(experiment, observations, "gaussian.safetensors"),
+        "ceiling": f"{RESULTS}/{experiment}/ceiling/prior.safetensors",
+    }[wildcards.stage]
+    return evaluation_input(wildcards, observations, prior)
+
+
+def metrics_paths(experiment):
+    """Returns the metrics of an experiment: floors, ceilings, and every evaluated lap."""
+    entry = EXPERIMENTS[experiment]
+    used = dict.fromkeys(run["observations"] for run in entry["runs"].values())
+    bounds = [
+        observations_path(experiment, observations, f"{stage}/metrics.csv")
+        for stage in ("floor", "ceiling")
+        for observations in used
+    ]
+    laps = [
+        lap_path(experiment, run, lap, "metrics.csv")
+        for run in entry["runs"]
+        for lap in evaluated_laps(experiment, run)
+    ]
+    return bounds + laps
+
+
+def evaluation_entry(experiment):
+    """The evaluation's settings, without the choice of laps, which changes no number."""
+    entry = EXPERIMENTS[experiment]["evaluation"]
+    return {key: value for key, value in entry.items() if key != "laps"}

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from diem import evaluation, metrics, storage
 from diem.denoisers import load_prior
 from diem.jobs import job, progress, select_device
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     params, files = snakemake.params, snakemake.input
-    extractor = metrics.load_extractor(files.extractor) if "extractor" in files.keys() else None
+    extractor = metrics.load_extractor(files.extractor) if files.get("extractor") else None
     prior = load_prior(files.prior)
     card = {**params.card, "optimizer_steps": prior.card["optimizer_steps"]}
     with (

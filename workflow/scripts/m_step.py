@@ -1,9 +1,8 @@
 """Trains the denoiser on a lap's samples, or on clean data for the ceiling."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diem import storage, training
+from diem import training
 from diem.jobs import job, progress, select_device
 
 if TYPE_CHECKING:
