@@ -17,6 +17,10 @@ from .errors import DiemError, nearest
 __all__ = ["merge", "resolve"]
 
 
+BY_LAP = {"sinkhorn_divergence", "sliced_wasserstein", "distance_to_manifold"}
+"""The metrics that the figure ``divergence`` shows."""
+
+
 def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[str, Any]:
     """Checks a configuration and returns it with every default and every run filled in.
 
@@ -118,6 +122,22 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
             f"{where}.evaluation.metrics: 'frechet_distance' needs labelled images to train its"
             " extractor on (data.name 'digits')."
         )
+    images = data == "digits"
+    possible = {
+        "distance": "frechet_distance" in metrics,
+        "divergence": not BY_LAP.isdisjoint(metrics),
+        "prior": images,
+        "inpainting": images,
+        "evolution": not images,
+        "corner_truth": not images,
+        "corner_model": not images,
+    }
+    for figure in experiment["figures"]:
+        if not possible[figure]:
+            raise DiemError(
+                f"{where}.figures: {figure!r} cannot be drawn of data.name {data!r} with these"
+                " evaluation.metrics."
+            )
     for key, run in experiment["runs"].items():
         for level in run["e_step"]["restart"] or []:
             if not schedule["sigma_min"] < level <= schedule["sigma_max"]:
