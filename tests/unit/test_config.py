@@ -1,0 +1,584 @@
+"""The configuration: its defaults, its runs, and one sentence for each bad input."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diem.config import merge, resolve
+from diem.errors import DiemError
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+SOURCE = "some.yaml"
+
+MANIFOLD = {
+    "data": {"name": "manifold", "dimensions": 5},
+    "observations": {
+        "plain": {"operator": {"name": "projection", "rows": 2}, "sigma_y": 0.01},
+        "masked": {"operator": {"name": "mask", "missing": 0.5}, "sigma_y": 0.01},
+    },
+    "network": {"name": "mlp"},
+    "schedule": {"sigma_min": 0.001, "sigma_max": 10.0},
+    "laps": 4,
+    "e_step": {"sampler": {"name": "pc", "steps": 8}, "iterations": 3},
+    "m_step": {"steps": 100},
+    "evaluation": {"metrics": ["distance_to_manifold"]},
+    "runs": {
+        "base": {"observations": "plain"},
+        "other": {
+            "observations": "masked",
+            "label": "The other",
+            "laps": 2,
+            "e_step": {"sampler": {"steps": 16}, "covariance": "cov_x"},
+            "m_step": {"batch": 32},
+        },
+    },
+}
+DIGITS = {
+    "data": {"name": "digits"},
+    "observations": {"half": {"operator": {"name": "mask", "missing": 0.5}, "sigma_y": 0.01}},
+    "network": {"name": "unet", "channels": [8], "attention": {"0": 2}},
+    "laps": 1,
+    "runs": {"base": {"observations": "half"}},
+}
+CONFIG = {"seed": 3, "experiments": {"line": MANIFOLD, "digits": DIGITS}}
+LINE = "experiments.line"
+
+
+@pytest.fixture
+def config():
+    return copy.deepcopy(CONFIG)
+
+
+def put(config, key, value):
+    """Sets ``a.b.c`` of a nested mapping; makes what is missing on the way."""
+    *path, last = key.split(".")
+    for part in path:
+        config = config.setdefault(part, {})
+    config[last] = value
+
+
+def drop(config, key):
+    *path, last = key.split(".")
+    for part in path:
+        config = config[part]
+    del config[last]
+
+
+def refused(config):
+    """Returns the sentence with which a configuration is refused, and asserts that it is one."""
+    with pytest.raises(DiemError) as error:
+        resolve(config, SCHEMA, SOURCE)
+    message = str(error.value)
+    assert message.startswith(f"{SOURCE}: ")
+    assert message.endswith(".")
+    assert not message.endswith("..")
+    assert "\n" not in message
+    assert len(message) < 300
+    return message.removeprefix(f"{SOURCE}: ")
+
+
+# What is filled in
+
+
+def test_defaults_of_every_level(config):
+    resolved = resolve(config, SCHEMA, SOURCE)
+
+    assert resolved["seed"] == 3
+    assert (resolved["shards"], resolved["device"], resolved["results"]) == (1, "auto", "results")
+    line, digits = resolved["experiments"]["line"], resolved["experiments"]["digits"]
+    assert line["data"] == {
+        "name": "manifold",
+        "train": 65536,
+        "validation": 16384,
+        "test": 16384,
+        "dimensions": 5,
+        "alpha": 3.0,
+        "epsilon": 0.001,
+    }
+    assert digits["data"] == {"name": "digits", "validation": 150, "test": 450}
+    assert line["network"] == {"name": "mlp", "hidden": [256, 256, 256], "embedding": 64}
+    assert digits["network"]["blocks"] == 5
+    assert digits["network"]["attention"] == {"0": 2}
+    assert digits["schedule"] == {"sigma_min": 0.001, "sigma_max": 100.0}
+    assert digits["gaussian"] == {"rank": 64, "iterations": 16, "observations": 16384}
+    assert digits["evaluation"]["sampler"] == {
+        "name": "ddim",
+        "steps": 256,
+        "spacing": "log_linear",
+        "corrections": 1,
+        "delta": 0.1,
+    }
+
+
+def test_runs_hold_all_settings_of_their_own(config):
+    runs = resolve(config, SCHEMA, SOURCE)["experiments"]["line"]["runs"]
+
+    base, other = runs["base"], runs["other"]
+    assert set(base) == set(other) == {"observations", "label", "laps", "e_step", "m_step"}
+    assert (base["label"], base["laps"], other["label"], other["laps"]) == (
+        "base",
+        4,
+        "The other",
+        2,
+    )
+    # What a run does not name is the experiment's, mapping by mapping; then the defaults.
+    assert base["e_step"]["covariance"] == "tweedie"
+    assert other["e_step"]["covariance"] == "cov_x"
+    assert base["e_step"]["iterations"] == other["e_step"]["iterations"] == 3
+    assert base["e_step"]["sampler"]["name"] == other["e_step"]["sampler"]["name"] == "pc"
+    assert base["e_step"]["sampler"]["steps"] == 8
+    assert other["e_step"]["sampler"]["steps"] == 16
+    assert other["e_step"]["sampler"]["spacing"] == "log_linear"
+    assert (base["m_step"]["steps"], other["m_step"]["steps"]) == (100, 100)
+    assert (base["m_step"]["batch"], other["m_step"]["batch"]) == (256, 32)
+
+
+def test_a_run_may_switch_off_what_the_experiment_switches_on(config):
+    put(config, f"{LINE}.e_step.restart", [4.0, 1.0])
+    put(config, f"{LINE}.e_step.limit", 2.0)
+    put(config, f"{LINE}.runs.other.e_step.restart", None)
+
+    runs = resolve(config, SCHEMA, SOURCE)["experiments"]["line"]["runs"]
+
+    assert runs["base"]["e_step"]["restart"] == [4.0, 1.0]
+    assert runs["other"]["e_step"]["restart"] is None
+    assert runs["other"]["e_step"]["limit"] == 2.0
+
+
+def test_the_configuration_that_was_read_is_not_changed(config):
+    before = copy.deepcopy(config)
+
+    resolved = resolve(config, SCHEMA, SOURCE)
+    resolved["experiments"]["line"]["runs"]["base"]["e_step"]["sampler"]["steps"] = 99
+
+    assert config == before
+    assert resolved["experiments"]["line"]["runs"]["other"]["e_step"]["sampler"]["steps"] == 16
+
+
+def test_resolving_again_changes_nothing(config):
+    once = resolve(config, SCHEMA, SOURCE)
+
+    assert resolve(once, SCHEMA, SOURCE) == once
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_configurations_that_come_with_diem_are_valid(path):
+    with path.open(encoding="utf-8") as file:
+        once = resolve(yaml.safe_load(file), SCHEMA, path.name)
+
+    assert resolve(once, SCHEMA, path.name) == once
+    assert yaml.safe_load(yaml.safe_dump(once)) == once
+
+
+def test_merge():
+    base = {"a": {"b": 1, "c": {"d": 2}}, "e": [1, 2], "f": {"g": 1}, "h": 1}
+    override = {"a": {"c": {"d": 3, "x": 4}}, "e": [5], "f": None, "h": {"i": 1}}
+
+    merged = merge(base, override)
+
+    assert merged == {
+        "a": {"b": 1, "c": {"d": 3, "x": 4}},
+        "e": [5],
+        "f": None,
+        "h": {"i": 1},
+    }
+    assert base["a"]["c"] == {"d": 2}
+    merged["e"].append(6)
+    merged["a"]["c"]["x"] = 5
+    assert override == {"a": {"c": {"d": 3, "x": 4}}, "e": [5], "f": None, "h": {"i": 1}}
+
+
+# Unknown keys
+
+UNKNOWN = [
+    ("sede", "seed"),
+    ("experiment", "experiments"),
+    (f"{LINE}.netwrok", "network"),
+    (f"{LINE}.estep", "e_step"),
+    (f"{LINE}.data.dimension", "dimensions"),
+    (f"{LINE}.observations.plain.sigma", "sigma_y"),
+    (f"{LINE}.observations.plain.operator.row", "rows"),
+    (f"{LINE}.observations.masked.operator.mising", "missing"),
+    (f"{LINE}.network.hiden", "hidden"),
+    (f"{LINE}.schedule.sigma_mn", "sigma_min"),
+    (f"{LINE}.gaussian.ranks", "rank"),
+    (f"{LINE}.e_step.covarience", "covariance"),
+    (f"{LINE}.e_step.sampler.step", "steps"),
+    (f"{LINE}.m_step.learning-rate", "learning_rate"),
+    (f"{LINE}.evaluation.metric", "metrics"),
+    (f"{LINE}.runs.base.observation", "observations"),
+    (f"{LINE}.runs.base.e_step.iteration", "iterations"),
+    (f"{LINE}.runs.other.m_step.batchsize", "batch"),
+    ("experiments.digits.network.chanels", "channels"),
+]
+
+
+@pytest.mark.parametrize(("key", "meant"), UNKNOWN)
+def test_misspelt_keys_name_the_nearest(config, key, meant):
+    put(config, key, 1)
+
+    message = refused(config)
+
+    assert message.startswith(f"{key} is unknown")
+    assert f"did you mean {meant!r}" in message
+
+
+@pytest.mark.parametrize(
+    "key", ["zzz", f"{LINE}.zzz", f"{LINE}.e_step.zzz", f"{LINE}.network.zzz", f"{LINE}.data.zzz"]
+)
+def test_unknown_keys_are_told_with_what_is_known(config, key):
+    put(config, key, 1)
+
+    message = refused(config)
+
+    assert message.startswith(f"{key} is unknown (known: ")
+
+
+def test_a_key_of_another_kind_of_data(config):
+    # `dimensions` is a key, but not of the digits.
+    put(config, "experiments.digits.data.dimensions", 5)
+
+    assert refused(config).startswith("experiments.digits.data.dimensions is unknown")
+
+
+# Unknown names
+
+NAMES = [
+    (f"{LINE}.data.name", "manifod", "manifold"),
+    ("experiments.digits.data.name", "digit", "digits"),
+    (f"{LINE}.observations.plain.operator.name", "projektion", "projection"),
+    (f"{LINE}.observations.plain.operator.name", "Mask", "mask"),
+    (f"{LINE}.network.name", "mpl", "mlp"),
+    (f"{LINE}.e_step.sampler.name", "dpm", "ddpm"),
+    (f"{LINE}.e_step.sampler.spacing", "loglinear", "log_linear"),
+    (f"{LINE}.runs.other.e_step.sampler.name", "ddimm", "ddim"),
+    (f"{LINE}.e_step.covariance", "tweedy", "tweedie"),
+    (f"{LINE}.runs.other.e_step.covariance", "covx", "cov_x"),
+    (f"{LINE}.evaluation.sampler.name", "ddimm", "ddim"),
+    (f"{LINE}.runs.base.observations", "plan", "plain"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "meant"), NAMES)
+def test_unknown_names_name_the_nearest(config, key, value, meant):
+    put(config, key, value)
+
+    message = refused(config)
+
+    assert message.startswith(key)
+    assert repr(value) in message
+    assert f"did you mean {meant!r}" in message
+
+
+@pytest.mark.parametrize("value", ["psnrr", "fid"])
+def test_unknown_metrics(config, value):
+    put(config, f"{LINE}.evaluation.metrics", ["psnr", value])
+
+    message = refused(config)
+
+    assert message.startswith(f"{LINE}.evaluation.metrics.1")
+    assert repr(value) in message
+    assert "psnr" in message
+
+
+# Missing keys
+
+MISSING = [
+    "experiments",
+    f"{LINE}.data",
+    f"{LINE}.observations",
+    f"{LINE}.network",
+    f"{LINE}.laps",
+    f"{LINE}.runs",
+    f"{LINE}.observations.plain.operator",
+    f"{LINE}.observations.plain.sigma_y",
+    f"{LINE}.observations.plain.operator.rows",
+    f"{LINE}.observations.masked.operator.missing",
+    f"{LINE}.runs.base.observations",
+]
+
+
+@pytest.mark.parametrize("key", MISSING)
+def test_missing_keys(config, key):
+    drop(config, key)
+    parent, _, last = key.rpartition(".")
+
+    assert refused(config) == f"{parent or 'the configuration'} lacks the key {last!r}."
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{LINE}.data.name",
+        f"{LINE}.network.name",
+        "experiments.digits.network.name",
+        f"{LINE}.observations.plain.operator.name",
+    ],
+)
+def test_a_missing_name_is_told_before_what_depends_on_it(config, key):
+    # The other keys are right: they are those of the name that is missing.
+    drop(config, key)
+
+    assert refused(config) == f"{key.rpartition('.')[0]} lacks the key 'name'."
+
+
+# Wrong types and values
+
+TYPES = [
+    ("seed", "one"),
+    ("seed", 1.5),
+    ("seed", True),
+    ("seed", -1),
+    ("seed", None),
+    ("shards", 0),
+    ("threads", "all"),
+    ("device", "gpu"),
+    ("device", 0),
+    ("results", ""),
+    ("checkpoint_seconds", -1),
+    (f"{LINE}.laps", 0),
+    (f"{LINE}.laps", 2.5),
+    (f"{LINE}.laps", 1000),
+    (f"{LINE}.laps", "4"),
+    (f"{LINE}.data.dimensions", 1),
+    (f"{LINE}.data.epsilon", 1.0),
+    (f"{LINE}.data.train", [1, 2]),
+    (f"{LINE}.observations.plain.operator.rows", 0),
+    (f"{LINE}.observations.plain.sigma_y", 0),
+    (f"{LINE}.observations.plain.sigma_y", -0.1),
+    (f"{LINE}.observations.plain.sigma_y", "1e-2"),
+    (f"{LINE}.observations.plain.sigma_y", []),
+    (f"{LINE}.observations.plain.sigma_y", None),
+    (f"{LINE}.observations.plain.sigma_y", {"std": 1}),
+    (f"{LINE}.network.hidden", 256),
+    (f"{LINE}.network.hidden", []),
+    (f"{LINE}.network.embedding", 63),
+    (f"{LINE}.schedule.sigma_min", 0),
+    (f"{LINE}.gaussian.rank", -1),
+    (f"{LINE}.e_step.iterations", 0),
+    (f"{LINE}.e_step.limit", 0),
+    (f"{LINE}.e_step.restart", 1.0),
+    (f"{LINE}.e_step.restart", [1.0]),
+    (f"{LINE}.e_step.restart", [3.0, 2.0, 1.0]),
+    (f"{LINE}.e_step.sampler.steps", 0),
+    (f"{LINE}.e_step.sampler.delta", 1.5),
+    (f"{LINE}.m_step.ema", 1),
+    (f"{LINE}.m_step.learning_rate", "fast"),
+    (f"{LINE}.m_step.warm_start", "yes"),
+    (f"{LINE}.evaluation.metrics", "psnr"),
+    (f"{LINE}.evaluation.metrics", ["psnr", "psnr"]),
+    (f"{LINE}.evaluation.laps", [0]),
+    (f"{LINE}.runs.base.label", ""),
+    (f"{LINE}.runs.base.laps", "two"),
+    (f"{LINE}.figures", ["evolutions"]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), TYPES)
+def test_values_that_cannot_be(config, key, value):
+    put(config, key, value)
+
+    message = refused(config)
+
+    assert message.startswith(key)
+    # The value, or the one of its parts that is wrong.
+    parts = value if isinstance(value, list) and value else [value]
+    assert any(repr(part) in message for part in parts)
+
+
+@pytest.mark.parametrize("missing", [0, 1, -0.1, 1.5, 0.0, 1.0, "half", None, [0.5]])
+def test_missing_rates_outside_of_zero_to_one(config, missing):
+    key = "experiments.digits.observations.half.operator.missing"
+    put(config, key, missing)
+
+    message = refused(config)
+
+    assert message.startswith(f"{key} is {missing!r}")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"{LINE}.observations.plain.sigma_y",
+        f"{LINE}.observations.masked.operator.missing",
+        f"{LINE}.schedule.sigma_max",
+        f"{LINE}.m_step.learning_rate",
+    ],
+)
+def test_numbers_that_are_none(config, key, value):
+    # YAML writes them .nan and .inf.
+    put(config, key, value)
+
+    assert refused(config).startswith(key)
+
+
+@pytest.mark.parametrize("value", [math.nan, 0.0, -1.0, "x"])
+def test_one_of_several_noises(config, value):
+    put(config, f"{LINE}.observations.plain.sigma_y", [0.1, value])
+
+    assert refused(config).startswith(f"{LINE}.observations.plain.sigma_y.1")
+
+
+@pytest.mark.parametrize("key", [f"{LINE}.laps", f"{LINE}.m_step.steps", "seed"])
+def test_whole_numbers_written_with_a_point_become_integers(config, key):
+    # JSON schema takes 4.0 for an integer; range(4.0) does not.
+    put(config, key, 4.0)
+
+    value = resolve(config, SCHEMA, SOURCE)
+    for part in key.split("."):
+        value = value[part]
+    assert isinstance(value, int)
+
+
+# Mappings that are none
+
+NO_MAPPINGS = [None, [], [1, 2], "text", 3]
+
+
+@pytest.mark.parametrize("value", NO_MAPPINGS)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "experiments",
+        LINE,
+        f"{LINE}.data",
+        f"{LINE}.observations",
+        f"{LINE}.observations.plain",
+        f"{LINE}.observations.plain.operator",
+        f"{LINE}.network",
+        f"{LINE}.schedule",
+        f"{LINE}.e_step",
+        f"{LINE}.e_step.sampler",
+        f"{LINE}.runs",
+        f"{LINE}.runs.base",
+        f"{LINE}.runs.other.e_step",
+    ],
+)
+def test_what_is_no_mapping(config, key, value):
+    put(config, key, value)
+
+    message = refused(config)
+
+    assert message.startswith(f"{key} is {value!r}")
+
+
+@pytest.mark.parametrize("key", ["experiments", f"{LINE}.observations", f"{LINE}.runs"])
+def test_what_is_empty(config, key):
+    put(config, key, {})
+
+    assert refused(config).startswith(key)
+
+
+def test_a_configuration_that_is_empty():
+    assert "experiments" in refused({})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("experiments", [{"name": str(i)} for i in range(100)]),
+        (f"{LINE}.e_step.iterations", list(range(1000))),
+        (f"{LINE}.evaluation.metrics", ["psnr"] * 100),
+        (f"{LINE}.observations.plain.operator.name", "mask" * 200),
+        (f"{LINE}.runs.base.observations", "plain" * 200),
+        (f"{LINE}.network.name", "first\nsecond"),
+        (f"{LINE}.e_step.first\nsecond", 1),
+        (f"{LINE}.e_step.{'long' * 200}", 1),
+        (f"{LINE}.runs.base.label", {str(i): i for i in range(200)}),
+    ],
+)
+def test_a_long_value_is_not_told_at_length(config, key, value):
+    put(config, key, value)
+
+    refused(config)
+
+
+@pytest.mark.parametrize("name", ["with space", "a/b", "../x", "", "-x", "ä", "a.b"])
+@pytest.mark.parametrize("where", ["experiments", f"{LINE}.runs", f"{LINE}.observations"])
+def test_names_that_make_no_path(config, where, name):
+    parent = config
+    for part in where.split("."):
+        parent = parent[part]
+    parent[name] = copy.deepcopy(next(iter(parent.values())))
+
+    message = refused(config)
+
+    assert message.startswith(where)
+    assert repr(name) in message
+
+
+@pytest.mark.parametrize("where", ["experiments", f"{LINE}.runs", f"{LINE}.observations"])
+def test_names_that_yaml_reads_as_numbers(config, where):
+    # `50:` is a number to YAML, but names are parts of paths.
+    parent = config
+    for part in where.split("."):
+        parent = parent[part]
+    parent[50] = copy.deepcopy(next(iter(parent.values())))
+
+    try:
+        resolved = resolve(config, SCHEMA, SOURCE)
+    except DiemError as error:
+        assert str(error).startswith(f"{SOURCE}: {where}")
+        assert "50" in str(error)
+    else:
+        for part in where.split("."):
+            resolved = resolved[part]
+        assert "50" in resolved
+
+
+# Keys that must fit each other
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 1.0), (2.0, 1.0), (10.0, 0.001)])
+def test_levels_that_do_not_ascend(config, low, high):
+    put(config, f"{LINE}.schedule", {"sigma_min": low, "sigma_max": high})
+
+    message = refused(config)
+
+    assert message.startswith(f"{LINE}.schedule.sigma_min")
+    assert "sigma_max" in message
+
+
+@pytest.mark.parametrize("restart", [[11.0, 1.0], [1.0, 11.0], [1.0, 0.001], [0.0001, 1.0]])
+@pytest.mark.parametrize("where", ["e_step", "runs.other.e_step"])
+def test_restarts_outside_of_the_schedule(config, where, restart):
+    put(config, f"{LINE}.{where}.restart", restart)
+
+    message = refused(config)
+
+    assert message.startswith(f"{LINE}.runs.{'other' if 'other' in where else 'base'}.e_step")
+    assert "restart" in message
+    assert "schedule.sigma_max" in message
+    assert any(str(level) in message for level in restart)
+
+
+def test_restarts_within_the_schedule(config):
+    put(config, f"{LINE}.e_step.restart", [10.0, 0.01])
+
+    resolve(config, SCHEMA, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "metric"), [("line", "frechet_distance"), ("digits", "distance_to_manifold")]
+)
+def test_metrics_that_do_not_fit_the_data(config, experiment, metric):
+    put(config, f"experiments.{experiment}.evaluation.metrics", ["psnr", metric])
+
+    message = refused(config)
+
+    assert message.startswith(f"experiments.{experiment}.evaluation.metrics")
+    assert repr(metric) in message
+
+
+def test_the_first_of_several_mistakes_is_one_sentence(config):
+    put(config, f"{LINE}.laps", 0)
+    put(config, f"{LINE}.e_step.covarience", "cov_x")
+    put(config, "experiments.digits.network", None)
+    put(config, "sede", 1)
+
+    refused(config)
