@@ -5,6 +5,7 @@ all of its runs share; a run names its observations and overrides what differs.
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
     """
     with Path(schema).open(encoding="utf-8") as file:
         schema = yaml.safe_load(file)
-    config = copy.deepcopy(dict(config))
+    config = _named(copy.deepcopy(dict(config)))
+    _check_finite(config, source)
     _check(config, schema, source)
 
     for name, experiment in config["experiments"].items():
@@ -69,34 +71,84 @@ def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def _named(value: Any) -> Any:
+    """Returns a value whose keys are text: YAML reads a name such as 50 as a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _named(child) for key, child in value.items()}
+    return value
+
+
+def _check_finite(value: Any, source: str, path: tuple[str, ...] = ()) -> None:
+    """Refuses the numbers that YAML writes .nan and .inf, which pass any bound of a schema."""
+    children = value.items() if isinstance(value, Mapping) else ()
+    if isinstance(value, list):
+        children = enumerate(value)
+    for key, child in children:
+        _check_finite(child, source, (*path, str(key)))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DiemError(f"{source}: {'.'.join(path)} is {value}, which is not a finite number.")
+
+
+def _short(value: Any) -> str:
+    """Returns a value as it is told in a sentence: on one line, and cut if it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    if len(text) > 60:
+        text = f"{text[:57]}..."
+    return repr(text) if isinstance(value, str) else text
+
+
+def _key(value: Any) -> str:
+    return _short(str(value))[1:-1]
+
+
 def _check(config: Mapping[str, Any], schema: Mapping[str, Any], source: str) -> None:
     validator = jsonschema.Draft202012Validator(schema)
     error = jsonschema.exceptions.best_match(validator.iter_errors(config))
     if error is None:
         return
-    path = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    path = ".".join(_key(part) for part in error.absolute_path) or "the configuration"
     value = error.instance
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         key = sorted(str(k) for k in value if k not in known)[0]
         prefix = "" if path == "the configuration" else f"{path}."
-        sentence = f"{prefix}{key} is unknown{nearest(key, known)}"
+        sentence = f"{prefix}{_key(key)} is unknown{nearest(key, known)}"
     elif error.validator == "required":
         missing = [key for key in error.validator_value if key not in value]
         sentence = f"{path} lacks the key {missing[0]!r}"
     elif error.validator == "enum":
-        sentence = f"{path} is {value!r}, which is unknown{nearest(value, error.validator_value)}"
+        sentence = (
+            f"{path} is {_short(value)}, which is unknown{nearest(value, error.validator_value)}"
+        )
     elif error.validator == "type":
         kinds = error.validator_value
         kinds = [kinds] if isinstance(kinds, str) else kinds
-        sentence = f"{path} is {value!r}, where a value of type {' or '.join(kinds)} is needed"
-    elif error.validator == "exclusiveMinimum":
-        sentence = f"{path} is {value!r}, and must be greater than {error.validator_value}"
-    elif error.validator == "exclusiveMaximum":
-        sentence = f"{path} is {value!r}, and must be less than {error.validator_value}"
+        sentence = (
+            f"{path} is {_short(value)}, where a value of type {' or '.join(kinds)} is needed"
+        )
     else:
-        sentence = f"{path}: {error.message}"
+        sentence = f"{path} is {_short(value)}, and must be {_demand(error)}"
     raise DiemError(f"{source}: {sentence}.")
+
+
+def _demand(error: jsonschema.ValidationError) -> str:
+    """Returns what a keyword of the schema asks for, in words."""
+    asked = error.validator_value
+    words = {
+        "minimum": f"at least {asked}",
+        "maximum": f"at most {asked}",
+        "exclusiveMinimum": f"greater than {asked}",
+        "exclusiveMaximum": f"less than {asked}",
+        "multipleOf": f"a multiple of {asked}",
+        "minItems": f"a list of at least {asked}",
+        "maxItems": f"a list of at most {asked}",
+        "minLength": "a name that is not empty",
+        "minProperties": "a mapping that is not empty",
+        "uniqueItems": "a list without repetitions",
+        "pattern": f"a name like {asked}",
+    }
+    return words.get(error.validator, f"as the schema's {error.validator} asks")
 
 
 def _check_references(experiment: Mapping[str, Any], where: str) -> None:
@@ -104,7 +156,9 @@ def _check_references(experiment: Mapping[str, Any], where: str) -> None:
         name = run["observations"]
         if name not in experiment["observations"]:
             hint = nearest(name, experiment["observations"])
-            raise DiemError(f"{where}.runs.{key}.observations is {name!r}, which is unknown{hint}.")
+            raise DiemError(
+                f"{where}.runs.{key}.observations is {_short(name)}, which is unknown{hint}."
+            )
 
 
 def _check_values(experiment: Mapping[str, Any], where: str) -> None:
@@ -150,6 +204,11 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
 def _filled(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
     """Returns a valid value with the schema's defaults."""
     schema = _dereferenced(schema, root)
+    if isinstance(value, list) and "items" in schema:
+        return [_filled(item, schema["items"], root) for item in value]
+    if isinstance(value, float) and value.is_integer() and schema.get("type") == "integer":
+        # To a schema 4.0 is an integer, to Python it is none.
+        return int(value)
     if not isinstance(value, Mapping):
         return value
     filled = dict(value)
