@@ -173,14 +173,16 @@ def test_one_iteration_by_hand(network, spec, shape):
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 def test_agrees_with_azula(network, spec, shape, t, iterations):
     # azula too multiplies by J' in the place of J, and its solver takes every row of a matrix of
-    # right-hand sides as a system of its own: the same numbers for any network, up to rounding,
-    # which some iterations of conjugate gradients enlarge. Only negative curvature is treated in
-    # another way: the weights are small, so that the preconditioning's positive part outweighs it.
+    # right-hand sides as a system of its own: the same numbers for any network. More iterations
+    # may converge, and azula's solver ends at a squared residual of 2.2e-16. Only negative
+    # curvature is treated in another way: the weights are small, so that the preconditioning's
+    # positive part outweighs it.
     denoiser, t = learned(network, shape), at(t)
     last = list(denoiser.parameters())[-2:]
     for parameter in last:
         parameter.mul_(0.1)
     operator, y, x_t = problem(spec, shape)
+    tolerance = 1e-10 if iterations <= 2 else 1e-6
     for sigma_y in noises(spec, shape):
         flat = torch.as_tensor(sigma_y, dtype=torch.float64).expand(y.shape[1:]).flatten()
         theirs = MMPSDenoiser(
@@ -193,7 +195,8 @@ def test_agrees_with_azula(network, spec, shape, t, iterations):
         )
         ours = PosteriorDenoiser(denoiser, operator, y, sigma_y, "tweedie", iterations)
 
-        torch.testing.assert_close(ours(x_t, t).mean, theirs(x_t, t).mean, rtol=1e-8, atol=1e-8)
+        one, other = ours(x_t, t).mean, theirs(x_t, t).mean
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,8 @@ def test_agrees_with_azula_on_a_gaussian(solver, iterations):
     )
     ours = PosteriorDenoiser(denoiser, operator, y, 0.3, "tweedie", iterations)
 
-    torch.testing.assert_close(ours(x_t, at(0.5)).mean, theirs(x_t, at(0.5)).mean)
+    one, other = ours(x_t, at(0.5)).mean, theirs(x_t, at(0.5)).mean
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
 @problems

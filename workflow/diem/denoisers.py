@@ -111,11 +111,14 @@ def load_prior(
         gaussian = Gaussian(*parts)
     except (KeyError, TypeError, ValueError) as error:
         raise DiemError(f"{path}: this is no prior written by diem (no {error}).") from None
+    if tuple(gaussian.mean.shape) != shape or tuple(gaussian.factors.shape[:-1]) != shape:
+        raise DiemError(f"{path}: its Gaussian does not have the shape {shape} of its data.")
     if event_shape is not None and shape != tuple(event_shape):
         raise DiemError(f"{path}: its data have shape {shape}, where {tuple(event_shape)} is used.")
 
     stored = card.get("network")
-    if network is not None and stored is not None and dict(network) != stored:
+    network = None if network is None else json.loads(json.dumps(dict(network)))
+    if network is not None and stored is not None and network != stored:
         keys = {*network, *stored}
         key = min(k for k in keys if network.get(k) != stored.get(k))
         raise DiemError(
@@ -124,7 +127,11 @@ def load_prior(
         )
     if stored is None:
         return Prior(gaussian, None, card)
-    denoiser = build_denoiser(stored, card["schedule"], shape, seed=0)
+    try:
+        denoiser = build_denoiser(stored, card["schedule"], shape, seed=0)
+    except (DiemError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise DiemError(f"{path}: its header does not describe a network: {reason}.") from None
     state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     try:
         denoiser.backbone.load_state_dict(state)

@@ -20,6 +20,7 @@ from azula.linalg.covariance import DPLRCovariance
 from azula.noise import Schedule
 from torch import Tensor
 
+from .errors import DiemError
 from .operators import Operator
 from .solvers import conjugate_gradient
 
@@ -140,7 +141,7 @@ def ppca(mean: Tensor, covariance: Tensor, rank: int) -> Gaussian:
     """
     size = len(covariance)
     if not 0 <= rank < size:
-        raise ValueError(f"The rank must be at least 0 and less than {size}, not {rank}.")
+        raise DiemError(f"gaussian.rank is {rank}, and must be less than the data's size {size}.")
     values, vectors = torch.linalg.eigh(covariance)
     noise = values[: size - rank].mean().clamp(min=torch.finfo(values.dtype).eps)
     scale = torch.sqrt((values[size - rank :] - noise).clamp(min=0))

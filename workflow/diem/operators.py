@@ -200,6 +200,8 @@ def build(
         if field not in parameters:
             raise DiemError(f"operator/{field} is missing, which the operator {name!r} needs.")
     tensors = {field: torch.as_tensor(parameters[field]) for field in cls.fields}
+    # Stored in the smallest type that holds them, applied to single precision.
+    tensors = {k: v if v.dtype == torch.bool else v.float() for k, v in tensors.items()}
     operator = cls(event_shape, tensors)
     operator.check()
     return operator

@@ -320,9 +320,9 @@ def e_step(
     starts = {}
     if sigma_start is not None:
         for split in counts:
-            x, _ = storage.read_samples(previous, split, prior.event_shape)
-            # Samples come in the order of their observations, and of the repeats within.
-            starts[split] = torch.from_numpy(x).unflatten(0, (-1, repeats))
+            x, index = storage.read_samples(previous, split, prior.event_shape)
+            # Samples come in the order of their indices, and of the repeats within.
+            starts[split] = (torch.from_numpy(x).unflatten(0, (-1, repeats)), index[::repeats])
 
     began = time.monotonic()
     folder = Path(f"{output}.blocks-{fingerprint}")
@@ -332,7 +332,10 @@ def e_step(
         if not path.is_file():
             observed = observations.load(split, rows).to(device)
             generator = torch_generator(seed, Stage.E_STEP, lap, number, device)
-            start = starts[split][rows, number // len(once)].to(device) if starts else None
+            start = None
+            if starts:
+                x, index = starts[split]
+                start = x[np.searchsorted(index, observed.index), number // len(once)].to(device)
             x = sampler(
                 prior,
                 observed.operator,

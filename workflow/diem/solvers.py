@@ -58,7 +58,10 @@ def conjugate_gradient(
         if tolerance > 0 and not active.any():
             break
         sp, extra = product(p)
-        curvature = dot(p, sp).abs().clamp(min=torch.finfo(b.dtype).tiny)
+        curvature = dot(p, sp).abs()
+        # A direction without curvature leads nowhere.
+        active = active & (curvature > 0)
+        curvature = curvature.clamp(min=torch.finfo(b.dtype).tiny)
         alpha = torch.where(active, rr / curvature, 0.0)
         v = v + column(alpha, p) * p
         step = column(alpha, extra) * extra

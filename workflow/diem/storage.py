@@ -56,8 +56,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise DiemError(f"{path} cannot be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise DiemError(f"{path} cannot be written: {reason}.") from error
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
@@ -117,13 +118,19 @@ class Reader:
 
     def names(self, group: str) -> list[str]:
         """Returns the names in a group, none if the group is missing."""
-        return sorted(self.file[group]) if group in self.file else []
+        try:
+            return sorted(self.file[group]) if group in self.file else []
+        except (OSError, RuntimeError, KeyError):
+            raise DiemError(f"{self.path}: {group!r} is damaged.") from None
 
     def attribute(self, name: str) -> Any:
         """Returns an attribute of the root."""
         if name not in self.file.attrs:
             raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
-        return self.file.attrs[name]
+        try:
+            return self.file.attrs[name]
+        except (OSError, RuntimeError):
+            raise DiemError(f"{self.path}: the attribute {name!r} is damaged.") from None
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a data set."""
@@ -149,6 +156,12 @@ class Reader:
             DiemError: If the data set is missing, damaged, of another shape, or not finite.
         """
         dataset = self._dataset(name)
+        if dataset.ndim == 0 and rows != ():
+            raise DiemError(f"{self.path}: {name!r} is a single value, where rows are expected.")
+        if dataset.dtype.kind not in "fiub":
+            raise DiemError(
+                f"{self.path}: {name!r} holds {dataset.dtype}, where numbers are needed."
+            )
         if shape is not None and dataset.shape[1:] != tuple(shape):
             raise DiemError(
                 f"{self.path}: {name!r} has rows of shape {dataset.shape[1:]},"
@@ -156,7 +169,7 @@ class Reader:
             )
         try:
             array = dataset[rows]
-        except OSError:
+        except (OSError, RuntimeError):
             raise DiemError(
                 f"{self.path}: {name!r} is damaged (its checksum does not match)."
             ) from None
@@ -183,7 +196,12 @@ def read_samples(
         with Reader(path) as file:
             if f"{group}/x" in file:
                 x = file.read(f"{group}/x", shape=event_shape)
-                parts.append((x, file.read(f"{group}/index", shape=())))
+                index = file.read(f"{group}/index", shape=())
+                if len(index) != len(x):
+                    raise DiemError(
+                        f"{path}: {group!r} has {len(x)} samples and {len(index)} indices."
+                    )
+                parts.append((x, index))
     if not parts:
         raise DiemError(f"{paths[0]}: the data set '{group}/x' is missing.")
     x, index = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -287,7 +305,10 @@ class Observations(Reader):
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)
         self.operator = str(self.attribute("operator"))
-        self.event_shape = tuple(int(n) for n in self.attribute("event_shape"))
+        shape = np.asarray(self.attribute("event_shape"))
+        if shape.ndim != 1 or shape.dtype.kind not in "iu" or not (shape > 0).all():
+            raise DiemError(f"{path}: the attribute 'event_shape' must hold positive integers.")
+        self.event_shape = tuple(shape.tolist())
         sigma_y = self.read("sigma_y", rows=())
         if not (np.asarray(sigma_y) > 0).all():
             raise DiemError(f"{path}: 'sigma_y' must be positive.")

@@ -36,6 +36,10 @@ CHUNK = 64
 """Optimizer steps that share a random stream; a run can be resumed between two chunks."""
 
 
+CURVE = ("step", "loss", "validation_loss", "learning_rate")
+"""The columns of a loss curve."""
+
+
 @dataclass(frozen=True)
 class Training:
     """The keys of the config's ``m_step`` entry that shape one training run.
@@ -222,6 +226,11 @@ def train(
             _save(checkpoint, chunk.stop, curve, denoiser, average, optimizer, fingerprint)
             saved = time.monotonic()
 
+    if not all(torch.isfinite(w).all() for w in means):
+        raise DiemError(
+            f"The weights of lap {lap} are not finite after step {training.steps}, at a learning"
+            f" rate of {training.rate(training.steps - 1):.3g}: lower m_step.learning_rate."
+        )
     return average, curve
 
 
@@ -266,8 +275,8 @@ def _resume(path: Path, denoiser, average, optimizer, fingerprint: str):
     for name, values in optimizer.state.items():
         for i, value in enumerate(values):
             value.copy_(tensors[f"adam.{name}.{i}"])
-    columns = {name: values.tolist() for name, values in part("curve.").items()}
-    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    columns = {name: tensors[f"curve.{name}"].tolist() for name in CURVE}
+    rows = (dict(zip(CURVE, row, strict=True)) for row in zip(*columns.values(), strict=True))
     return int(header["step"]), [{**row, "step": int(row["step"])} for row in rows]
 
 
@@ -308,7 +317,9 @@ def m_step(
         progress: A progress bar that counts steps.
     """
     sources = [clean] if samples is None else list(samples)
-    fingerprint = storage.digest([*sources, *filter(None, [previous])], settings, network, seed)
+    fingerprint = storage.digest(
+        [*sources, *filter(None, [previous])], settings, network, schedule, seed, lap
+    )
     if samples is None:
         with storage.Reader(clean) as file:
             x, x_validation = (file.read(f"{split}/x") for split in ("train", "validation"))
