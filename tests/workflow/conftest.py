@@ -62,10 +62,10 @@ class Workflow:
         path = self.folder / "tiny.yaml"
         path.write_text(yaml.safe_dump(self.config), encoding="utf-8")
         return [
-            *(sys.executable, "-m", "snakemake", "--cores", "2"),
+            *(sys.executable, "-m", "snakemake", "--configfile", str(path), "--cores", "2"),
             *("--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)),
             *("--workflow-profile", str(ROOT / "workflow" / "profiles" / "default")),
-            *("--configfile", str(path), *arguments),
+            *arguments,
         ]
 
     def start(self, *arguments: str) -> subprocess.Popen:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_dry_run_and_lint_in_a_clean_copy(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     for arguments in (["-n"], ["--lint"]):
         result = subprocess.run(
-            ["snakemake", *arguments],
+            [sys.executable, "-m", "snakemake", *arguments],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -149,7 +150,8 @@ def test_rows_carry_what_made_them(finished, workflow):
         "seed": 3,
         "lap": 2,
     }
-    assert {key: prior[key] for key in expected} == expected
+    # Columns with empty cells are read as text.
+    assert {key: str(prior[key]) for key in expected} == {k: str(v) for k, v in expected.items()}
     assert np.isfinite(rows.value).all()
 
 
@@ -244,9 +246,8 @@ def test_checkpoint_of_another_network(finished, workflow):
     shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
     workflow.experiment["network"]["hidden"] = [48]
     target = workflow.lap(2, "samples_1-of-1.h5")
-    result = workflow.run(
-        target, "--forcerun", "e_step", "--until", "e_step", "--rerun-triggers", "mtime"
-    )
+    workflow.path(target).unlink()
+    result = workflow.run(target, "--rerun-triggers", "mtime")
     sentence = one_sentence(result)
     for word in (workflow.lap(1, "prior.safetensors"), "network.hidden", "[32]", "[48]"):
         assert word in sentence
