@@ -615,11 +615,13 @@ def test_a_restart_does_not_depend_on_shards(run, repeats):
         pytest.param(np.arange, id="ordered"),
         pytest.param(lambda n: 10 * np.arange(n) + 3, id="gaps"),
         pytest.param(lambda n: np.arange(n)[::-1], id="unordered"),
+        pytest.param(lambda n: np.arange(n) // 2, id="repeated"),
     ],
 )
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_a_restart_goes_on_from_the_same_observation(run, tmp_path, index, repeats):
-    # `index` tells which sample of the data set an observation is of, in any order.
+    # `index` tells which sample of the data set an observation is of: in any order, and more than
+    # once if a sample was observed more than once.
     source = write(tmp_path / "other.h5", index)
     first, second = watched(), watched()
 

@@ -1,0 +1,102 @@
+"""The scripts of the rules, run without Snakemake where a test of the workflow would be slow."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers import observe, random_gaussian
+
+from diem import sampling, storage
+from diem.denoisers import Prior, build_denoiser
+
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}
+SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
+SHAPE, COUNT, LAP = (3,), 12, 4
+E_STEP = {
+    "sampler": {"name": "ddpm", "steps": 2},
+    "restart": [4.0, 1.0],
+    "block": 4,
+    "repeats": 1,
+}
+
+
+class Input(SimpleNamespace):
+    def get(self, name, default=None):
+        return getattr(self, name, default)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes the inputs of an E-step: a prior, observations, and the samples before."""
+    gaussian = random_gaussian(SHAPE, 1, torch.float32)
+    denoiser = build_denoiser(NETWORK, SCHEDULE, SHAPE, seed=0)
+    Prior(gaussian, denoiser, {"network": NETWORK, "schedule": SCHEDULE}).save(tmp_path / "prior")
+    spec = {"name": "projection", "rows": 1}
+    splits = {s: observe(gaussian, spec, COUNT, 0.1)[0] for s in ("train", "validation")}
+    storage.write_observations(tmp_path / "observations.h5", splits, "projection", {})
+    arrays = {}
+    for split, observed in splits.items():
+        arrays[f"{split}/x"] = gaussian.sample(COUNT, torch.Generator()).numpy()
+        arrays[f"{split}/index"] = observed.index
+    storage.write_hdf5(tmp_path / "before.h5", arrays, {})
+    return tmp_path
+
+
+def e_step(folder, name, laps):
+    """Runs the E-step of lap 4, which restarts at a level that depends on the number of laps."""
+    output = folder / name / "samples.h5"
+    snakemake = SimpleNamespace(
+        log=[str(folder / "log")],
+        config={"threads": 1, "device": "cpu", "shards": 1},
+        params=SimpleNamespace(e_step=E_STEP, laps=laps, network=NETWORK, seed=0),
+        wildcards=SimpleNamespace(lap=str(LAP), shard="1"),
+        input=Input(
+            prior=str(folder / "prior"),
+            observations=str(folder / "observations.h5"),
+            previous=[str(folder / "before.h5")],
+        ),
+        output=[str(output)],
+    )
+    runpy.run_path(str(SCRIPTS / "e_step.py"), {"snakemake": snakemake})
+    return [storage.read_samples([output], split, SHAPE)[0] for split in ("train", "validation")]
+
+
+def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
+    # The lap restarts at 2.5 if there are 6 laps, and at 3.2 if there are 9.
+    original, calls = sampling.PosteriorSampler.__call__, []
+
+    def stopped(self, *args, **kwargs):
+        calls.append(kwargs["sigma_start"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sampling.PosteriorSampler, "__call__", stopped)
+        e_step(files, "cut", laps=6)
+    assert calls == [pytest.approx(4 ** (2 / 3))] * 3
+    assert len(list((files / "cut").glob("*/*.h5"))) == 2
+
+    for one, other in zip(e_step(files, "cut", 9), e_step(files, "whole", 9), strict=True):
+        assert (one == other).all()
+
+
+def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
+    whole, original, calls = e_step(files, "whole", 9), sampling.PosteriorSampler.__call__, []
+
+    def stopped(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(sampling.PosteriorSampler, "__call__", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        e_step(files, "cut", laps=9)
+
+    for one, other in zip(e_step(files, "cut", 9), whole, strict=True):
+        assert (one == other).all()
+    assert len(calls) == 6 + 1  # six blocks, of which the third was begun twice
