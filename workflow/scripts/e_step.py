@@ -13,6 +13,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     params, lap = snakemake.params, int(snakemake.wildcards.lap)
     entry = params.e_step
     previous = snakemake.input.get("previous", [])
+    sigma_start = sampling.restart_level(entry["restart"], lap, params.laps)
     prior = load_prior(snakemake.input.prior, network=params.network)
     with (
         storage.Observations(snakemake.input.observations) as observations,
@@ -30,10 +31,11 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             shard=int(snakemake.wildcards.shard),
             shards=snakemake.config["shards"],
             previous=previous,
-            sigma_start=sampling.restart_level(entry["restart"], lap, params.laps),
+            sigma_start=sigma_start,
             fingerprint=storage.digest(
                 [snakemake.input.prior, snakemake.input.observations, *previous],
                 entry,
+                sigma_start,
                 params.seed,
             ),
             progress=bar,
