@@ -351,7 +351,7 @@ def test_build_leaves_the_entry_alone():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({}, r"network\.name: None is unknown \(known: mlp, residual_mlp, unet\)"),
+        ({}, r"network\.name is missing \(known: mlp, residual_mlp, unet\)"),
         ({"name": "U-Net"}, r"network\.name: 'U-Net' is unknown \(did you mean 'unet'\?\)"),
         ({"name": "transformer"}, r"network\.name: .*known: mlp, residual_mlp, unet"),
         ({"name": ["mlp"]}, r"network\.name: \['mlp'\] is unknown"),

@@ -413,6 +413,8 @@ def build(spec: Mapping[str, Any], event_shape: Sequence[int]) -> nn.Module:
     """
     arguments = dict(spec)
     name = arguments.pop("name", None)
+    if name is None:
+        raise DiemError(f"network.name is missing (known: {', '.join(sorted(NETWORKS))}).")
     if name not in list(NETWORKS):
         raise DiemError(f"network.name: {name!r} is unknown{nearest(name, NETWORKS)}.")
 
