@@ -10,7 +10,7 @@ import yaml
 
 from diem import figures
 from diem.errors import DiemError
-from diem.figures import Evaluation, Row, Source
+from diem.figures import Evaluation, Row, Source, drawing
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 
@@ -163,15 +163,15 @@ def test_missing_metrics_are_told():
 
 
 def test_numbers_of_many_laps_do_not_run_into_each_other():
-    assert figures._lap_ticks({0, 1, 2, 4, 8, 16, 32}) == [32, 16, 8, 4, 2, 0]
-    assert figures._lap_ticks({0, 1, 2, 4, 7, 10}) == [10, 7, 4, 2, 1, 0]
+    assert drawing._lap_ticks({0, 1, 2, 4, 8, 16, 32}) == [32, 16, 8, 4, 2, 0]
+    assert drawing._lap_ticks({0, 1, 2, 4, 7, 10}) == [10, 7, 4, 2, 1, 0]
 
 
 def test_spread_moves_no_more_than_it_must():
-    assert figures._spread([0.0, 1.0, 2.0], gap=0.5) == [0, 1, 2]
-    np.testing.assert_allclose(figures._spread([0.0, 1.0, 1.0], gap=0.5), [0, 0.75, 1.25])
+    assert drawing._spread([0.0, 1.0, 2.0], gap=0.5) == [0, 1, 2]
+    np.testing.assert_allclose(drawing._spread([0.0, 1.0, 1.0], gap=0.5), [0, 0.75, 1.25])
     values = sorted(np.random.default_rng(0).uniform(size=9))
-    moved = figures._spread(values, gap=0.2)
+    moved = drawing._spread(values, gap=0.2)
     assert np.diff(moved).min() > 0.2 - 1e-9
     assert np.mean(moved) == pytest.approx(np.mean(values))
 
@@ -266,8 +266,8 @@ def test_grey_values_and_missing_pixels():
 
     np.testing.assert_allclose(cell(figure, 0, 0, 0), 0)
     np.testing.assert_allclose(cell(figure, 0, 0, 1), 1)
-    np.testing.assert_allclose(cell(figure, 0, 0, 2), figures.MISSING)
-    assert len(set(figures.MISSING)) == 3
+    np.testing.assert_allclose(cell(figure, 0, 0, 2), drawing.MISSING)
+    assert len(set(drawing.MISSING)) == 3
 
 
 def test_colour_images_keep_their_colours():
@@ -333,7 +333,7 @@ def test_inpainting_goes_from_the_observation_to_the_truth():
 
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["observed", "Gaussian\n(lap 0)", "lap 1", "lap 2", "posterior\nmean", "truth"]
-    np.testing.assert_allclose(cell(figure, 0, 0, 0), figures.MISSING)
+    np.testing.assert_allclose(cell(figure, 0, 0, 0), drawing.MISSING)
     shown = [cell(figure, 0, row, 1)[0] for row in range(6)]
     np.testing.assert_allclose(shown, (np.array([0.5, -2, -1, 0, 0.5, 2]) + 2) / 4)
     assert "2 samples" in note(figure)

@@ -1,14 +1,10 @@
-"""Figures: functions of arrays and metric rows that return a Matplotlib figure.
-
-Nothing is measured here and nothing is read from files. A figure is one function of a
-:class:`Source`, registered in :data:`FIGURES` under the name that the config's ``figures`` selects.
-"""
+"""What figures are drawn by: style, captions, and the kinds of panels that they share."""
 
 import itertools
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,24 +18,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from . import tables
-from .errors import DiemError
-
-__all__ = [
-    "FIGURES",
-    "READS",
-    "Evaluation",
-    "Row",
-    "Source",
-    "by_lap",
-    "corner",
-    "image_rows",
-    "marginals",
-    "save",
-]
+from .. import tables
+from ..errors import DiemError
 
 # The user's own settings of Matplotlib have no say.
-_styled = matplotlib.style.context(["default", Path(__file__).with_name("diem.mplstyle")])
+styled = matplotlib.style.context(["default", Path(__file__).with_name("diem.mplstyle")])
 
 WIDTH = 7.0
 """The width of a figure, in inches."""
@@ -57,7 +40,7 @@ TRUTH = "truth"
 MODEL_COLORS, TRUTH_COLORS = "Blues", "Oranges"
 
 
-@_styled
+@styled
 def save(figure: Figure, path: str | Path, kind: str) -> None:
     """Writes a figure; the same figure gives the same bytes.
 
@@ -124,121 +107,7 @@ class Source:
     evaluations: Sequence[Evaluation] = ()
 
 
-# The figures by name
-
-
-def evolution(source: Source) -> Figure:
-    """Draws how the prior's pair marginals change from the floor over the laps to the truth."""
-    last = source.evaluations[-1]
-    samples = {
-        Row.of(part.stage, part.lap).name: part.arrays["prior/x"] for part in source.evaluations
-    }
-    return marginals(
-        {**samples, TRUTH: source.truth},
-        f"{source.experiment}: the prior of run {source.labels[last.run]}, lap by lap",
-        f"{len(last.arrays['prior/x']):,} prior samples a lap; truth: {len(source.truth):,} clean"
-        f" test samples. {BINS} x {BINS} bins; all panels share one scale of colours.",
-    )
-
-
-def corner_truth(source: Source) -> Figure:
-    """Draws the marginals of the clean test data."""
-    note = f"{len(source.truth):,} clean test samples. {BINS} bins an axis."
-    return corner(source.truth, f"{source.experiment}: the truth", note)
-
-
-def corner_model(source: Source) -> Figure:
-    """Draws the marginals of the prior after the last lap."""
-    last = source.evaluations[-1]
-    x = last.arrays["prior/x"]
-    return corner(
-        x,
-        f"{source.experiment}: the prior of run {source.labels[last.run]} after lap {last.lap}",
-        f"{len(x):,} prior samples. On the diagonal, truth: {len(source.truth):,} clean test"
-        f" samples. {BINS} bins an axis.",
-        source.truth,
-    )
-
-
-def divergence(source: Source) -> Figure:
-    """Draws distances between prior samples and the truth by lap."""
-    metrics = ("sinkhorn_divergence", "sliced_wasserstein", "distance_to_manifold")
-    title = f"{source.experiment}: how far prior samples are from the truth, by lap"
-    return by_lap(source.rows, metrics, source.labels, title)
-
-
-def distance(source: Source) -> Figure:
-    """Draws the Frechet distance of prior samples by lap."""
-    title = f"{source.experiment}: how far prior samples are from clean test images, by lap"
-    return by_lap(source.rows, ("frechet_distance",), source.labels, title)
-
-
-def prior(source: Source) -> Figure:
-    """Draws prior samples by lap, for one run of each set of observations."""
-    blocks: dict[str, dict[Row, np.ndarray]] = defaultdict(dict)
-    for part in source.evaluations:
-        blocks[part.observations][Row.of(part.stage, part.lap)] = part.arrays["prior/x"]
-    return image_rows(
-        _fitted(blocks, source),
-        f"{source.experiment}: samples of the prior, lap by lap",
-        "From lap 1 on, each column starts from the same noise. Ceiling: the same network trained"
-        " on clean data.",
-    )
-
-
-def inpainting(source: Source) -> Figure:
-    """Draws test observations, posterior samples by lap, their last mean, and the truth.
-
-    Raises:
-        DiemError: If the observations are no images of which pixels are missing.
-    """
-    blocks: dict[str, dict[Row, np.ndarray]] = defaultdict(dict)
-    for part in source.evaluations:
-        draws, y = part.arrays["posterior/x"], part.arrays["posterior/y"]
-        if y.shape[1:] != draws.shape[2:]:
-            raise DiemError(
-                f"figures: inpainting needs observations of the data's shape {draws.shape[2:]}, and"
-                f" {part.observations!r} has {y.shape[1:]}."
-            )
-        block = blocks[part.observations]
-        block[Row(-1, "observed")] = np.where(part.arrays["posterior/observed"], y, np.nan)
-        block[Row.of(part.stage, part.lap)] = draws[:, 0]
-        block[Row(math.inf, "posterior\nmean")] = draws.mean(axis=1)
-        block[Row(math.inf, "truth")] = part.arrays["posterior/truth"]
-    return image_rows(
-        _fitted(blocks, source),
-        f"{source.experiment}: inpainting of test observations, lap by lap",
-        "Missing pixels are orange. Each lap shows one posterior sample an observation, from lap 1"
-        f" on with the same noise; the mean is of {draws.shape[1]} samples after the last lap.",
-    )
-
-
-FIGURES: dict[str, Callable[[Source], Figure]] = {
-    "evolution": evolution,
-    "corner_truth": corner_truth,
-    "corner_model": corner_model,
-    "divergence": divergence,
-    "distance": distance,
-    "prior": prior,
-    "inpainting": inpainting,
-}
-
-READS: dict[str, tuple[tuple[str, ...], int | None]] = {
-    "evolution": (("prior/x",), None),
-    "corner_model": (("prior/x",), None),
-    "prior": (("prior/x",), 12),
-    "inpainting": (
-        ("posterior/x", "posterior/y", "posterior/observed", "posterior/truth"),
-        8,
-    ),
-}
-"""The arrays of an evaluation that a figure reads, and how many rows of them, or None for all."""
-
-
-# What they are drawn by
-
-
-@_styled
+@styled
 def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figure:
     r"""Draws the marginals of the first three pairs of neighbours :math:`(x_i, x_{i+1})`.
 
@@ -266,11 +135,11 @@ def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figur
             ax.label_outer(remove_inner_ticks=True)
     for i, ax in enumerate(axes[:, 0], start=1):
         ax.set_ylabel(f"$x_{i + 1}$ against $x_{i}$")
-    _caption(figure, title, note)
+    caption(figure, title, note)
     return figure
 
 
-@_styled
+@styled
 def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None = None) -> Figure:
     """Draws the marginals of each coordinate and of each pair of coordinates.
 
@@ -313,11 +182,11 @@ def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None 
         place = {"transform": axes[0, 1].transAxes, "va": "top"}
         axes[0, 1].text(0, 0.9, "model (filled)", color="C0", **place)
         axes[0, 1].text(0, 0.65, "truth (line)", color="C1", **place)
-    _caption(figure, title, note)
+    caption(figure, title, note)
     return figure
 
 
-@_styled
+@styled
 def by_lap(
     rows: pd.DataFrame, metrics: Sequence[str], labels: Mapping[str, str], title: str
 ) -> Figure:
@@ -360,14 +229,14 @@ def by_lap(
 
     for ax, (metric, _) in zip(axes.flat, pairs, strict=True):  # shared, so when all are drawn
         _scale(ax, rows.loc[rows["metric"] == metric, "value"])
-    _caption(figure, title, _made(rows))
+    caption(figure, title, _made(rows))
     figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
     for ax, labelled in ends:
         _label_ends(ax, labelled)
     return figure
 
 
-@_styled
+@styled
 def image_rows(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, note: str) -> Figure:
     """Draws rows of images, a block of them for each set of observations, side by side.
 
@@ -401,25 +270,12 @@ def image_rows(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, note:
         ax.set(xticks=[], yticks=[])
         ax.set_title(name)
     axes[0].set_yticks(np.arange(len(rows)) + 0.5, [row.name for row in rows])
-    _caption(figure, title, note)
+    caption(figure, title, note)
     return figure
 
 
-def _fitted(
-    blocks: Mapping[str, Mapping[Row, np.ndarray]], source: Source
-) -> dict[str, dict[Row, np.ndarray]]:
-    """Returns blocks under the names of their runs, with no more images than can be seen."""
-    count = max(4, 24 // len(blocks))
-    runs = {part.observations: part.run for part in source.evaluations if part.stage == "lap"}
-    fitted = {}
-    for observations, block in blocks.items():
-        label = source.labels[runs[observations]]
-        name = observations if label == observations else f"{observations}, {label}"
-        fitted[name] = {row: x[:count] for row, x in block.items()}
-    return fitted
-
-
-def _caption(figure: Figure, title: str, note: str) -> None:
+def caption(figure: Figure, title: str, note: str) -> None:
+    """Writes a title above a figure, and below it what made its numbers."""
     columns = int(figure.get_figwidth() * 20)  # characters that fit the width in this size
     lines = [textwrap.fill(line, columns) for line in note.splitlines()]
     figure.suptitle(title, x=0.01, ha="left")
