@@ -438,7 +438,7 @@ def test_every_observation_is_sampled(run, repeats):
     for split, (x, index) in samples(run(repeats=repeats)).items():
         assert x.shape == (COUNTS[split] * repeats, *VECTOR)
         assert x.dtype == np.float32
-        assert np.array_equal(index, np.arange(COUNTS[split]).repeat(repeats))
+        assert np.array_equal(index, np.tile(np.arange(COUNTS[split]), repeats))
         assert len(np.unique(x, axis=0)) == len(x)  # no stream is used twice
 
 

@@ -287,7 +287,7 @@ def shard(path, rows, count=10):
     return path
 
 
-def test_samples_of_all_shards_come_in_the_order_of_their_observations(tmp_path):
+def test_samples_of_all_shards_come_in_the_order_of_the_shards(tmp_path):
     paths = [
         shard(tmp_path / "1", slice(6, 10)),
         shard(tmp_path / "2", slice(0, 6)),
@@ -297,7 +297,7 @@ def test_samples_of_all_shards_come_in_the_order_of_their_observations(tmp_path)
 
     x, index = storage.read_samples(paths, "train", (2,))
 
-    assert index.tolist() == [0, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9]
+    assert index.tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 2, 3, 4]
     assert np.array_equal(x[:, 0], 2 * index)
 
 

@@ -320,9 +320,13 @@ def e_step(
     starts = {}
     if sigma_start is not None:
         for split in counts:
-            x, index = storage.read_samples(previous, split, prior.event_shape)
-            # Samples come in the order of their indices, and of the repeats within.
-            starts[split] = (torch.from_numpy(x).unflatten(0, (-1, repeats)), index[::repeats])
+            x, _ = storage.read_samples(previous, split, prior.event_shape)
+            if len(x) != counts[split] * repeats:
+                raise DiemError(
+                    f"{previous[0]}: its lap has {len(x)} samples of {split!r}, where"
+                    f" {counts[split]} observations and e_step.repeats {repeats} are used."
+                )
+            starts[split] = torch.from_numpy(x).unflatten(0, (repeats, -1))
 
     began = time.monotonic()
     folder = Path(f"{output}.blocks-{fingerprint}")
@@ -334,8 +338,7 @@ def e_step(
             generator = torch_generator(seed, Stage.E_STEP, lap, number, device)
             start = None
             if starts:
-                x, index = starts[split]
-                start = x[np.searchsorted(index, observed.index), number // len(once)].to(device)
+                start = starts[split][number // len(once), rows].to(device)
             x = sampler(
                 prior,
                 observed.operator,

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,12 @@ def write_hdf5(
         arrays: The data sets by name; a name with slashes makes groups.
         attributes: The root's attributes. The versions of diem and of the layout are added.
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+    with (
+        atomic(path) as temporary,
+        _told_as_os_error(),
+        # The newest layout has checksums of HDF5's own structures, as the data have theirs.
+        h5py.File(temporary, "w", libver="latest") as file,
+    ):
         for name, array in arrays.items():
             # HDF5 knows neither chunks nor checksums of scalars and empty data sets.
             stored = {"chunks": True, "fletcher32": True} if array.ndim and array.size else {}
@@ -85,6 +91,16 @@ def write_hdf5(
         file.attrs.update(attributes)
         file.attrs["diem_version"] = __version__
         file.attrs["schema_version"] = SCHEMA_VERSION
+
+
+@contextlib.contextmanager
+def _told_as_os_error() -> Iterator[None]:
+    """Turns the errors of a file system into what they are: HDF5 wraps some of them."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = re.search(r"error message = '([^']*)'", str(error))
+        raise OSError(reason[1] if reason else str(error)) from error
 
 
 class Reader:
@@ -113,31 +129,37 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
+    @contextlib.contextmanager
+    def _intact(self, what: str) -> Iterator[None]:
+        """Tells what h5py raises of a damaged structure, which can be any of these."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+            raise DiemError(f"{self.path}: {what} is damaged.") from None
+
     def __contains__(self, name: str) -> bool:
-        return name in self.file
+        with self._intact(repr(name)):
+            return name in self.file
 
     def names(self, group: str) -> list[str]:
         """Returns the names in a group, none if the group is missing."""
-        try:
+        with self._intact(repr(group)):
             return sorted(self.file[group]) if group in self.file else []
-        except (OSError, RuntimeError, KeyError):
-            raise DiemError(f"{self.path}: {group!r} is damaged.") from None
 
     def attribute(self, name: str) -> Any:
         """Returns an attribute of the root."""
-        if name not in self.file.attrs:
-            raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
-        try:
-            return self.file.attrs[name]
-        except (OSError, RuntimeError):
-            raise DiemError(f"{self.path}: the attribute {name!r} is damaged.") from None
+        with self._intact(f"the attribute {name!r}"):
+            if name in self.file.attrs:
+                return self.file.attrs[name]
+        raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a data set."""
         return self._dataset(name).shape
 
     def _dataset(self, name: str) -> h5py.Dataset:
-        dataset = self.file.get(name)
+        with self._intact(repr(name)):
+            dataset = self.file.get(name)
         if not isinstance(dataset, h5py.Dataset):
             raise DiemError(f"{self.path}: the data set {name!r} is missing.")
         return dataset
@@ -167,12 +189,8 @@ class Reader:
                 f"{self.path}: {name!r} has rows of shape {dataset.shape[1:]},"
                 f" where {tuple(shape)} is expected."
             )
-        try:
+        with self._intact(repr(name)):
             array = dataset[rows]
-        except (OSError, RuntimeError):
-            raise DiemError(
-                f"{self.path}: {name!r} is damaged (its checksum does not match)."
-            ) from None
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DiemError(f"{self.path}: {name!r} holds non-finite values.")
         return array
@@ -181,10 +199,12 @@ class Reader:
 def read_samples(
     paths: Sequence[str | Path], group: str, event_shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the samples of all shards in the order of their observations.
+    """Reads the samples of all shards, in the order of the shards.
+
+    Since shards are consecutive blocks, this order does not depend on their number.
 
     Arguments:
-        paths: The shards.
+        paths: The shards, from first to last.
         group: The split.
         event_shape: The shape of one sample.
 
@@ -205,8 +225,7 @@ def read_samples(
     if not parts:
         raise DiemError(f"{paths[0]}: the data set '{group}/x' is missing.")
     x, index = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    order = np.argsort(index, kind="stable")
-    return x[order], index[order]
+    return x, index
 
 
 def save_tensors(
