@@ -467,7 +467,7 @@ class Lap:
         options = {
             "network": MLP,
             "schedule": SCHEDULE,
-            "rank": 2,
+            "gaussian": {"rank": 2, "observations": 1000},
             "seed": 0,
             "lap": 1,
             "device": torch.device("cpu"),
@@ -656,4 +656,4 @@ def test_samples_without_validation_are_refused(lap):
 
 def test_a_rank_that_the_data_cannot_have_is_told_in_a_sentence(lap):
     with pytest.raises(DiemError, match=r"gaussian\.rank"):
-        lap.run(rank=3)
+        lap.run(gaussian={"rank": 3, "observations": 1000})

@@ -24,10 +24,16 @@ from .errors import DiemError
 from .operators import Operator
 from .solvers import conjugate_gradient
 
-__all__ = ["Gaussian", "fit_to_observations", "moments", "ppca"]
+__all__ = ["Gaussian", "fit_to_observations", "fit_to_samples", "moments", "ppca"]
 
 DENSE_SIZE = 256
-"""Up to this event size, the fit materialises every ``A`` and takes its moments exactly."""
+"""Up to this event size, the fit to observations materialises ``A`` and takes exact moments."""
+
+COVARIANCE_SIZE = 1024
+"""Up to this event size, the fit to samples decomposes their whole covariance."""
+
+CHUNK = 2**25
+"""Observations are sampled so many values at a time, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,39 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean, centred.T @ centred / len(x)
 
 
+def fit_to_samples(x: Tensor, rank: int) -> Gaussian:
+    r"""Fits a probabilistic PCA to samples.
+
+    Only the leading eigenvectors and the trace of the covariance are needed. In events that are
+    too large for a covariance matrix, the former come from a randomized subspace iteration.
+
+    Arguments:
+        x: The samples, of shape ``(N, *event)``.
+        rank: The number of factors, less than the event's size and the number of samples.
+
+    References:
+        | Finding Structure with Randomness (Halko, Martinsson and Tropp, 2011)
+        | https://arxiv.org/abs/0909.4061
+    """
+    size = math.prod(x.shape[1:])
+    if size <= COVARIANCE_SIZE:
+        return ppca(*moments(x.double()), rank).to(x)
+    if not 0 <= rank < len(x):
+        raise DiemError(
+            f"gaussian.rank is {rank}, and must be less than the number of samples, {len(x)}."
+        )
+    mean = x.mean(dim=0)
+    centred = (x - mean).flatten(1)
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        torch.manual_seed(0)  # of the method's start, on which the converged result hardly depends
+        _, singular, vectors = torch.svd_lowrank(centred, min(rank + 16, len(x)), niter=4)
+    values = singular[:rank].square() / len(x)
+    rest = centred.square().sum() / len(x) - values.sum()
+    noise = (rest / (size - rank)).clamp(min=torch.finfo(x.dtype).eps)
+    factors = vectors[:, :rank] * torch.sqrt((values - noise).clamp(min=0))
+    return Gaussian(mean, noise, factors.reshape(*mean.shape, rank))
+
+
 def fit_to_observations(
     operator: Operator,
     y: Tensor,
@@ -168,8 +207,8 @@ def fit_to_observations(
 
     Each iteration takes the first two moments of the posteriors :math:`p(x \mid y_i)`, averaged
     over the observations, and fits a PPCA to them, which cannot lower the observations' marginal
-    likelihood. Small events have their moments in closed form; in larger ones the posterior's
-    covariance is estimated from one exact draw an observation.
+    likelihood. Small events have their moments in closed form; in larger ones they are those of
+    one exact draw an observation.
 
     Arguments:
         operator: The forward operators, one an observation.
@@ -186,14 +225,13 @@ def fit_to_observations(
     for _ in range(iterations):
         if dense is not None:
             mean, covariance = _dense_moments(gaussian.to(torch.float64), dense, y, sigma_y)
+            gaussian = ppca(mean, covariance, rank).to(y)
         else:
-            centre = gaussian.posterior_mean(operator, y, sigma_y)
-            # The draws' deviations have zero mean and are independent of the centres.
-            mean, covariance = moments(centre)
-            x = gaussian.sample_posterior(operator, y, sigma_y, generator)
-            deviation = (x - centre).flatten(1)
-            covariance = covariance + deviation.T @ deviation / len(y)
-        gaussian = ppca(mean, covariance, rank).to(y)
+            draws = [
+                gaussian.sample_posterior(operator[rows], y[rows], sigma_y, generator)
+                for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
+            ]
+            gaussian = fit_to_samples(torch.cat(draws), rank)
     return gaussian
 
 

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.optim.adam import adam
 from tqdm import tqdm
 
-from . import storage
+from . import augmentation, storage
 from .denoisers import Prior, build_denoiser, load_prior
 from .errors import DiemError
-from .gaussian import moments, ppca
+from .gaussian import fit_to_samples
 from .seeds import Stage, rng, torch_generator
 
 __all__ = ["Training", "m_step", "train", "validation_loss"]
@@ -53,6 +53,7 @@ class Training:
         ema: The decay of the weights' moving average.
         ema_warmup: Whether the decay grows as ``(1 + n) / (10 + n)`` over the first steps, so that
             the average forgets the start sooner.
+        augment: How training images are changed at random, see :mod:`diem.augmentation`.
     """
 
     steps: int
@@ -62,6 +63,7 @@ class Training:
     clip: float = 1.0
     ema: float = 0.999
     ema_warmup: bool = True
+    augment: Mapping[str, Any] = field(default_factory=dict)
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
@@ -196,7 +198,7 @@ def train(
             torch.manual_seed(generator.initial_seed())  # dropout
             for step in chunk:
                 rows = torch.from_numpy(batches[step]).to(x.device)
-                batch = x[rows]
+                batch = augmentation.augment(x[rows], training.augment, generator)
                 t = _beta(times, len(batch)).to(batch)
                 z = torch.empty_like(batch).normal_(generator=generator)
                 loss = _weighted_error(denoiser, batch, t, z)
@@ -286,7 +288,7 @@ def m_step(
     settings: Mapping[str, Any],
     network: Mapping[str, Any],
     schedule: Mapping[str, Any],
-    rank: int,
+    gaussian: Mapping[str, Any],
     seed: int,
     lap: int,
     device: torch.device,
@@ -305,7 +307,8 @@ def m_step(
         settings: The config's ``m_step`` entry, with the ``steps`` of this lap.
         network: The config's ``network`` entry.
         schedule: The config's ``schedule`` entry.
-        rank: The rank of the PPCA of the samples.
+        gaussian: The config's ``gaussian`` entry: the rank of the PPCA of the samples, and of how
+            many of them.
         seed: The config's seed.
         lap: The lap, 0 for the ceiling.
         device: The device to train on.
@@ -337,11 +340,11 @@ def m_step(
     else:
         prior = load_prior(previous, network=network, event_shape=tuple(x.shape[1:]))
         denoiser, past = prior.denoiser, prior.card["optimizer_steps"]
-    mean, covariance = moments(x.to(torch.float64))
-    gaussian = ppca(mean, covariance, rank).to(torch.float32)
+    gaussian = fit_to_samples(x[: gaussian["observations"]], gaussian["rank"])
 
     names = {field.name for field in fields(Training)}
     training = Training(**{key: value for key, value in settings.items() if key in names})
+    augmentation.check(training.augment, tuple(x.shape[1:]))
     if progress is not None:
         progress.reset(total=training.steps)
 

@@ -36,7 +36,7 @@ rule m_step:
         m_step=m_step_entry,
         network=setting("network"),
         schedule=setting("schedule"),
-        rank=setting("gaussian", "rank"),
+        gaussian=setting("gaussian"),
         seed=SEED,
     message:
         "M-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
@@ -56,7 +56,7 @@ use rule m_step as ceiling with:
         m_step=ceiling_entry,
         network=setting("network"),
         schedule=setting("schedule"),
-        rank=setting("gaussian", "rank"),
+        gaussian=setting("gaussian"),
         seed=SEED,
     message:
         "Ceiling of {wildcards.experiment}: the same network trained on clean data"

@@ -17,7 +17,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             settings=params.m_step,
             network=params.network,
             schedule=params.schedule,
-            rank=params.rank,
+            gaussian=params.gaussian,
             seed=params.seed,
             lap=int(wildcards.get("lap", 0)),
             device=select_device(snakemake.config["device"]),
