@@ -5,7 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
+import torchvision_operators
 
+torchvision_operators.declare_when_needed()
 torch.set_num_threads(1)
 
 
@@ -15,3 +17,21 @@ def seed():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory):
+    """Writes the weights of a random Inception network, as torch-fidelity keeps them."""
+    from torch_fidelity import feature_extractor_inceptionv3 as inception
+
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda *args, **kwargs: None)
+        network = inception.FeatureExtractorInceptionV3("random", ["2048"])
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)  # its signals neither fade nor grow
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save(network.state_dict(), path)
+    return path

@@ -1,5 +1,6 @@
 """Dense formulas that several tests compare with, and comparisons with sampled moments."""
 
+import itertools
 import math
 
 import numpy as np
@@ -45,7 +46,30 @@ def matrices(operator):
     if "mask" in operator.parameters:
         mask = operator.parameters["mask"].expand(-1, *operator.event_shape)
         return torch.diag_embed(mask.flatten(1).double())
+    if "kernel" in operator.parameters:
+        return _circulants(operator.parameters["kernel"].double(), *operator.event_shape)
+    if "factor" in operator.parameters:
+        channels, height, width = operator.event_shape
+        factor = int(operator.parameters["factor"][0])
+        rows, columns = (
+            torch.eye(n // factor, dtype=torch.float64).repeat_interleave(factor, 1) / factor
+            for n in (height, width)
+        )
+        matrix = torch.block_diag(*[torch.kron(rows, columns)] * channels)
+        return matrix.expand(len(operator), *matrix.shape)
     return operator.parameters["matrix"].double()
+
+
+def _circulants(kernel, channels, height, width):
+    """Returns the matrices of convolutions with (B, size, size) kernels that wrap around."""
+    half = kernel.shape[-1] // 2
+    matrix = kernel.new_zeros(len(kernel), height, width, height, width)
+    for i, j in itertools.product(range(height), range(width)):
+        for di, dj in itertools.product(range(-half, half + 1), repeat=2):
+            at = (i - di) % height, (j - dj) % width
+            matrix[:, i, j, *at] += kernel[:, half + di, half + dj]
+    matrix = matrix.reshape(len(kernel), height * width, height * width)
+    return torch.stack([torch.block_diag(*[m] * channels) for m in matrix])
 
 
 def repeated(operator, count):

@@ -274,7 +274,7 @@ def test_unknown_names_name_the_nearest(config, key, value, meant):
     assert f"did you mean {meant!r}" in message
 
 
-@pytest.mark.parametrize("value", ["psnrr", "fid"])
+@pytest.mark.parametrize("value", ["psnrr", "nll"])
 def test_unknown_metrics(config, value):
     put(config, f"{LINE}.evaluation.metrics", ["psnr", value])
 
@@ -564,7 +564,13 @@ def test_restarts_within_the_schedule(config):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "metric"), [("line", "frechet_distance"), ("digits", "distance_to_manifold")]
+    ("experiment", "metric"),
+    [
+        ("line", "frechet_distance"),
+        ("digits", "distance_to_manifold"),
+        ("digits", "fid"),
+        ("line", "inception_score"),
+    ],
 )
 def test_metrics_that_do_not_fit_the_data(config, experiment, metric):
     put(config, f"experiments.{experiment}.evaluation.metrics", ["psnr", metric])
@@ -575,6 +581,55 @@ def test_metrics_that_do_not_fit_the_data(config, experiment, metric):
     assert repr(metric) in message
 
 
+def test_colour_images(config):
+    digits = config["experiments"]["digits"]
+    digits["data"] = {"name": "cifar10"}
+    digits["published"] = "cifar10"
+    digits["evaluation"] = {"metrics": ["fid", "inception_score"]}
+    digits["figures"] = ["distance", "prior", "inpainting"]
+    digits["m_step"] = {"augment": {"flip": True, "hue": 0.01, "saturation": [0.95, 1.05]}}
+
+    resolved = resolve(config, SCHEMA, SOURCE)["experiments"]
+
+    entry = resolved["digits"]
+    counts = {"train": 50000, "validation": 10000, "test": 10000}
+    assert entry["data"] == {"name": "cifar10", "path": None, **counts}
+    assert entry["runs"]["base"]["m_step"]["augment"] == digits["m_step"]["augment"]
+    assert entry["evaluation"]["inception_weights"] is None
+    assert resolved["line"]["m_step"]["augment"] == {}
+    assert "published" not in resolved["line"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "augment", "words"),
+    [
+        ("line", {"flip": True}, ["flip needs images"]),
+        ("line", {"shift": 1}, ["shift needs images"]),
+        ("digits", {"hue": 0.1}, ["hue needs colour images", "'cifar10'"]),
+        ("digits", {"saturation": [1.05, 0.95]}, ["saturation"]),
+        ("digits", {"flipp": True}, ["flipp", "'flip'"]),
+        ("digits", {"hue": 0.6}, ["augment.hue", "at most 0.5"]),
+        ("digits", {"shift": -1}, ["augment.shift", "at least 0"]),
+        ("digits", {"saturation": 1.05}, ["augment.saturation", "array"]),
+    ],
+)
+def test_augmentations_that_do_not_fit(config, experiment, augment, words):
+    put(config, f"experiments.{experiment}.m_step.augment", augment)
+
+    message = refused(config)
+
+    assert message.startswith(f"experiments.{experiment}.")
+    for word in words:
+        assert word in message
+
+
+def test_saturations_the_wrong_way_round(config):
+    put(config, "experiments.digits.data", {"name": "cifar10"})
+    put(config, "experiments.digits.m_step.augment", {"saturation": [1.05, 0.95]})
+
+    assert "the lower factor comes first" in refused(config)
+
+
 def test_the_first_of_several_mistakes_is_one_sentence(config):
     put(config, f"{LINE}.laps", 0)
     put(config, f"{LINE}.e_step.covarience", "cov_x")
@@ -582,3 +637,36 @@ def test_the_first_of_several_mistakes_is_one_sentence(config):
     put(config, "sede", 1)
 
     refused(config)
+
+
+def test_heuristics_alone_and_their_defaults():
+    resolved = resolve({"heuristics": {"curves": {"cases": 2}}}, SCHEMA, SOURCE)
+
+    entry = resolved["heuristics"]["curves"]
+    assert resolved["experiments"] == {}
+    assert entry["cases"] == 2
+    assert entry["prior_samples"] == 2**20
+    assert entry["covariances"] == ["tweedie", "cov_x", "cov_t", "zeros"]
+    assert entry["coil"]["sigma"] == 0.25
+
+
+@pytest.mark.parametrize("config", [{}, {"experiments": {}}, {"heuristics": {}, "seed": 1}])
+def test_a_configuration_of_nothing(config):
+    with pytest.raises(DiemError, match="none of experiments, heuristics, samplers"):
+        resolve(config, SCHEMA, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("sigmas", [0.1, 0], "greater than 0"),
+        ("covariances", ["tweedi"], "did you mean 'tweedie'"),
+        ("iteration", 5, "did you mean 'iterations'"),
+        ("samples", 0, "at least 1"),
+    ],
+)
+def test_heuristics_that_do_not_fit(key, value, words):
+    with pytest.raises(DiemError, match=words) as error:
+        resolve({"heuristics": {"curves": {key: value}}}, SCHEMA, SOURCE)
+
+    assert "heuristics.curves" in str(error.value)

@@ -73,7 +73,7 @@ def test_distance_has_a_panel_for_each_set_of_observations():
     first, second = figure.axes
 
     assert [ax.get_title() for ax in figure.axes] == ["missing_50", "missing_75"]
-    assert first.get_ylabel() == "Frechet distance\n(cnn32 features)"
+    assert first.get_ylabel() == "Frechet distance\n(cnn32 features) ↓"
     assert [len(lines(ax, marker=True)) for ax in figure.axes] == [1, 2]
     assert first.get_ylim() == second.get_ylim()
     for ax, floor in ((first, 8.0), (second, 16.0)):
@@ -106,6 +106,20 @@ def test_names_stand_beside_their_lines_and_not_on_each_other():
     assert lines(first, marker=True)[0].get_color() == texts["tweedie"].get_color()
 
 
+def test_distance_shows_fid_and_inception_score_with_what_is_better():
+    one = metric_rows()
+    one = one[one["observations"] == "missing_50"].assign(extractor="inception", reference="")
+    fid = one.assign(metric="fid")
+    score = one.assign(metric="inception_score", value=2 + one["value"] / 100)
+
+    figure = figures.distance(Source("cifar10", LABELS, rows=pd.concat([score, fid])))
+
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert labels == ["FID\n(inception) ↓", "Inception score\n(inception, 10 splits) ↑"]
+    # No Inception score is less than 1.
+    assert figure.axes[1].get_ylim()[0] == 1
+
+
 def test_the_note_says_what_made_the_numbers():
     said = note(figures.distance(Source("digits", LABELS, rows=metric_rows())))
 
@@ -132,8 +146,8 @@ def test_divergence_has_a_panel_for_each_metric_that_is_there():
 
     labels = [ax.get_ylabel() for ax in figure.axes]
     assert labels == [
-        "Sinkhorn divergence\n(squared data units)",
-        "Distance to the manifold\n(data units)",
+        "Sinkhorn divergence\n(squared data units) ↓",
+        "Distance to the manifold\n(data units) ↓",
     ]
     assert [ax.get_yscale() for ax in figure.axes] == ["log", "linear"]
 

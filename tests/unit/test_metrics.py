@@ -23,6 +23,7 @@ from diem.metrics import (
     sinkhorn_divergence,
     sliced_wasserstein,
     train_extractor,
+    truncated_transport,
 )
 
 
@@ -154,6 +155,71 @@ def test_sinkhorn_divergence_is_small_between_halves():
 def test_sinkhorn_divergence_says_that_it_did_not_converge():
     with pytest.raises(DiemError, match="did not converge: after 2 iterations"):
         sinkhorn_divergence(normal(50, 3), normal(50, 3, seed=1), tolerance=1e-9, iterations=2)
+
+
+@pytest.mark.parametrize("iterations", [1, 11, 101])
+@pytest.mark.parametrize(("n", "m", "scale"), [(60, 40, 1.0), (40, 60, 10.0), (50, 50, 0.01)])
+def test_truncated_transport_is_log_domain_sinkhorn_from_zero(n, m, scale, iterations):
+    import ot
+
+    a, b = scale * normal(n, 3), scale * normal(m, 3, seed=1) + 0.5
+    regularization = 1e-3
+
+    expected = ot.sinkhorn2(
+        [],
+        [],
+        ot.dist(a, b),
+        regularization,
+        method="sinkhorn_log",
+        numItermax=iterations,
+        stopThr=0,
+        warn=False,
+    )
+    actual = truncated_transport(a, b, regularization, 0, iterations)
+
+    assert actual.iterations == iterations
+    assert actual.cost == pytest.approx(float(expected), rel=1e-6)
+    chunked = truncated_transport(a, b, regularization, 0, iterations, chunk=7 * m)
+    assert chunked.cost == pytest.approx(actual.cost, rel=1e-6)
+
+
+def test_truncated_transport_of_many_iterations_is_the_optimum():
+    import ot
+
+    a, b = normal(40, 2), normal(40, 2, seed=1)
+
+    plan = truncated_transport(a, b, 1e-2, tolerance=1e-4, iterations=100_000)
+
+    assert plan.violation <= 1e-4
+    assert plan.iterations < 100_000
+    assert plan.cost == pytest.approx(ot.emd2([], [], ot.dist(a, b)), rel=0.02)
+
+
+def test_truncated_transport_ends_at_the_tolerance():
+    a, b = normal(100, 2), normal(100, 2, seed=1)
+
+    loose, tight = (truncated_transport(a, b, 0.1, tolerance) for tolerance in (0.3, 0.01))
+
+    assert loose.violation <= 0.3
+    assert tight.violation <= 0.01
+    assert loose.iterations < tight.iterations < 1024
+
+
+def test_truncated_transport_leaves_out_masses_between_distant_modes():
+    # Half of the mass has to move by 10, and a few iterations from zero do not tell.
+    a = np.repeat([0.0, 10.0], [75, 25])[:, None] + 0.1 * normal(100, 1)
+    b = np.repeat([0.0, 10.0], [25, 75])[:, None] + 0.1 * normal(100, 1, seed=1)
+
+    plan = truncated_transport(a, b, 1e-3)
+
+    assert plan.cost < 1
+    assert plan.violation > 0.5
+    assert sinkhorn_divergence(a, b) > 45
+
+
+def test_truncated_transport_refuses_values_that_are_not_finite():
+    with pytest.raises(DiemError, match="not finite"):
+        truncated_transport(normal(5, 2), np.full((5, 2), np.nan))
 
 
 def with_moments(samples: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:

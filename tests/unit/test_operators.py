@@ -15,6 +15,10 @@ CASES = [
     pytest.param({"name": "mask", "missing": 0.5}, (1, 8, 8), id="mask"),
     pytest.param({"name": "mask", "missing": 0.25}, (3, 4, 5), id="mask-colour"),
     pytest.param({"name": "mask", "missing": 0.75}, (2, 7), id="mask-sequence"),
+    pytest.param({"name": "mask", "box": 3}, (3, 6, 5), id="mask-box"),
+    pytest.param({"name": "blur", "size": 5, "intensity": 0.5}, (3, 6, 7), id="blur"),
+    pytest.param({"name": "blur", "size": 5, "intensity": 0.0}, (1, 5, 5), id="blur-straight"),
+    pytest.param({"name": "downsample", "factor": 2}, (3, 4, 6), id="downsample"),
     pytest.param({"name": "projection", "rows": 2}, (5,), id="projection"),
     pytest.param({"name": "projection", "rows": 1}, (3,), id="projection-row"),
     pytest.param({"name": "projection", "rows": 7}, (3,), id="projection-tall"),
@@ -63,7 +67,7 @@ def test_dense_agrees_with_forward_and_with_the_definition(spec, shape):
     assert matrix.shape == (6, math.prod(operator.observation_shape), math.prod(shape))
     product = torch.einsum("bij,bj->bi", matrix, x.flatten(1))
     torch.testing.assert_close(product, operator.forward(x).flatten(1))
-    assert torch.equal(matrix.double(), matrices(operator))
+    torch.testing.assert_close(matrix.double(), matrices(operator), rtol=0, atol=1e-6)
 
 
 @every
@@ -77,7 +81,8 @@ def test_every_observation_has_its_own_operator(spec, shape):
         assert isinstance(part, OPERATORS[spec["name"]])
         assert len(part) == 3
         torch.testing.assert_close(part.forward(x[some]), operator.forward(x)[some])
-    assert not torch.equal(matrices(operator[:1]), matrices(operator[1:2]))
+    if spec["name"] != "downsample":  # of which nothing is random
+        assert not torch.equal(matrices(operator[:1]), matrices(operator[1:2]))
 
 
 @every
@@ -95,7 +100,12 @@ def test_moving_keeps_the_operator(spec, shape):
 def test_parameters_have_the_smallest_type(spec, shape):
     operator = operators.simulate(spec, shape, 3, np.random.default_rng(0))
 
-    expected = {"mask": torch.bool, "matrix": torch.float32}
+    expected = {
+        "mask": torch.bool,
+        "matrix": torch.float32,
+        "kernel": torch.float32,
+        "factor": torch.float32,
+    }
     assert {k: v.dtype for k, v in operator.parameters.items()} == {
         field: expected[field] for field in operator.fields
     }
@@ -106,7 +116,8 @@ def test_simulation_depends_on_the_stream_alone(spec, shape):
     one, same, other = (simulate(spec, shape, 4, seed=seed) for seed in (0, 0, 1))
 
     assert torch.equal(matrices(one), matrices(same))
-    assert not torch.equal(matrices(one), matrices(other))
+    if spec["name"] != "downsample":
+        assert not torch.equal(matrices(one), matrices(other))
 
 
 @every
@@ -147,6 +158,86 @@ def test_a_mask_is_a_projector_and_keeps_what_it_keeps():
     kept = operator.observed()
     assert torch.equal(y[kept], x[kept])
     assert (y[~kept] == 0).all()
+
+
+@pytest.mark.parametrize("place", ["random", "centre"])
+def test_boxes_are_square_holes(place):
+    spec = {"name": "mask", "box": 3, "place": place}
+    missing = ~simulate(spec, (3, 8, 9), 2000).parameters["mask"][:, 0]
+
+    assert (missing.flatten(1).sum(dim=1) == 9).all()
+    rows, columns = missing.any(dim=2), missing.any(dim=1)
+    assert (rows.sum(dim=1) == 3).all()
+    assert (columns.sum(dim=1) == 3).all()
+    corners = torch.stack((rows.int().argmax(dim=1), columns.int().argmax(dim=1)), dim=1)
+    if place == "centre":
+        assert (corners == torch.tensor([2, 3])).all()
+    else:
+        # Uniform over the 6 x 7 places: 5 standard errors of a binomial.
+        counts = torch.bincount(corners[:, 0] * 7 + corners[:, 1], minlength=42) / 2000
+        assert (counts - 1 / 42).abs().max() <= 5 * math.sqrt(1 / 42 / 2000)
+
+
+@pytest.mark.parametrize("intensity", [0.0, 0.5, 2.0])
+def test_motion_kernels_are_weights_of_a_centred_path(intensity):
+    spec = {"name": "blur", "size": 15, "intensity": intensity}
+    kernel = simulate(spec, (3, 32, 32), 200).parameters["kernel"]
+
+    assert (kernel >= 0).all()
+    torch.testing.assert_close(kernel.sum(dim=(1, 2)), torch.ones(200, dtype=torch.float64))
+    # The path's bounding box is centred, and as long as the kernel where the path is straight.
+    grid = torch.arange(15) - 7
+    for axis in (1, 2):
+        seen = (kernel.sum(dim=axis) > 1e-6) * (grid + 8)
+        low = torch.where(seen > 0, seen, 99).amin(dim=1)
+        assert (low + seen.amax(dim=1) - 16).abs().max() <= 1
+    spread = (kernel.sum(dim=1) * grid**2 + kernel.sum(dim=2) * grid**2).sum(dim=1)
+    straight = torch.full((200,), 14**2 / 12, dtype=torch.float64)
+    if intensity == 0:
+        assert (spread / straight - 1).abs().max() < 0.1
+    else:
+        assert spread.mean() < 0.95 * straight[0]
+
+
+def test_blurring_keeps_the_mean_and_a_centred_point():
+    operator = simulate({"name": "blur", "size": 5, "intensity": 0.5}, (1, 8, 8), 3)
+    point = torch.zeros(3, 1, 8, 8, dtype=torch.float64)
+    point[..., 4, 4] = 1
+
+    blurred = operator.forward(point)
+
+    torch.testing.assert_close(blurred[:, 0, 2:7, 2:7], operator.parameters["kernel"])
+    x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(operator.forward(x).mean(dim=(2, 3)), x.mean(dim=(2, 3)))
+
+
+def test_downsampling_averages_and_its_transpose_spreads():
+    operator = simulate({"name": "downsample", "factor": 4}, (3, 8, 16), 2)
+    x = torch.randn(2, 3, 8, 16, dtype=torch.float64)
+
+    y = operator.forward(x)
+
+    assert y.shape == (2, 3, 2, 4)
+    torch.testing.assert_close(y[0, 1, 1, 2], x[0, 1, 4:8, 8:12].mean())
+    torch.testing.assert_close(operator.forward(operator.adjoint(y)), y / 16)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "message"),
+    [
+        ({"name": "mask", "box": 8}, (3, 8, 8), "operator.box"),
+        ({"name": "mask", "box": 2}, (8,), "operator.box"),
+        ({"name": "blur", "size": 9, "intensity": 0.5}, (3, 8, 8), "operator.size"),
+        ({"name": "blur", "size": 4, "intensity": 0.5}, (3, 8, 8), "operator.size"),
+        ({"name": "blur", "size": 3, "intensity": 0.5}, (8,), "operator.size"),
+        ({"name": "downsample", "factor": 3}, (3, 8, 8), "operator/factor is 3"),
+        ({"name": "downsample", "factor": 2}, (8,), "operator/factor is 2"),
+    ],
+)
+def test_simulate_refuses_what_does_not_fit_the_data(spec, shape, message):
+    with pytest.raises(DiemError, match=message) as error:
+        operators.simulate(spec, shape, 2, np.random.default_rng(0))
+    assert str(error.value).endswith(".")
 
 
 @pytest.mark.parametrize("shape", [(3,), (5,), (1, 4, 4)])
@@ -193,6 +284,13 @@ BAD = [
         {"matrix": np.full((2, 1, 5), np.inf, np.float32)},
         "operator/matrix holds non-finite",
     ),
+    ("blur", (3, 8, 8), {"kernel": np.ones((2, 3, 5), np.float32)}, "operator/kernel has shape"),
+    ("blur", (3, 8, 8), {"kernel": np.ones((2, 4, 4), np.float32)}, "operator/kernel has shape"),
+    ("blur", (3, 8, 8), {"kernel": np.ones((2, 9, 9), np.float32)}, "operator/kernel has shape"),
+    ("blur", (8,), {"kernel": np.ones((2, 3, 3), np.float32)}, "operator/kernel has shape"),
+    ("downsample", (3, 8, 8), {"factor": np.array([2, 4])}, "operator/factor must hold one"),
+    ("downsample", (3, 8, 8), {"factor": np.array([1.5, 1.5])}, "operator/factor is 1.5"),
+    ("downsample", (3, 8, 8), {"factor": np.array([0, 0])}, "operator/factor is 0"),
     ("maks", (1, 4, 4), {}, "did you mean 'mask'"),
 ]
 

@@ -459,6 +459,17 @@ def test_any_block_size_samples_all(run, block):
         assert np.isfinite(x).all()
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_the_last_block_can_be_dropped(run, shards):
+    whole = samples(run("whole", block=5, repeats=2))
+    for split, (x, index) in samples(
+        run("dropped", shards, block=5, repeats=2, drop_last=True)
+    ).items():
+        count = COUNTS[split] // 5 * 5
+        assert np.array_equal(index, np.tile(np.arange(count), 2))
+        assert np.array_equal(x[:5], whole[split][0][:5]) or split == "validation"
+
+
 def test_seeds_and_laps_have_their_own_streams(run):
     one = run("one")
 

@@ -20,6 +20,7 @@ E_STEP = {
     "restart": [4.0, 1.0],
     "block": 4,
     "repeats": 1,
+    "drop_last": False,
 }
 
 

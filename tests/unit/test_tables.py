@@ -223,4 +223,4 @@ def test_columns_follow_one_order_and_an_unknown_metric_names_itself(rows):
     ],
 )
 def test_rounding(value, expected):
-    assert tables._rounded(value) == expected
+    assert tables.rounded(value) == expected

@@ -439,7 +439,7 @@ class Lap:
         self.write(x, x_validation)
         self.settings = {
             "steps": 8,
-            "final_steps": None,
+            "epochs": None,
             "batch": 16,
             "learning_rate": 1e-2,
             "learning_rate_final": None,
@@ -502,6 +502,13 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     expected = ppca(*moments(torch.from_numpy(lap.x).double()), 2)
     torch.testing.assert_close(prior.gaussian.mean, expected.mean.float())
     torch.testing.assert_close(prior.gaussian.noise, expected.noise.float())
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_epochs_take_the_place_of_steps(lap, epochs):
+    output, _ = lap.run(settings={"epochs": epochs})
+
+    assert load_prior(output).card["optimizer_steps"] == epochs * 60 // 16
 
 
 def test_the_m_step_is_training_from_fresh_weights_of_its_lap(lap):

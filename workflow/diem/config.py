@@ -18,6 +18,21 @@ from .errors import DiemError, nearest
 __all__ = ["merge", "resolve"]
 
 
+PARTS = ("experiments", "heuristics", "samplers")
+"""The parts of a configuration, of which at least one is not empty."""
+
+COLOUR = {"cifar10", "photographs", "images"}
+"""The data that are colour images."""
+
+IMAGES = {"digits", *COLOUR}
+"""The data that are images."""
+
+HSV = {"hue", "saturation"}
+"""The changes of training images that need colour."""
+
+DISTANCES = {"frechet_distance", "fid", "inception_score"}
+"""The metrics that the figure ``distance`` shows."""
+
 BY_LAP = {"sinkhorn_divergence", "sliced_wasserstein", "distance_to_manifold"}
 """The metrics that the figure ``divergence`` shows."""
 
@@ -42,8 +57,10 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
     config = _named(copy.deepcopy(dict(config)))
     _check_finite(config, source)
     _check(config, schema, source)
+    if not any(config.get(part) for part in PARTS):
+        raise DiemError(f"{source}: the configuration has none of {', '.join(PARTS)}.")
 
-    for name, experiment in config["experiments"].items():
+    for name, experiment in config.get("experiments", {}).items():
         for key, run in experiment["runs"].items():
             shared = {k: experiment[k] for k in ("laps", "e_step", "m_step") if k in experiment}
             experiment["runs"][key] = merge({"label": key, **shared}, run)
@@ -57,6 +74,8 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
             experiment["runs"][key] = _filled(run, run_schema, schema)
     for name, experiment in resolved["experiments"].items():
         _check_values(experiment, f"{source}: experiments.{name}")
+    for name, entry in resolved["samplers"].items():
+        _check_comparison(entry, f"{source}: samplers.{name}")
     return resolved
 
 
@@ -176,9 +195,14 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
             f"{where}.evaluation.metrics: 'frechet_distance' needs labelled images to train its"
             " extractor on (data.name 'digits')."
         )
-    images = data == "digits"
+    for metric in ("fid", "inception_score"):
+        if metric in metrics and data not in COLOUR:
+            raise DiemError(
+                f"{where}.evaluation.metrics: {metric!r} needs colour images (data.name 'cifar10')."
+            )
+    images = data in IMAGES
     possible = {
-        "distance": "frechet_distance" in metrics,
+        "distance": not DISTANCES.isdisjoint(metrics),
         "divergence": not BY_LAP.isdisjoint(metrics),
         "prior": images,
         "inpainting": images,
@@ -192,13 +216,60 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
                 f"{where}.figures: {figure!r} cannot be drawn of data.name {data!r} with these"
                 " evaluation.metrics."
             )
+    for name, entry in experiment["observations"].items():
+        _check_operator(entry["operator"], f"{where}.observations.{name}")
     for key, run in experiment["runs"].items():
+        augment = run["m_step"]["augment"]
+        for change in augment:
+            kind, fitting = ("colour images", COLOUR) if change in HSV else ("images", IMAGES)
+            if data not in fitting:
+                raise DiemError(
+                    f"{where}.runs.{key}.m_step.augment.{change} needs {kind}"
+                    f" (data.name {' or '.join(map(repr, sorted(fitting)))})."
+                )
+        if "saturation" in augment and augment["saturation"][0] > augment["saturation"][1]:
+            raise DiemError(
+                f"{where}.runs.{key}.m_step.augment.saturation is {augment['saturation']}, where"
+                " the lower factor comes first."
+            )
+        if run["m_step"]["epochs"] and run["m_step"]["final_steps"]:
+            raise DiemError(
+                f"{where}.runs.{key}.m_step: either 'epochs' or 'final_steps' is given, not both."
+            )
         for level in run["e_step"]["restart"] or []:
             if not schedule["sigma_min"] < level <= schedule["sigma_max"]:
                 raise DiemError(
                     f"{where}.runs.{key}.e_step.restart: the level {level} must lie between"
                     " schedule.sigma_min and schedule.sigma_max."
                 )
+
+
+def _check_comparison(entry: Mapping[str, Any], where: str) -> None:
+    """Checks that the keys of a comparison of posterior samplers fit each other."""
+    if ("train" in entry) == ("pretrained" in entry):
+        raise DiemError(f"{where} needs a prior: either 'train' or 'pretrained'.")
+    if entry["data"]["name"] not in IMAGES:
+        raise DiemError(f"{where}.data.name must be of images ({', '.join(sorted(IMAGES))}).")
+    if "train" in entry:
+        schedule = entry["train"]["schedule"]
+        if schedule["sigma_min"] >= schedule["sigma_max"]:
+            raise DiemError(f"{where}.train.schedule.sigma_min must be less than sigma_max.")
+    if "lpips" in entry["metrics"] and entry["lpips_weights"] is not None:
+        if entry["data"]["name"] not in COLOUR:
+            raise DiemError(f"{where}.metrics: 'lpips' needs colour images.")
+    elif entry["metrics"] == ["lpips"]:
+        raise DiemError(f"{where}.metrics: 'lpips' alone needs lpips_weights.")
+    for name, task in entry["tasks"].items():
+        _check_operator(task["operator"], f"{where}.tasks.{name}")
+
+
+def _check_operator(operator: Mapping[str, Any], where: str) -> None:
+    if "missing" in operator and "box" in operator:
+        raise DiemError(f"{where}.operator: either 'missing' or 'box' is given, not both.")
+    if "missing" in operator and "place" in operator:
+        raise DiemError(f"{where}.operator: 'place' belongs to 'box'.")
+    if operator["name"] == "blur" and operator["size"] % 2 == 0:
+        raise DiemError(f"{where}.operator.size is {operator['size']}, and must be odd.")
 
 
 def _filled(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:

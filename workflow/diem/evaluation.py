@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import __version__, datasets, metrics, storage
+from . import __version__, datasets, inception, metrics, storage
 from .denoisers import Prior
 from .sampling import PosteriorSampler, Sampler, sample_prior
 from .seeds import Stage, torch_generator
@@ -78,7 +78,9 @@ def evaluate(
     seed: int,
     card: Mapping[str, Any],
     e_step_samples: Sequence[str | Path] = (),
-    extractor: metrics.Extractor | None = None,
+    extractor: str | Path | None = None,
+    inception_weights: str | Path | None = None,
+    inception_reference: str | Path | None = None,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Draws samples of a prior and of its posteriors, and measures them.
@@ -93,7 +95,9 @@ def evaluate(
         seed: The config's seed.
         card: The part of the card that the caller knows: experiment, run, stage, lap, ...
         e_step_samples: The shards of the samples that the prior was trained on, if any.
-        extractor: The feature extractor; only ``frechet_distance`` needs it.
+        extractor: The file of the feature extractor of ``frechet_distance``.
+        inception_weights: The file of the weights of ``fid`` and ``inception_score``.
+        inception_reference: The file of the reference of ``fid``.
         progress: Called with the number of samples drawn.
 
     Returns:
@@ -124,6 +128,13 @@ def evaluate(
         here = {"samples": len(trained), "split": "train", **made}
         subjects["e_step"] = (torch.from_numpy(trained), here)
 
+    if "frechet_distance" in wanted:
+        extractor = metrics.load_extractor(extractor)
+    if inception_weights is not None:
+        network = inception.load(inception_weights, prior.gaussian.mean.device)
+    if "fid" in wanted:
+        reference = inception.load_reference(inception_reference, network)
+
     for subject, (samples, here) in subjects.items():
         against = {**here, "reference": "clean test", "reference_samples": len(test)}
         if "sliced_wasserstein" in wanted:
@@ -144,6 +155,20 @@ def evaluate(
                 "extractor_accuracy": extractor.validation_accuracy,
             }
             rows.add(subject, "frechet_distance", value, **against, **made)
+        if inception_weights is not None:
+            features, logits = network.features(samples)
+            made = {**here, "extractor": network.name, "extractor_digest": network.digest}
+            if "fid" in wanted:
+                fitted = metrics.feature_moments(features)
+                value = metrics.frechet_distance_of_moments(fitted, reference.moments)
+                against = {
+                    "reference": f"clean {reference.split}",
+                    "reference_samples": reference.samples,
+                }
+                rows.add(subject, "fid", value, **made, **against)
+            if "inception_score" in wanted:
+                value = inception.inception_score(logits, seed)
+                rows.add(subject, "inception_score", value, **made)
         if "distance_to_manifold" in wanted:
             curve = torch.from_numpy(datasets.manifold_curve(dict(data), seed, CURVE_POINTS))
             value = metrics.distance_to_manifold(samples, curve).mean()

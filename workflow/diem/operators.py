@@ -2,7 +2,8 @@
 
 An operator object stands for a *batch* of forward operators, one for each observation: its
 parameters are tensors whose first dimension runs over the observations, and ``operator[rows]``
-selects some of them. Adding an operator adds one class and one entry of :data:`OPERATORS`.
+selects some of them. A parameter of which there is only one is shared by all observations. Adding
+an operator adds one class and one entry of :data:`OPERATORS`.
 """
 
 import abc
@@ -12,11 +13,22 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import DiemError, nearest
 
-__all__ = ["OPERATORS", "Mask", "Operator", "Projection", "build", "simulate"]
+__all__ = [
+    "OPERATORS",
+    "Blur",
+    "Downsample",
+    "Fourier",
+    "Mask",
+    "Operator",
+    "Projection",
+    "build",
+    "simulate",
+]
 
 
 class Operator(abc.ABC):
@@ -24,14 +36,18 @@ class Operator(abc.ABC):
 
     Arguments:
         event_shape: The shape of one ``x``.
-        parameters: The parameters named by :attr:`fields`, each of shape ``(B, *)``.
+        parameters: The parameters named by :attr:`fields` and, where there are any, by
+            :attr:`optional`, each of shape ``(B, *)``. All but the first of :attr:`fields` may be
+            of shape ``(1, *)``, and are then shared.
     """
 
     fields: ClassVar[tuple[str, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, event_shape: Sequence[int], parameters: Mapping[str, Tensor]) -> None:
         self.event_shape = tuple(event_shape)
         self.parameters = {field: parameters[field] for field in self.fields}
+        self.parameters |= {f: parameters[f] for f in self.optional if f in parameters}
 
     @classmethod
     @abc.abstractmethod
@@ -94,7 +110,8 @@ class Operator(abc.ABC):
         return len(self.parameters[self.fields[0]])
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        return type(self)(self.event_shape, {k: v[rows] for k, v in self.parameters.items()})
+        some = {k: v if len(v) == 1 < len(self) else v[rows] for k, v in self.parameters.items()}
+        return type(self)(self.event_shape, some)
 
 
 class Mask(Operator):
@@ -108,9 +125,35 @@ class Mask(Operator):
     fields = ("mask",)
 
     @classmethod
-    def simulate(cls, event_shape, count, rng, *, missing: float) -> dict[str, np.ndarray]:
-        """Draws masks in which each pixel misses with probability ``missing``."""
-        return {"mask": rng.random((count, 1, *event_shape[1:])) >= missing}
+    def simulate(
+        cls,
+        event_shape,
+        count,
+        rng,
+        *,
+        missing: float | None = None,
+        box: int | None = None,
+        place: str = "random",
+    ) -> dict[str, np.ndarray]:
+        """Draws masks of scattered missing pixels, or with a square hole.
+
+        Each pixel misses with probability ``missing``; or a square of ``box`` by ``box`` pixels of
+        an image misses, whose ``place`` is ``random`` (uniform over all that fit) or ``centre``.
+        """
+        if box is None:
+            return {"mask": rng.random((count, 1, *event_shape[1:])) >= missing}
+        if len(event_shape) != 3 or box >= min(event_shape[1:]):
+            raise DiemError(
+                f"operator.box: a hole of {box} x {box} pixels needs larger images, and the data"
+                f" have shape {tuple(event_shape)}."
+            )
+        mask = np.ones((count, 1, *event_shape[1:]), bool)
+        free = np.array(event_shape[1:]) - box
+        random = place == "random"
+        corners = rng.integers(free + 1, size=(count, 2)) if random else [free // 2] * count
+        for hole, (top, left) in zip(mask, corners, strict=True):
+            hole[:, top : top + box, left : left + box] = False
+        return {"mask": mask}
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -173,7 +216,276 @@ class Projection(Operator):
             )
 
 
-OPERATORS: dict[str, type[Operator]] = {"mask": Mask, "projection": Projection}
+class Fourier(Operator):
+    r"""Measures some columns of the centred Fourier transform of an image, as accelerated MRI does.
+
+    With the orthonormal two-dimensional transform :math:`F`, a column mask :math:`M` of each
+    observation and, of several coils, the sensitivity maps :math:`S_c`,
+
+    .. math:: A x = (M F S_1 x, \dots, M F S_C x)
+
+    The zero frequency is in the middle of the spectrum, at ``(height // 2, width // 2)``. Real and
+    imaginary parts are channels: an event of one channel is a real image, one of two is complex,
+    and an observation has two channels a coil. Columns that are not measured are zero.
+
+    Parameters:
+        columns: Which columns are measured, booleans of shape ``(B, width)``.
+        maps: The sensitivity maps, of shape ``(B or 1, coils, 2, height, width)``. Without them
+            there is one coil, which sees everything alike. If their root sum of squares is 1, no
+            ``A x`` is longer than ``x``.
+
+    References:
+        | fastMRI: An Open Dataset and Benchmarks for Accelerated MRI (Zbontar et al., 2018)
+        | https://arxiv.org/abs/1811.08839
+
+        | SENSE: Sensitivity Encoding for Fast MRI (Pruessmann et al., 1999)
+        | https://doi.org/10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S
+    """
+
+    fields = ("columns",)
+    optional = ("maps",)
+
+    @classmethod
+    def simulate(
+        cls, event_shape, count, rng, *, acceleration: float, coils: int = 1
+    ) -> dict[str, np.ndarray]:
+        r"""Draws column masks of an acceleration :math:`R`, and the maps of an array of coils.
+
+        Of ``width`` columns, :math:`1 / R` is measured: three eighths of them in the middle, which
+        are the :math:`2 \lceil 3 \, \text{width} / (16 R) \rceil` lowest frequencies, and each of
+        the others with probability :math:`5 / (8 R - 3)`. At a width of 320 these are the paper's
+        :math:`2 \lceil 60 / R \rceil` and :math:`200 / (320 R - 120)`.
+
+        The coils lie around the image at equal angles. The sensitivity of each falls off as a
+        Gaussian, its phase turns slowly, and the root sum of squares over the coils is 1. The maps
+        are the same for all observations and depend on the number of coils and the size alone.
+        """
+        _check_image(event_shape)
+        if not acceleration >= 1:
+            raise DiemError(f"operator.acceleration is {acceleration}, and must be at least 1.")
+        height, width = event_shape[1:]
+        columns = rng.random((count, width)) < 5 / (8 * acceleration - 3)
+        half = math.ceil(3 * width / (16 * acceleration))
+        columns[:, max(width // 2 - half, 0) : width // 2 + half] = True
+        if coils == 1:
+            return {"columns": columns}
+        return {"columns": columns, "maps": _coil_maps(coils, height, width)[None]}
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        coils = self.parameters["maps"].shape[1] if "maps" in self.parameters else 1
+        return (2 * coils, *self.event_shape[1:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.complex(x[:, 0], x[:, 1] if x.shape[1] == 2 else torch.zeros_like(x[:, 0]))
+        z = z[:, None] if self._maps is None else self._maps * z[:, None]
+        z = torch.fft.fft2(torch.fft.ifftshift(z, dim=(-2, -1)), norm="ortho")
+        z = torch.fft.fftshift(z, dim=(-2, -1)) * self._mask
+        return torch.view_as_real(z).movedim(-1, 2).flatten(1, 2)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        z = torch.complex(y[:, 0::2], y[:, 1::2]) * self._mask
+        z = torch.fft.ifft2(torch.fft.ifftshift(z, dim=(-2, -1)), norm="ortho")
+        z = torch.fft.fftshift(z, dim=(-2, -1))
+        if self._maps is not None:
+            z = self._maps.conj() * z
+        z = z.sum(dim=1)
+        return z.real[:, None] if self.event_shape[0] == 1 else torch.stack((z.real, z.imag), dim=1)
+
+    @property
+    def _mask(self) -> Tensor:
+        return self.parameters["columns"][:, None, None]
+
+    @property
+    def _maps(self) -> Tensor | None:
+        maps = self.parameters.get("maps")
+        return None if maps is None else torch.complex(maps[:, :, 0], maps[:, :, 1])
+
+    def observed(self) -> Tensor:
+        return self._mask.expand(-1, *self.observation_shape)
+
+    def check(self) -> None:
+        super().check()
+        _check_image(self.event_shape)
+        columns, (height, width) = self.parameters["columns"], self.event_shape[1:]
+        if tuple(columns.shape[1:]) != (width,):
+            raise DiemError(
+                f"operator/columns has shape {tuple(columns.shape[1:])} an observation,"
+                f" where the data need {(width,)}."
+            )
+        if columns.dtype != torch.bool:
+            raise DiemError(f"operator/columns holds {columns.dtype}, where booleans are needed.")
+        if "maps" not in self.parameters:
+            return
+        shape = tuple(self.parameters["maps"].shape)
+        if len(shape) != 5 or shape[1] == 0 or shape[2:] != (2, height, width):
+            raise DiemError(
+                f"operator/maps has shape {shape[1:]} an observation,"
+                f" where the data need (coils, 2, {height}, {width})."
+            )
+        if shape[0] not in (1, len(self)):
+            raise DiemError(
+                f"operator/maps are of {shape[0]} observations, where one for all or"
+                f" {len(self)} are needed."
+            )
+
+
+class Blur(Operator):
+    r"""Convolves each channel of an image with a kernel of the observation's own.
+
+    The boundary is periodic, so that the convolution is a product of spectra and its adjoint is
+    exact: the product with the conjugate spectrum.
+
+    Parameters:
+        kernel: The kernels, of shape ``(B, size, size)`` with an odd size, centred.
+    """
+
+    fields = ("kernel",)
+
+    @classmethod
+    def simulate(
+        cls, event_shape, count, rng, *, size: int, intensity: float
+    ) -> dict[str, np.ndarray]:
+        r"""Draws the motion kernels of a camera that shakes during the exposure.
+
+        A point moves at constant speed along a path of ``size - 1`` pixels. Its first direction is
+        uniform; then it turns as a Brownian motion does, whose standard deviation at the end of
+        the exposure is ``intensity`` times :math:`\pi`: at 0 the path is straight. A kernel is
+        the time that the point spends at each pixel, centred on the path's bounding box.
+
+        References:
+            | Modeling the Performance of Image Restoration from Motion Blur (Boracchi & Foi, 2012)
+            | https://doi.org/10.1109/TIP.2012.2192126
+        """
+        if size % 2 == 0 or len(event_shape) != 3 or size > min(event_shape[1:]):
+            raise DiemError(
+                f"operator.size: a kernel of {size} x {size} pixels needs an odd size and images"
+                f" that are no smaller, and the data have shape {tuple(event_shape)}."
+            )
+        points = 8 * size
+        turns = rng.standard_normal((count, points)) * math.pi * intensity / math.sqrt(points)
+        turns[:, 0] = rng.uniform(0, 2 * math.pi, count)
+        heading = turns.cumsum(axis=1)
+        path = np.stack((np.sin(heading), np.cos(heading)), axis=-1).cumsum(axis=1)
+        path *= (size - 1) / points
+        low, high = path.min(axis=1, keepdims=True), path.max(axis=1, keepdims=True)
+        path += (size - 1) / 2 - (low + high) / 2
+
+        kernel = np.zeros((count, size, size))
+        corner = np.clip(np.floor(path).astype(int), 0, size - 2)
+        far = path - corner  # each point is shared among the four pixels around it
+        rows = np.arange(count)[:, None]
+        for i, j in np.ndindex(2, 2):
+            share = np.abs(1 - i - far[..., 0]) * np.abs(1 - j - far[..., 1])
+            np.add.at(kernel, (rows, corner[..., 0] + i, corner[..., 1] + j), share / points)
+        return {"kernel": kernel.astype(np.float32)}
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return self.event_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._filtered(x, self._spectrum)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._filtered(y, self._spectrum.conj())
+
+    def _filtered(self, x: Tensor, spectrum: Tensor) -> Tensor:
+        return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=self.event_shape[1:])
+
+    @property
+    def _spectrum(self) -> Tensor:
+        kernel, (height, width) = self.parameters["kernel"], self.event_shape[1:]
+        size = kernel.shape[-1]
+        padded = F.pad(kernel, (0, width - size, 0, height - size))
+        padded = padded.roll((-(size // 2), -(size // 2)), dims=(-2, -1))
+        return torch.fft.rfft2(padded)[:, None]
+
+    def check(self) -> None:
+        super().check()
+        shape = tuple(self.parameters["kernel"].shape)
+        fits = len(shape) == 3 and shape[1] == shape[2] and shape[1] % 2 == 1
+        if not fits or len(self.event_shape) != 3 or shape[1] > min(self.event_shape[1:]):
+            raise DiemError(
+                f"operator/kernel has shape {shape[1:]} an observation, where square kernels of an"
+                f" odd size are needed that fit in the data's shape {self.event_shape}."
+            )
+
+
+class Downsample(Operator):
+    """Averages squares of pixels: what a camera with fewer, larger pixels sees.
+
+    Parameters:
+        factor: The squares' size, of shape ``(B,)``, the same for all observations.
+    """
+
+    fields = ("factor",)
+
+    @classmethod
+    def simulate(cls, event_shape, count, rng, *, factor: int) -> dict[str, np.ndarray]:
+        """Returns the factor once an observation: nothing is random."""
+        return {"factor": np.full(count, factor, np.uint8)}
+
+    @property
+    def _factor(self) -> int:
+        return int(self.parameters["factor"][0])
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        channels, height, width = self.event_shape
+        return channels, height // self._factor, width // self._factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self._factor)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        factor = self._factor
+        return y.repeat_interleave(factor, -2).repeat_interleave(factor, -1) / factor**2
+
+    def check(self) -> None:
+        super().check()
+        factor = self.parameters["factor"]
+        if factor.ndim != 1 or len(factor) == 0 or (factor != factor[0]).any():
+            raise DiemError("operator/factor must hold one and the same number an observation.")
+        sides, whole = self.event_shape[1:], factor[0] >= 1 and factor[0] == factor[0].round()
+        if len(self.event_shape) != 3 or not whole or any(n % self._factor for n in sides):
+            raise DiemError(
+                f"operator/factor is {factor[0]:g}, where a divisor of the height and width of"
+                f" images is needed, and the data have shape {self.event_shape}."
+            )
+
+
+def _check_image(event_shape: Sequence[int]) -> None:
+    if len(event_shape) != 3 or event_shape[0] not in (1, 2):
+        raise DiemError(
+            "operator.name: 'fourier' needs images of one channel (real) or two (complex), and the"
+            f" data have shape {tuple(event_shape)}."
+        )
+
+
+def _coil_maps(coils: int, height: int, width: int) -> np.ndarray:
+    """Returns the sensitivity maps of :meth:`Fourier.simulate`: (coils, 2, height, width)."""
+    y, x = np.meshgrid(
+        np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij", sparse=True
+    )
+    angle = 2 * np.pi * np.arange(coils)[:, None, None] / coils
+    # The coils' centres lie on the circle through the middles of the image's sides.
+    towards = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    magnitude = np.exp(-((towards - 1) ** 2 + across**2) / 2)
+    magnitude /= np.sqrt(np.square(magnitude).sum(axis=0))
+    phase = angle + np.pi / 2 * across
+    maps = np.stack((magnitude * np.cos(phase), magnitude * np.sin(phase)), axis=1)
+    return maps.astype(np.float32)
+
+
+OPERATORS: dict[str, type[Operator]] = {
+    "blur": Blur,
+    "downsample": Downsample,
+    "fourier": Fourier,
+    "mask": Mask,
+    "projection": Projection,
+}
 
 
 def _lookup(name: str) -> type[Operator]:
@@ -199,7 +511,8 @@ def build(
     for field in cls.fields:
         if field not in parameters:
             raise DiemError(f"operator/{field} is missing, which the operator {name!r} needs.")
-    tensors = {field: torch.as_tensor(parameters[field]) for field in cls.fields}
+    fields = [field for field in (*cls.fields, *cls.optional) if field in parameters]
+    tensors = {field: torch.as_tensor(parameters[field]) for field in fields}
     # Stored in the smallest type that holds them, applied to single precision.
     tensors = {k: v if v.dtype == torch.bool else v.float() for k, v in tensors.items()}
     operator = cls(event_shape, tensors)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .gaussian import Gaussian
 from .operators import Operator
-from .solvers import column, conjugate_gradient, dot
+from .solvers import column, conjugate_gradient, dot, gmres
 
 __all__ = ["COVARIANCES", "PosteriorDenoiser"]
 
@@ -32,6 +32,10 @@ COVARIANCES = ("tweedie", "cov_x", "identity", "cov_t", "zeros")
 \\Sigma_t^{-1})^{-1}`, ``identity`` the same with :math:`\\Sigma_x = I` (as in PGDM), ``cov_t``
 :math:`\\Sigma_t`, and ``zeros`` 0 (as in DPS).
 """
+
+
+SOLVERS = {"cg": conjugate_gradient, "gmres": gmres}
+"""The solvers of the linear system of ``v``, by name."""
 
 
 class PosteriorDenoiser(Denoiser):
@@ -50,12 +54,14 @@ class PosteriorDenoiser(Denoiser):
         y: The observations, of shape ``(B, *observation)``.
         sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
         covariance: A name of :data:`COVARIANCES`.
-        iterations: The number of conjugate-gradient iterations.
+        iterations: The number of the solver's iterations.
         gaussian: The prior's mean and covariance; only ``cov_x`` needs it.
         limit: If given, a solution ``v`` whose Mahalanobis residual :math:`\sqrt{b^\top S^{-1} b /
             m}` (``m`` observed values) exceeds this number is scaled down to it: a residual that
             the model cannot explain is not followed all the way. A trade of data fit for
             plausibility that is not in the paper.
+        solver: ``cg`` (conjugate gradients, as in the paper's E-step) or ``gmres``, which also suits
+            a network whose Jacobian is far from symmetric and positive.
     """
 
     def __init__(
@@ -68,10 +74,13 @@ class PosteriorDenoiser(Denoiser):
         iterations: int = 1,
         gaussian: Gaussian | None = None,
         limit: float | None = None,
+        solver: str = "cg",
     ) -> None:
         super().__init__()
         if covariance not in COVARIANCES:
             raise ValueError(f"covariance must be one of {COVARIANCES}, not {covariance!r}.")
+        if solver not in SOLVERS:
+            raise ValueError(f"solver must be one of {tuple(SOLVERS)}, not {solver!r}.")
         if covariance == "cov_x" and gaussian is None:
             raise ValueError("The covariance 'cov_x' needs the prior's mean and covariance.")
         self.denoiser = denoiser
@@ -80,6 +89,7 @@ class PosteriorDenoiser(Denoiser):
         self.var_y = torch.as_tensor(sigma_y, dtype=y.dtype, device=y.device) ** 2
         self.covariance = covariance
         self.iterations = iterations
+        self.solve = SOLVERS[solver]
         self.gaussian = gaussian
         self.limit = limit
         if limit is not None:
@@ -117,7 +127,7 @@ class PosteriorDenoiser(Denoiser):
                 g = jacobian(self.operator.adjoint(p))
                 return self.var_y * p + gamma_t * self.operator.forward(g), g
 
-            v, g = conjugate_gradient(product, b, self.iterations)
+            v, g = self.solve(product, b, self.iterations)
         else:
             variance = self._variance(alpha_t, sigma_t)
 
@@ -125,7 +135,7 @@ class PosteriorDenoiser(Denoiser):
                 vp = variance(self.operator.adjoint(p))
                 return self.var_y * p + self.operator.forward(vp), p
 
-            v, _ = conjugate_gradient(product, b, self.iterations)
+            v, _ = self.solve(product, b, self.iterations)
             g = jacobian(self.operator.adjoint(v))
 
         if self.limit is not None:

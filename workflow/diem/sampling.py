@@ -288,6 +288,7 @@ def e_step(
     sigma_start: float | None = None,
     fingerprint: str = "",
     progress: tqdm | None = None,
+    drop_last: bool = False,
 ) -> None:
     """Draws a posterior sample for every training and validation observation of a shard.
 
@@ -309,9 +310,15 @@ def e_step(
         sigma_start: The noise level to restart from.
         fingerprint: What the shard depends on; block files of another fingerprint are not used.
         progress: A progress bar that counts posterior samples.
+        drop_last: Whether the observations of a last block that is not full are left out.
+
+    Raises:
+        DiemError: If samples are not finite, or the previous lap's do not fit the observations.
     """
     device = prior.gaussian.mean.device
     counts = {split: observations.count(split) for split in ("train", "validation")}
+    if drop_last:
+        counts = {split: count - count % block for split, count in counts.items()}
     once = blocks(counts, block)
     todo = list(enumerate(once * repeats))
     todo = todo[(shard - 1) * len(todo) // shards : shard * len(todo) // shards]

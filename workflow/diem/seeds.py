@@ -29,6 +29,8 @@ class Stage(IntEnum):
     NETWORK = 10
     EPOCH = 11
     TEST_POSTERIOR = 12
+    RESTORATION = 13
+    HEURISTICS = 14
 
 
 def _sequence(seed: int, stage: Stage, lap: int, block: int) -> np.random.SeedSequence:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["column", "conjugate_gradient", "dot"]
+__all__ = ["column", "conjugate_gradient", "dot", "gmres"]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -75,3 +75,51 @@ def conjugate_gradient(
     if total is None:
         total = torch.zeros_like(product(p)[1])
     return v, total
+
+
+def gmres(
+    product: Callable[[Tensor], tuple[Tensor, Tensor]], b: Tensor, iterations: int
+) -> tuple[Tensor, Tensor]:
+    r"""Solves a batch of systems :math:`S_i v_i = b_i` by generalized minimal residuals from zero.
+
+    Unlike :func:`conjugate_gradient` it asks nothing of :math:`S`: no iteration increases the
+    residual, though :math:`S` be neither symmetric nor positive. It keeps all its directions, so
+    that it suits few iterations. By-products are treated alike: the solution :math:`v = \sum_k
+    \beta_k q_k` comes with the sum of theirs, and ``n`` iterations call ``product`` ``n`` times.
+
+    References:
+        | GMRES: A Generalized Minimal Residual Algorithm for Solving Nonsymmetric Linear Systems
+          (Saad & Schultz, 1986)
+        | https://doi.org/10.1137/0907058
+
+    Arguments:
+        product: Returns :math:`S q` and the by-product of ``q``.
+        b: The right-hand sides, of shape ``(B, *)``.
+        iterations: The number of iterations, 1 or more.
+
+    Returns:
+        The solutions, of shape ``(B, *)``, and their by-products.
+    """
+    epsilon, tiny = torch.finfo(b.dtype).eps, torch.finfo(b.dtype).tiny
+    norm = dot(b, b).sqrt()
+    q = [b / column(norm.clamp(min=tiny), b)]
+    extras = []
+    h = b.new_zeros(len(b), iterations + 1, iterations)
+    for j in range(iterations):
+        w, extra = product(q[j])
+        extras.append(extra)
+        before = dot(w, w).sqrt()
+        for i, v in enumerate(q):
+            h[:, i, j] = dot(v, w)
+            w = w - column(h[:, i, j], v) * v
+        after = dot(w, w).sqrt()
+        # A direction that is all rounding leads nowhere: the solution is found.
+        after = torch.where(after > 10 * epsilon * before, after, 0.0)
+        h[:, j + 1, j] = after
+        q.append(torch.where(column(after, w) > 0, w / column(after.clamp(min=tiny), w), 0.0))
+
+    # Values that are not finite stay so through the directions; the pseudo-inverse refuses them.
+    beta = torch.linalg.pinv(torch.nan_to_num(h))[..., 0] * norm[:, None]
+    pairs = zip(beta.unbind(dim=1), q[:-1], extras, strict=True)
+    steps = [(column(c, v) * v, column(c, extra) * extra) for c, v, extra in pairs]
+    return sum(v for v, _ in steps), sum(extra for _, extra in steps)

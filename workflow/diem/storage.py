@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,13 +69,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def write_hdf5(
-    path: str | Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray | Iterable[np.ndarray]],
+    attributes: Mapping[str, Any],
 ) -> None:
     """Writes arrays and attributes to an HDF5 file, whole or not at all.
 
     Arguments:
         path: The file.
-        arrays: The data sets by name; a name with slashes makes groups.
+        arrays: The data sets by name; a name with slashes makes groups. One that does not fit in
+            memory is given as its consecutive parts, each of shape ``(rows, *)``.
         attributes: The root's attributes. The versions of diem and of the layout are added.
     """
     with (
@@ -85,9 +88,12 @@ def write_hdf5(
         h5py.File(temporary, "w", libver="latest") as file,
     ):
         for name, array in arrays.items():
-            # HDF5 knows neither chunks nor checksums of scalars and empty data sets.
-            stored = {"chunks": True, "fletcher32": True} if array.ndim and array.size else {}
-            file.create_dataset(name, data=array, **stored)
+            if isinstance(array, np.ndarray):
+                # HDF5 knows neither chunks nor checksums of scalars and empty data sets.
+                stored = {"chunks": True, "fletcher32": True} if array.ndim and array.size else {}
+                file.create_dataset(name, data=array, **stored)
+            else:
+                _write_parts(file, name, array)
         file.attrs.update(attributes)
         file.attrs["diem_version"] = __version__
         file.attrs["schema_version"] = SCHEMA_VERSION
@@ -101,6 +107,20 @@ def _told_as_os_error() -> Iterator[None]:
     except RuntimeError as error:
         reason = re.search(r"error message = '([^']*)'", str(error))
         raise OSError(reason[1] if reason else str(error)) from error
+
+
+def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray]) -> None:
+    dataset = None
+    for part in parts:
+        if dataset is None:
+            shape, dtype = (0, *part.shape[1:]), part.dtype
+            unlimited = (None, *part.shape[1:])
+            dataset = file.create_dataset(
+                name, shape, dtype, maxshape=unlimited, chunks=(1, *part.shape[1:]), fletcher32=True
+            )
+        start = len(dataset)
+        dataset.resize(start + len(part), axis=0)
+        dataset[start:] = part
 
 
 class Reader:
@@ -345,7 +365,11 @@ class Observations(Reader):
         """
         index = self.read(f"{split}/index", rows, shape=())
         fields = self.names(f"{split}/operator")
-        parameters = {f: self.read(f"{split}/operator/{f}", rows) for f in fields}
+        parameters = {}
+        for field in fields:
+            name = f"{split}/operator/{field}"
+            shared = self.shape(name)[:1] == (1,)
+            parameters[field] = self.read(name, slice(None) if shared else rows)
         try:
             operator = operators.build(self.operator, self.event_shape, parameters)
         except DiemError as error:

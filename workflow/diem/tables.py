@@ -21,6 +21,7 @@ __all__ = [
     "metric_label",
     "read_rows",
     "readable",
+    "rounded",
     "summary",
 ]
 
@@ -40,12 +41,16 @@ class Metric(NamedTuple):
 
 
 METRICS = {
+    "fid": Metric("FID", "{extractor}", "↓"),
+    "inception_score": Metric("Inception score", "{extractor}, 10 splits", "↑"),
     "frechet_distance": Metric("Frechet distance", "{extractor} features", "↓"),
     "sliced_wasserstein": Metric("Sliced Wasserstein distance", "data units", "↓"),
     "sinkhorn_divergence": Metric("Sinkhorn divergence", "squared data units", "↓"),
     "distance_to_manifold": Metric("Distance to the manifold", "data units", "↓"),
     "observation_distance": Metric("Observation distance", "data units", "↓"),
     "psnr": Metric("PSNR", "dB", "↑"),
+    "ssim": Metric("SSIM", better="↑"),
+    "lpips": Metric("LPIPS", "{extractor}", "↓"),
     "residual_median": Metric("Median residual", "sigma_y"),
     "residual_rms": Metric("RMS residual", "sigma_y"),
     "residual_beyond_3": Metric("Residuals beyond 3 sigma_y", "fraction"),
@@ -97,14 +102,14 @@ def card(row: Mapping[str, object]) -> str:
             f"{row['sampler']} with {row['sampler_steps']} steps"
             f" ({row['denoiser_evaluations']} denoiser evaluations)"
         )
-    size = row["reference_samples"]
-    against = f"against {row['reference']}" + (f" ({int(size):,})" if size else "")
-    parts = [samples, drawn, against]
+    parts = [samples, drawn]
+    if row["reference"]:
+        size = row["reference_samples"]
+        parts.append(f"against {row['reference']}" + (f" ({int(size):,})" if size else ""))
     if row["extractor"]:
-        accuracy = float(row["extractor_accuracy"])
-        parts.append(
-            f"extractor {row['extractor']} (accuracy {accuracy:.4f}, {row['extractor_digest']})"
-        )
+        known = row["extractor_accuracy"]
+        accuracy = f"test accuracy {float(known):.4f}, " if known else ""
+        parts.append(f"extractor {row['extractor']} ({accuracy}{row['extractor_digest']})")
     return ", ".join(parts)
 
 
@@ -176,7 +181,7 @@ def readable(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Reada
         prior = STAGES[row["stage"]] or row["label"]
         words = [row["observations"], prior, row["covariance"] or NONE]
         numbers = [str(lap), f"{int(row['optimizer_steps']):,}"]
-        body.append(words + numbers + [_rounded(row[name]) for name in values])
+        body.append(words + numbers + [rounded(row[name]) for name in values])
 
     first = full.iloc[0]
     end = f"Seed {first['seed']}, diem {first['diem']}, PyTorch {first['torch']}."
@@ -276,8 +281,8 @@ def _extractor(rows: pd.DataFrame) -> str:
     return " and ".join(names)
 
 
-def _rounded(value: float | None) -> str:
-    """Returns a number with three significant digits."""
+def rounded(value: float | None) -> str:
+    """Returns a number with three significant digits, or a dash where there is none."""
     if value is None or pd.isna(value):
         return NONE
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")

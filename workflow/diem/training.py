@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +344,9 @@ def m_step(
 
     names = {field.name for field in fields(Training)}
     training = Training(**{key: value for key, value in settings.items() if key in names})
+    if settings["epochs"] is not None:
+        steps = max(1, settings["epochs"] * len(x) // training.batch)
+        training = replace(training, steps=steps)
     augmentation.check(training.augment, tuple(x.shape[1:]))
     if progress is not None:
         progress.reset(total=training.steps)

@@ -40,7 +40,9 @@ SHARDS = CONFIG["shards"]
 
 
 wildcard_constraints:
-    experiment="|".join(EXPERIMENTS),
+    # No name matches where there is none.
+    experiment="|".join(EXPERIMENTS) or "(?!)",
+    heuristics="|".join(CONFIG["heuristics"]) or "(?!)",
     observations=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     lap=r"\d{2,3}",
@@ -115,8 +117,8 @@ def evaluated_laps(experiment, run):
     return sorted({lap for lap in wanted if lap < laps} | {laps})
 
 
-def needs_extractor(experiment):
-    return "frechet_distance" in EXPERIMENTS[experiment]["evaluation"]["metrics"]
+def wanted_metrics(experiment):
+    return EXPERIMENTS[experiment]["evaluation"]["metrics"]
 
 
 def clean_path(experiment):
@@ -125,6 +127,23 @@ def clean_path(experiment):
 
 def extractor_path(experiment):
     return f"{RESULTS}/{experiment}/extractor.safetensors"
+
+
+def download_path(name):
+    return f"{RESULTS}/downloads/{name}"
+
+
+def clean_data_input(wildcards):
+    """Returns what is downloaded because the config gives no path to it."""
+    data = experiment_of(wildcards)["data"]
+    if data["name"] == "cifar10" and data["path"] is None:
+        return {"path": download_path("cifar-10-binary.tar.gz")}
+    return {}
+
+
+def inception_weights_path(experiment):
+    given = EXPERIMENTS[experiment]["evaluation"]["inception_weights"]
+    return given or download_path("weights-inception-2015-12-05-6726825d.pth")
 
 
 def e_step_input(wildcards):
@@ -157,15 +176,22 @@ def m_step_entry(wildcards):
 def steps_of_lap(entry, lap, laps):
     entry = dict(entry)
     final = entry.pop("final_steps")
-    return {**entry, "steps": final if final and lap == laps else entry["steps"]}
+    if final and lap == laps:
+        return {**entry, "steps": final, "epochs": None}
+    return entry
 
 
 def ceiling_entry(wildcards):
-    """The same number of optimizer steps as all laps together."""
+    """The same number of optimizer steps as all laps together, or of epochs."""
     experiment = experiment_of(wildcards)
-    laps = experiment["laps"]
-    steps = [steps_of_lap(experiment["m_step"], lap, laps) for lap in range(1, laps + 1)]
-    return {**steps[-1], "steps": sum(entry["steps"] for entry in steps)}
+    laps = [
+        steps_of_lap(experiment["m_step"], lap, experiment["laps"])
+        for lap in range(1, experiment["laps"] + 1)
+    ]
+    epochs = [lap["epochs"] for lap in laps]
+    if all(epochs):
+        return {**laps[-1], "epochs": sum(epochs)}
+    return {**laps[-1], "steps": sum(lap["steps"] for lap in laps)}
 
 
 def evaluation_input(wildcards, observations, prior):
@@ -175,8 +201,13 @@ def evaluation_input(wildcards, observations, prior):
         "observations": observations_path(experiment, observations, "observations.h5"),
         "clean": clean_path(experiment),
     }
-    if needs_extractor(experiment):
+    wanted = wanted_metrics(experiment)
+    if "frechet_distance" in wanted:
         files["extractor"] = extractor_path(experiment)
+    if "fid" in wanted or "inception_score" in wanted:
+        files["inception_weights"] = inception_weights_path(experiment)
+    if "fid" in wanted:
+        files["inception_reference"] = f"{RESULTS}/{experiment}/inception_reference.safetensors"
     return files
 
 
@@ -214,7 +245,23 @@ def metrics_paths(experiment):
     return bounds + laps
 
 
+def published_path(experiment):
+    return str(WORKFLOW / "published" / f"{EXPERIMENTS[experiment]['published']}.csv")
+
+
+def published_runs(wildcards):
+    """What tells a run from another in a table of published numbers."""
+    experiment = experiment_of(wildcards)
+    told = {}
+    for name, run in experiment["runs"].items():
+        operator = experiment["observations"][run["observations"]]["operator"]
+        heuristic = run["e_step"]["covariance"]
+        told[name] = {"heuristic": heuristic, "corruption": operator.get("missing")}
+    return told
+
+
 def evaluation_entry(experiment):
-    """The evaluation's settings, without the choice of laps, which changes no number."""
+    """The evaluation's settings, without the choice of laps and the place of a file: neither
+    changes a number."""
     entry = EXPERIMENTS[experiment]["evaluation"]
-    return {key: value for key, value in entry.items() if key != "laps"}
+    return {key: entry[key] for key in entry if key not in ("laps", "inception_weights")}

@@ -1,4 +1,23 @@
+rule download:
+    output:
+        f"{RESULTS}/downloads/{{file}}",
+    log:
+        f"{RESULTS}/logs/downloads/{{file}}.log",
+    wildcard_constraints:
+        file=r"[^/]+\.(tar\.gz|pth)",
+    retries: 2
+    localrule: True
+    conda:
+        "../../envs/diem.yaml"
+    message:
+        "Downloading {wildcards.file}, to which the config gives no path"
+    script:
+        "../scripts/download.py"
+
+
 rule clean_data:
+    input:
+        unpack(clean_data_input),
     output:
         f"{RESULTS}/{{experiment}}/clean.h5",
     log:
@@ -29,6 +48,23 @@ rule extractor:
         "Feature extractor of {wildcards.experiment}, trained on clean labelled images"
     script:
         "../scripts/extractor.py"
+
+
+rule inception_reference:
+    input:
+        clean=f"{RESULTS}/{{experiment}}/clean.h5",
+        weights=lambda wildcards: inception_weights_path(wildcards.experiment),
+    output:
+        f"{RESULTS}/{{experiment}}/inception_reference.safetensors",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/inception_reference.log",
+    conda:
+        "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
+    message:
+        "Reference of the FID of {wildcards.experiment}: Inception features of clean images"
+    script:
+        "../scripts/inception_reference.py"
 
 
 rule corrupt:

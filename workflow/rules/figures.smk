@@ -11,6 +11,12 @@ TARGETS = [
     for experiment in EXPERIMENTS
     for ending in (".csv", ".md", ".tex", ".html", "_rows.csv")
 ]
+TARGETS += [
+    f"{RESULTS}/tables/{experiment}_published.{kind}"
+    for experiment, entry in EXPERIMENTS.items()
+    if "published" in entry
+    for kind in ("csv", "md", "tex", "html")
+]
 
 
 # A rule for each figure, so that each has a caption of its own in the report.
@@ -81,3 +87,29 @@ rule table:
         "Table of {wildcards.experiment}"
     script:
         "../scripts/table.py"
+
+
+rule published:
+    input:
+        metrics=lambda wildcards: metrics_paths(wildcards.experiment),
+        published=lambda wildcards: published_path(wildcards.experiment),
+    output:
+        csv=f"{RESULTS}/tables/{{experiment}}_published.csv",
+        html=report(
+            f"{RESULTS}/tables/{{experiment}}_published.html",
+            caption="../report/published.rst",
+            category="{experiment}",
+            labels={"result": "table beside the published numbers", "format": "html"},
+        ),
+        markdown=f"{RESULTS}/tables/{{experiment}}_published.md",
+        latex=f"{RESULTS}/tables/{{experiment}}_published.tex",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/published.log",
+    conda:
+        "../../envs/diem.yaml"
+    params:
+        runs=published_runs,
+    message:
+        "Published numbers beside those of {wildcards.experiment}"
+    script:
+        "../scripts/published.py"

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     params = snakemake.params
-    splits = datasets.load(params.data, params.seed)
+    downloaded = dict(snakemake.input.items())
+    splits = datasets.load({**params.data, **downloaded}, params.seed)
     arrays = {}
     for name, split in splits.items():
         arrays[f"{name}/x"] = split.x

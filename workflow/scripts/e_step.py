@@ -39,4 +39,5 @@ with job(snakemake.log[0], snakemake.config["threads"]):
                 params.seed,
             ),
             progress=bar,
+            drop_last=entry["drop_last"],
         )

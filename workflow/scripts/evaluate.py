@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem import evaluation, metrics, storage
+from diem import evaluation, storage
 from diem.denoisers import load_prior
 from diem.jobs import job, progress, select_device
 from diem.sampling import PosteriorSampler
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     params, files = snakemake.params, snakemake.input
-    extractor = metrics.load_extractor(files.extractor) if files.get("extractor") else None
     prior = load_prior(files.prior)
     card = {**params.card, "optimizer_steps": prior.card["optimizer_steps"]}
     with (
@@ -31,7 +30,9 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             params.seed,
             card,
             e_step_samples=files.get("samples", []),
-            extractor=extractor,
+            extractor=files.get("extractor"),
+            inception_weights=files.get("inception_weights"),
+            inception_reference=files.get("inception_reference"),
             progress=bar.update,
         )
     storage.write_hdf5(snakemake.output.samples, arrays, params.card)

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from .chain import corner_model, corner_truth, distance, divergence, evolution, inpainting, prior
 from .drawing import Evaluation, Row, Source, by_lap, corner, image_rows, marginals, save
+from .heuristics import coil_corners, divergence_by_sigma
+from .samplers import samplers_images, samplers_metrics
 
 __all__ = [
     "FIGURES",
@@ -19,9 +21,13 @@ __all__ = [
     "Row",
     "Source",
     "by_lap",
+    "coil_corners",
     "corner",
+    "divergence_by_sigma",
     "image_rows",
     "marginals",
+    "samplers_images",
+    "samplers_metrics",
     "save",
 ]
 

@@ -52,9 +52,10 @@ def divergence(source: Source) -> Figure:
 
 
 def distance(source: Source) -> Figure:
-    """Draws the Frechet distance of prior samples by lap."""
-    title = f"{source.experiment}: how far prior samples are from clean test images, by lap"
-    return by_lap(source.rows, ("frechet_distance",), source.labels, title)
+    """Draws the Frechet distances and the Inception score of prior samples by lap."""
+    metrics = ("frechet_distance", "fid", "inception_score")
+    title = f"{source.experiment}: how close prior samples are to clean images, by lap"
+    return by_lap(source.rows, metrics, source.labels, title)
 
 
 def prior(source: Source) -> Figure:

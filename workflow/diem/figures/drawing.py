@@ -35,6 +35,9 @@ TICKS = (-2, 0, 2)
 MISSING = (0.90, 0.62, 0.0)
 """The colour of missing pixels, Okabe and Ito's orange, which no grey value is taken for."""
 
+LOWEST = {"inception_score": 1.0}
+"""The least values of metrics, where that is not zero."""
+
 GREY = "0.4"
 TRUTH = "truth"
 MODEL_COLORS, TRUTH_COLORS = "Blues", "Oranges"
@@ -123,15 +126,17 @@ def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figur
     for x in samples.values():
         _check_vectors(x)
     pairs = min(3, min(x.shape[1] for x in samples.values()) - 1)
-    densities = {name: [_density(x, i, i + 1) for i in range(pairs)] for name, x in samples.items()}
-    norm = _norm([density for column in densities.values() for density in column])
+    densities = {
+        name: [pair_density(x, i, i + 1) for i in range(pairs)] for name, x in samples.items()
+    }
+    norm = color_norm([density for column in densities.values() for density in column])
 
     figure = Figure(figsize=(WIDTH, pairs * (WIDTH - 0.6) / len(samples) + 0.9))
     axes = figure.subplots(pairs, len(samples), squeeze=False)
     for column, (name, panels) in zip(axes.T, densities.items(), strict=True):
         column[0].set_title(name)
         for ax, density in zip(column, panels, strict=True):
-            _show_density(ax, density, norm, TRUTH_COLORS if name == TRUTH else MODEL_COLORS)
+            show_density(ax, density, norm, TRUTH_COLORS if name == TRUTH else MODEL_COLORS)
             ax.label_outer(remove_inner_ticks=True)
     for i, ax in enumerate(axes[:, 0], start=1):
         ax.set_ylabel(f"$x_{i + 1}$ against $x_{i}$")
@@ -155,8 +160,8 @@ def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None 
     """
     _check_vectors(samples)
     size = samples.shape[1]
-    pairs = {(i, j): _density(samples, j, i) for i in range(size) for j in range(i)}
-    norm = _norm(list(pairs.values()))
+    pairs = {(i, j): pair_density(samples, j, i) for i in range(size) for j in range(i)}
+    norm = color_norm(list(pairs.values()))
     edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
     colors, color = (TRUTH_COLORS, "C1") if truth is None else (MODEL_COLORS, "C0")
 
@@ -167,7 +172,7 @@ def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None 
             ax.set_axis_off()
             continue
         if j < i:
-            _show_density(ax, pairs[i, j], norm, colors)
+            show_density(ax, pairs[i, j], norm, colors)
         else:
             ax.hist(
                 samples[:, i], edges, density=True, histtype="stepfilled", color=color, alpha=0.6
@@ -225,10 +230,11 @@ def by_lap(
             ax.set_title(observations)
         if observations == sets[0]:
             label = tables.metric_label(metric, of_metric["extractor"].iloc[0])
-            ax.set_ylabel(label.replace(" (", "\n("))
+            better = tables.METRICS[metric].better
+            ax.set_ylabel(f"{label} {better}".replace(" (", "\n("))
 
     for ax, (metric, _) in zip(axes.flat, pairs, strict=True):  # shared, so when all are drawn
-        _scale(ax, rows.loc[rows["metric"] == metric, "value"])
+        _scale(ax, rows.loc[rows["metric"] == metric, "value"], LOWEST.get(metric, 0.0))
     caption(figure, title, _made(rows))
     figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
     for ax, labelled in ends:
@@ -297,19 +303,20 @@ def _check_images(x: np.ndarray) -> None:
         )
 
 
-def _density(x: np.ndarray, i: int, j: int) -> np.ndarray:
+def pair_density(x: np.ndarray, i: int, j: int) -> np.ndarray:
     """Returns the fraction of samples in each bin of coordinates i (columns) and j (rows)."""
     edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
     counts, _, _ = np.histogram2d(x[:, j], x[:, i], bins=(edges, edges))
     return counts / len(x)
 
 
-def _norm(densities: Sequence[np.ndarray]) -> PowerNorm:
+def color_norm(densities: Sequence[np.ndarray]) -> PowerNorm:
     """Returns a scale of colours that all panels share, and that shows thin tails as well."""
     return PowerNorm(0.5, vmin=0, vmax=np.quantile(np.stack(densities), 0.998), clip=True)
 
 
-def _show_density(ax: Axes, density: np.ndarray, norm: PowerNorm, colors: str) -> None:
+def show_density(ax: Axes, density: np.ndarray, norm: PowerNorm, colors: str) -> None:
+    """Draws the fractions of :func:`pair_density`, on axes of the data's scale."""
     extent = (-LIMIT, LIMIT, -LIMIT, LIMIT)
     seen = np.ma.masked_equal(density, 0)  # empty bins stay white
     ax.imshow(seen, origin="lower", extent=extent, norm=norm, cmap=colors)
@@ -369,15 +376,15 @@ def _lap_ticks(laps: Set[int]) -> list[int]:
     return ticks
 
 
-def _scale(ax: Axes, values: pd.Series) -> None:
-    """Chooses a logarithmic axis where values span a wide range."""
+def _scale(ax: Axes, values: pd.Series, lowest: float) -> None:
+    """Chooses a logarithmic axis where values span a wide range, and else starts at the lowest."""
     if values.min() > 0 and values.max() > 4 * values.min():
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
     else:
-        ax.set_ylim(bottom=min(0, values.min()))
+        ax.set_ylim(bottom=min(lowest, values.min()))
 
 
 def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:

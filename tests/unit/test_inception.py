@@ -1,0 +1,228 @@
+"""FID and Inception score: the numbers of torch-fidelity, and files that are refused."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from diem import inception, metrics, storage
+from diem.downloads import DOWNLOADS, INCEPTION_WEIGHTS
+from diem.errors import DiemError
+from diem.inception import Reference, inception_score, load, load_reference, quantized
+
+SEED = 11
+
+
+class Pixels(Dataset):
+    """8-bit images, which torch-fidelity takes as they are."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, i):
+        return self.pixels[i]
+
+
+@pytest.fixture(scope="module")
+def network(inception_weights):
+    return load(inception_weights)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Twelve and sixteen smooth images, of other colours, that leave [-2, 2] by a little."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(28, 3, 4, 4, generator=generator)
+    x = 1.2 * torch.nn.functional.interpolate(coarse, size=32, mode="bilinear")
+    x[12:] += torch.tensor([0.5, 0.0, -0.5]).reshape(3, 1, 1)
+    return x[:12], x[12:]
+
+
+@pytest.fixture(scope="module")
+def features(network, images):
+    return [network.features(x) for x in images]
+
+
+@pytest.fixture(scope="module")
+def expected(inception_weights, images):
+    """What torch-fidelity gives for these images."""
+    from torch_fidelity import calculate_metrics
+
+    one, other = (Pixels(quantized(x)) for x in images)
+    return calculate_metrics(
+        input1=one,
+        input2=other,
+        cuda=False,
+        fid=True,
+        isc=True,
+        batch_size=16,
+        rng_seed=SEED,
+        cache=False,
+        save_cpu_ram=True,  # without worker processes
+        verbose=False,
+        feature_extractor_weights_path=str(inception_weights),
+    )
+
+
+def test_the_fid_is_that_of_torch_fidelity(features, expected):
+    (one, _), (other, _) = features
+
+    value = metrics.frechet_distance_of_moments(
+        metrics.feature_moments(one), metrics.feature_moments(other)
+    )
+
+    assert one.shape == (12, 2048)
+    assert value > 1
+    # torch-fidelity's means and products are in single precision.
+    assert value == pytest.approx(expected["frechet_inception_distance"], rel=1e-4)
+
+
+def test_the_inception_score_is_that_of_torch_fidelity(features, expected):
+    (_, logits), _ = features
+
+    value = inception_score(logits, SEED)
+
+    assert logits.shape == (12, 1008)
+    assert value > 1
+    assert value == pytest.approx(expected["inception_score_mean"], rel=1e-6)
+
+
+@pytest.mark.parametrize(("count", "other"), [(30, 40), (300, 40), (300, 400)])
+def test_the_distance_of_moments_is_that_of_torch_fidelity(count, other):
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    # Fewer samples than features, and more.
+    a = torch.randn(count, 64, dtype=torch.float64)
+    b = 0.5 + torch.randn(other, 64, dtype=torch.float64) @ torch.randn(64, 64, dtype=a.dtype) / 8
+
+    value = metrics.frechet_distance_of_moments(
+        metrics.feature_moments(a), metrics.feature_moments(b)
+    )
+
+    statistics = (fid_features_to_statistics(x) for x in (a, b))
+    theirs = fid_statistics_to_metric(*statistics, verbose=False)
+    assert value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
+
+
+def test_scores_of_known_logits():
+    certain = 100 * torch.eye(5).repeat(20, 1)
+
+    assert inception_score(torch.zeros(40, 7), 0) == pytest.approx(1)
+    # Each split of ten holds each of the five classes now and then, and all of them at best.
+    assert 1 < inception_score(certain, 0) <= 5
+    with pytest.raises(DiemError, match="10 images"):
+        inception_score(certain[:9], 0)
+
+
+def test_one_sample_is_too_few():
+    with pytest.raises(DiemError, match="two samples"):
+        metrics.feature_moments(torch.zeros(1, 4))
+
+
+def test_pixels_are_rounded_and_clipped_as_in_an_image_file():
+    pixels = torch.arange(256)
+    x = pixels * np.float32(4 / 256) - 2
+
+    assert torch.equal(quantized(x), pixels.to(torch.uint8))
+    assert torch.equal(quantized(x + 0.4 * 4 / 256), pixels.to(torch.uint8))
+    assert quantized(torch.tensor([-3.0, -2.1, 1.999, 2.0, 9.0])).tolist() == [0, 0, 255, 255, 255]
+
+
+def test_batches_change_nothing(network, images, features, monkeypatch):
+    monkeypatch.setattr(inception, "BATCH", 5)
+
+    for one, whole in zip(network.features(images[0].numpy()), features[0], strict=True):
+        torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_the_card_names_the_weights(network, inception_weights, monkeypatch):
+    sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
+
+    assert network.digest == sha256[:16]
+    assert network.name == "inception-v3-compat with other weights"
+    known = DOWNLOADS[INCEPTION_WEIGHTS]._replace(sha256=sha256)
+    monkeypatch.setitem(DOWNLOADS, INCEPTION_WEIGHTS, known)
+    assert load(inception_weights).name == "inception-v3-compat"
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def malicious(path):
+    torch.save({"fc.bias": Malicious()}, path)
+
+
+def other_network(path):
+    torch.save({"fc.bias": torch.zeros(1008)}, path)
+
+
+def no_dictionary(path):
+    torch.save(torch.zeros(3), path)
+
+
+def cut(path):
+    torch.save({"fc.bias": torch.zeros(1008)}, path)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def text(path):
+    path.write_text("<!doctype html>")
+
+
+@pytest.mark.parametrize("write", [malicious, other_network, no_dictionary, cut, text])
+def test_files_that_are_no_weights(tmp_path, write, capsys):
+    path = tmp_path / "weights.pth"
+    write(path)
+
+    with pytest.raises(DiemError, match="these are no weights of inception-v3-compat") as error:
+        load(path)
+
+    assert str(path) in str(error.value)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_weights_that_are_missing(tmp_path):
+    with pytest.raises(DiemError, match="no such file"):
+        load(tmp_path / "weights.pth")
+
+
+@pytest.fixture
+def reference(network, features):
+    moments = metrics.feature_moments(features[0][0])
+    return Reference(moments, 12, "train", (network.name, network.digest))
+
+
+def test_a_reference_is_kept(network, images, reference, tmp_path):
+    path = tmp_path / "reference"
+    Reference.of(images[0], "train", network).save(path)
+
+    kept = load_reference(path, network)
+
+    for one, other in zip(kept.moments, reference.moments, strict=True):
+        assert one.dtype == torch.float64
+        torch.testing.assert_close(one, other)
+    assert (kept.samples, kept.split, kept.extractor) == (12, "train", reference.extractor)
+
+
+def test_references_that_are_refused(network, reference, tmp_path):
+    path = tmp_path / "reference"
+    tensors = reference.moments._asdict()
+    card = {"samples": 12, "split": "train", "extractor": [network.name, "0123"]}
+    for header, words in (
+        ({"reference": json.dumps(card)}, "0123"),
+        ({"reference": json.dumps({"samples": 12})}, "no reference"),
+        ({"reference": "{"}, "no reference"),
+        ({}, "no reference"),
+    ):
+        storage.save_tensors(path, tensors, header)
+        with pytest.raises(DiemError, match=words) as error:
+            load_reference(path, network)
+        assert str(path) in str(error.value)

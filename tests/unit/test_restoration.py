@@ -1,0 +1,484 @@
+"""Posterior samplers on restoration tasks: exactness, wiring against azula, rows, and bad input."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from azula.denoise import GaussianDenoiser, KarrasDenoiser
+from azula.guidance import DiffPIRDenoiser, DPSSampler, MMPSDenoiser, TMPDenoiser
+from azula.linalg.covariance import DPLRCovariance, IsotropicCovariance
+from azula.noise import VESchedule, VPSchedule
+from azula.sample import DDIMSampler
+from helpers import analytic_posterior, matrices, random_gaussian, repeated, simulate
+from safetensors.torch import save_file
+
+from diem import perceptual, restoration, restoration_table, storage, tables
+from diem.denoisers import Prior, build_denoiser
+from diem.errors import DiemError
+from diem.restoration import Problem, compare, pretrained, restore, trained
+from diem.sampling import Sampler
+
+SHAPE = (1, 4, 4)
+SCHEDULE = {"alpha_min": 0.01, "sigma_min": 0.01}
+METHODS = {
+    "mmps_1": {"name": "mmps", "iterations": 1, "solver": "gmres"},
+    "mmps_3": {"name": "mmps", "iterations": 3, "solver": "gmres"},
+    "dps": {"name": "dps", "zeta": 0.5},
+    "pgdm": {"name": "pgdm"},
+    "tmpd": {"name": "tmpd"},
+    "diffpir": {"name": "diffpir", "lmbda": 10.0, "iterations": 5},
+}
+TASKS = {
+    "box": {"operator": {"name": "mask", "box": 2}, "sigma_y": 0.5},
+    "random": {"operator": {"name": "mask", "missing": 0.6}, "sigma_y": 0.1},
+    "blur": {"operator": {"name": "blur", "size": 3, "intensity": 0.5}, "sigma_y": 0.1},
+    "small": {"operator": {"name": "downsample", "factor": 2}, "sigma_y": 0.1},
+}
+every_method = pytest.mark.parametrize("method", METHODS)
+every_task = pytest.mark.parametrize("task", TASKS)
+
+
+def exact(shape=SHAPE, dtype=torch.float64):
+    """Returns a Gaussian, and its exact denoiser on a variance-preserving schedule."""
+    gaussian = random_gaussian(shape, rank=4, dtype=dtype)
+    cov = DPLRCovariance(
+        gaussian.noise.expand(math.prod(shape)).clone(), gaussian.factors.flatten(0, -2).mT
+    )
+    return gaussian, _Images(gaussian.mean, cov, shape)
+
+
+class _Images(GaussianDenoiser):
+    """azula's Gaussian denoiser for vectors, applied to images."""
+
+    def __init__(self, mean, cov, shape):
+        super().__init__(mean.flatten(), cov, VPSchedule(**SCHEDULE))
+        self.shape = shape
+
+    def forward(self, x_t, t, **kwargs):
+        posterior = super().forward(x_t.flatten(1), t.reshape(()), **kwargs)
+        posterior.mean = posterior.mean.reshape(x_t.shape)
+        return posterior
+
+
+def problem(task, count=3, dtype=torch.float64, shape=SHAPE):
+    gaussian, _ = exact(shape, dtype)
+    entry = TASKS[task]
+    operator = simulate(entry["operator"], shape, count, dtype)
+    x = gaussian.sample(count, torch.Generator().manual_seed(1))
+    y = operator.forward(x)
+    y = y + entry["sigma_y"] * torch.randn_like(y) * operator.observed()
+    return Problem(operator, y, entry["sigma_y"])
+
+
+# Exactness
+
+
+@every_task
+def test_mmps_of_a_gaussian_samples_its_posterior_mean(task):
+    gaussian, denoiser = exact()
+    one = problem(task, 1)
+    count = 512
+    many = Problem(
+        repeated(one.operator, count), one.y.expand(count, *one.y.shape[1:]), one.sigma_y
+    )
+
+    x = restore({"name": "mmps", "iterations": 16, "solver": "gmres"}, denoiser, many, 64, 0)
+
+    mean, covariance = analytic_posterior(
+        gaussian, matrices(one.operator)[0], one.y[0], one.sigma_y
+    )
+    error = (x.flatten(1).mean(dim=0) - mean).abs()
+    # Five standard errors, and a twentieth of a standard deviation for the finite steps.
+    bound = (5 / math.sqrt(count) + 0.05) * covariance.diagonal().sqrt()
+    assert (error <= bound).all(), (error / covariance.diagonal().sqrt()).max()
+
+
+@every_task
+@every_method
+def test_every_method_restores_better_than_the_prior_mean(method, task):
+    torch.set_default_dtype(torch.float32)
+    gaussian, denoiser = exact()
+    some = problem(task, 64)
+
+    x = restore(METHODS[method], denoiser, some, 32, 0)
+
+    assert x.shape == (64, *SHAPE)
+    assert torch.isfinite(x).all()
+    # What is observed is approached; DPS with few steps the least.
+    before = (some.y - some.operator.forward(gaussian.mean.expand_as(x))).square().mean()
+    assert (some.y - some.operator.forward(x)).square().mean() < before
+
+
+@every_method
+def test_restoring_is_reproducible_and_leaves_the_random_state(method):
+    _, denoiser = exact()
+    some = problem("random")
+    state = torch.random.get_rng_state()
+
+    one, same, other = (restore(METHODS[method], denoiser, some, 4, seed) for seed in (0, 0, 1))
+
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@every_method
+def test_no_image_depends_on_its_neighbours(method, monkeypatch):
+    # Without noise, which azula draws for a whole batch.
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    _, denoiser = exact()
+    some = problem("random", 4)
+
+    together = restore(METHODS[method], denoiser, some, 6, 0)
+
+    alone = [
+        restore(METHODS[method], denoiser, Problem(some.operator[i : i + 1], y[None], 0.1), 6, 0)
+        for i, y in enumerate(some.y)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-6, atol=1e-6)
+
+
+# Wiring against azula
+
+
+def start(sampler, count, shape):
+    torch.manual_seed(5)
+    return sampler(sampler.init((count, *shape)))
+
+
+GRID = {"steps": 5, "silent": True}
+
+
+@every_task
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_mmps_agrees_with_azula(task, iterations):
+    _, denoiser = exact()
+    some = problem(task)
+    operator, y, sigma_y = some
+    theirs = MMPSDenoiser(
+        denoiser,
+        y.flatten(1),
+        lambda x: operator.forward(x).flatten(1),
+        IsotropicCovariance(torch.tensor(sigma_y**2, dtype=torch.float64)),
+        solver="gmres",
+        iterations=iterations,
+    )
+    expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, SHAPE)
+
+    method = {"name": "mmps", "iterations": iterations, "solver": "gmres"}
+    torch.testing.assert_close(restore(method, denoiser, some, 5, 5), expected.to(torch.float32))
+
+
+@every_task
+def test_tmpd_agrees_with_azula(task):
+    _, denoiser = exact()
+    operator, y, sigma_y = some = problem(task)
+    theirs = TMPDenoiser(denoiser, y, operator.forward, sigma_y**2)
+    expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, SHAPE)
+
+    torch.testing.assert_close(restore(METHODS["tmpd"], denoiser, some, 5, 5), expected)
+
+
+@every_task
+def test_dps_agrees_with_azula_on_one_image(task):
+    _, denoiser = exact()
+    operator, y, _ = some = problem(task, 1)
+    expected = start(DPSSampler(denoiser, y, operator.forward, zeta=0.5, **GRID), 1, SHAPE)
+
+    torch.testing.assert_close(restore(METHODS["dps"], denoiser, some, 5, 5), expected)
+
+
+@every_task
+def test_diffpir_agrees_with_azula_on_vectors(task):
+    gaussian, denoiser = exact()
+    operator, y, sigma_y = some = problem(task)
+    theirs = DiffPIRDenoiser(
+        GaussianDenoiser(gaussian.mean.flatten(), denoiser.cov, denoiser.schedule),
+        y.flatten(1),
+        lambda x: operator.forward(x.reshape(-1, *SHAPE)).flatten(1),
+        sigma_y**2,
+        lmbda=10.0,
+        iterations=5,
+    )
+    expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, (16,)).reshape(3, *SHAPE)
+
+    torch.testing.assert_close(restore(METHODS["diffpir"], denoiser, some, 5, 5), expected)
+
+
+@every_task
+@pytest.mark.parametrize("t", [0.1, 0.5, 1.0])
+def test_pgdm_inverts_as_published(task, t):
+    _, denoiser = exact()
+    some = problem(task)
+    sampler = restoration._NoisyPGDM(denoiser, some, eta=1.0, **GRID)
+    t = torch.tensor(t, dtype=torch.float64)
+    sampler.step(torch.zeros(3, *SHAPE, dtype=torch.float64), t, t / 2)
+
+    alpha, sigma = denoiser.schedule(t)
+    r2, a = sigma**2 / (alpha**2 + sigma**2), matrices(some.operator)
+    system = r2 * a @ a.mT + some.sigma_y**2 * torch.eye(a.shape[1], dtype=a.dtype)
+    expected = r2 * a.mT @ torch.linalg.solve(system, some.y.flatten(1)[..., None])
+    torch.testing.assert_close(
+        sampler.inverse(some.y).flatten(1), expected[..., 0], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_our_ddpm_is_azulas_ddim_of_eta_1():
+    network = {"name": "mlp", "hidden": [16], "embedding": 8}
+    denoiser = build_denoiser(network, {"sigma_min": 0.01, "sigma_max": 10.0}, SHAPE, seed=0)
+    denoiser = denoiser.eval().requires_grad_(False)
+    x = 10 * torch.randn(4, *SHAPE)
+    generator = torch.Generator().manual_seed(2)
+
+    ours = Sampler("ddpm", steps=8)(denoiser, x, 10.0, generator)
+
+    class Vector(torch.nn.Module):
+        schedule = VESchedule(0.01, 10.0)
+
+        def forward(self, x_t, t):
+            return denoiser(x_t, t.reshape(1))
+
+    torch.manual_seed(2)
+    theirs = DDIMSampler(Vector(), eta=1.0, steps=8, silent=True)(x)
+    # Ours denoises once more at the end.
+    torch.testing.assert_close(ours, denoiser(theirs, torch.zeros(1)).mean, rtol=1e-4, atol=1e-4)
+
+
+# Priors
+
+
+def test_trained_prior_is_the_same_denoiser_in_other_units(tmp_path):
+    network = {"name": "mlp", "hidden": [16], "embedding": 8}
+    schedule = {"sigma_min": 0.01, "sigma_max": 100.0}
+    inner = build_denoiser(network, schedule, SHAPE, seed=0)
+    card = {"network": network, "schedule": schedule, "optimizer_steps": 7, "training_samples": 9}
+    gaussian = random_gaussian(SHAPE, 2, torch.float32)
+    Prior(gaussian, inner, card).save(tmp_path / "prior.safetensors")
+
+    denoiser, told = trained(tmp_path / "prior.safetensors", SCHEDULE)
+
+    assert told["optimizer_steps"] == 7
+    assert "7 optimizer steps" in told["prior"]
+    for t in (0.0, 0.4, 1.0):
+        alpha, sigma = denoiser.schedule(torch.tensor(t))
+        ratio = float(2 * sigma / alpha)
+        x_t = torch.randn(3, *SHAPE)
+        direct = KarrasDenoiser(inner.backbone, VESchedule(ratio, 2 * ratio))
+        expected = direct(2 * x_t / alpha, torch.zeros(1)).mean / 2
+        torch.testing.assert_close(
+            denoiser(x_t, torch.tensor(t)).mean, expected, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.fixture
+def tiny_adm(monkeypatch):
+    """Makes azula's card of a pretrained network that of a tiny one, and returns its weights."""
+    real = restoration.load_cards("azula.plugins.adm")["ffhq_256x256"]
+    real.config |= {"image_size": 32, "num_channels": 32, "channel_mult": [1, 1]}
+    monkeypatch.setattr(restoration, "load_cards", lambda plugin: {"ffhq_256x256": real})
+    return restoration.adm.make_model(**real.config).backbone.state_dict()
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_pretrained_weights_are_loaded_from_a_path(tmp_path, tiny_adm, ending):
+    path = tmp_path / f"ffhq.{ending}"
+    if ending == "pt":
+        torch.save(tiny_adm, path)
+    else:
+        save_file(tiny_adm, path)
+
+    denoiser, card = pretrained("ffhq_256x256", path, SCHEDULE)
+
+    assert "ffhq_256x256" in card["prior"]
+    assert not denoiser.training
+    operator = simulate({"name": "downsample", "factor": 4}, (3, 32, 32), 2, torch.float32)
+    some = Problem(operator, torch.randn(2, 3, 8, 8), 0.1)
+    for method in METHODS.values():
+        assert restore(method, denoiser, some, 2, 0).shape == (2, 3, 32, 32)
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_bad_pretrained_weights_are_refused(tmp_path, tiny_adm, capsys):
+    for name, state, message in (
+        ("missing.pt", None, "there is no such file"),
+        ("missing.safetensors", None, "there is no such file"),
+        ("code.pt", Malicious(), "holds no weights"),
+        ("other.pt", {"a": torch.zeros(1)}, "these are no weights of 'ffhq_256x256'"),
+        ("list.pt", [1, 2], "these are no weights of 'ffhq_256x256'"),
+    ):
+        if state is not None:
+            torch.save(state, tmp_path / name)
+        with pytest.raises(DiemError, match=message) as error:
+            pretrained("ffhq_256x256", tmp_path / name, SCHEDULE)
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+    (tmp_path / "text.pt").write_text("no weights")
+    with pytest.raises(DiemError, match="holds no weights"):
+        pretrained("ffhq_256x256", tmp_path / "text.pt", SCHEDULE)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_missing_and_bad_lpips_weights_are_refused(tmp_path, capsys):
+    with pytest.raises(DiemError, match=r"lpips_weights: .*weights-vgg16-lpips.pth"):
+        perceptual.Perceptual(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    for name in perceptual.FILES:
+        torch.save(Malicious(), tmp_path / name)
+    with pytest.raises(DiemError, match="holds no weights"):
+        perceptual.Perceptual(tmp_path)
+    assert "executed" not in capsys.readouterr().out
+
+
+# The comparison
+
+
+class Constant:
+    """Stands in for LPIPS, whose weights are not at hand."""
+
+    digest = "0123"
+
+    def __call__(self, x, reference):
+        return torch.full((len(x),), 0.25, dtype=torch.float64)
+
+
+ENTRY = {
+    "tasks": {name: TASKS[name] for name in ("random", "small")},
+    "methods": {name: METHODS[name] for name in ("mmps_3", "dps")},
+    "steps": [2, 4],
+    "images": 5,
+    "block": 3,
+    "metrics": ["psnr", "ssim", "lpips"],
+    "data": "test images",
+}
+
+
+@pytest.fixture
+def clean(tmp_path):
+    x = np.random.default_rng(0).uniform(-2, 2, (6, 1, 12, 12)).astype(np.float32)
+    storage.write_hdf5(tmp_path / "clean.h5", {"test/x": x}, {})
+    return tmp_path / "clean.h5"
+
+
+def run(clean, method="mmps_3", entry=ENTRY, perceptual=None):
+    _, denoiser = exact((1, 12, 12), torch.float32)
+    card = {"experiment": "e", "optimizer_steps": 3, "prior": "a Gaussian"}
+    return compare(denoiser, clean, entry, method, 0, card, perceptual)
+
+
+def test_rows_carry_their_card(clean):
+    rows, arrays = run(clean)
+
+    assert [tuple(row) for row in rows] == [restoration.COLUMNS] * len(rows)
+    found = [(row["observations"], row["sampler_steps"], row["metric"]) for row in rows]
+    assert found == [(t, s, m) for t in ENTRY["tasks"] for s in (2, 4) for m in ("psnr", "ssim")]
+    for row in rows:
+        assert row["run"] == "mmps_3"
+        assert row["samples"] == row["reference_samples"] == 5
+        assert math.isfinite(row["value"])
+        assert row["standard_error"] > 0
+        settings = json.loads(row["settings"])
+        assert settings["method"] == METHODS["mmps_3"]
+        assert settings["task"] == ENTRY["tasks"][row["observations"]]
+        assert "5 samples (test split), ddim (eta 1)" in tables.card(row)
+    for task in ENTRY["tasks"]:
+        for name in ("x", "y", "observed", "truth"):
+            assert len(arrays[f"{task}/{name}"]) == 3  # the first block
+            assert arrays[f"{task}/{name}"].shape[2:] == (12, 12)
+        assert np.abs(arrays[f"{task}/x"]).max() <= 2
+
+
+def test_observations_are_the_same_for_every_method_and_repeat(clean):
+    (rows, one), (again, _), (_, other) = run(clean), run(clean), run(clean, "dps")
+
+    assert [row["value"] for row in rows] == [row["value"] for row in again]
+    for task in ENTRY["tasks"]:
+        assert np.array_equal(one[f"{task}/y"], other[f"{task}/y"])
+        assert not np.array_equal(one[f"{task}/x"], other[f"{task}/x"])
+
+
+def test_other_tasks_and_steps_change_no_number(clean):
+    rows, _ = run(clean)
+    fewer, _ = run(clean, entry={**ENTRY, "tasks": {"small": TASKS["small"]}, "steps": [4]})
+
+    expected = [r["value"] for r in rows if r["observations"] == "small" and r["sampler_steps"] == 4]
+    assert [row["value"] for row in fewer] == expected
+
+
+def test_lpips_has_rows_where_it_has_weights(clean):
+    rows, _ = run(clean, perceptual=Constant())
+
+    of_lpips = [row for row in rows if row["metric"] == "lpips"]
+    assert len(of_lpips) == 4
+    for row in of_lpips:
+        assert row["value"] == 0.25
+        assert (row["extractor"], row["extractor_digest"]) == ("lpips-vgg16", "0123")
+
+
+def test_too_few_images_are_refused(clean):
+    with pytest.raises(DiemError, match="there are 6 test images, where 7 are asked for"):
+        run(clean, entry={**ENTRY, "images": 7})
+
+
+# The table
+
+
+@pytest.fixture
+def table(clean, tmp_path):
+    import pandas as pd
+
+    path = tmp_path / "rows.csv"
+    rows = [row for method in ("mmps_3", "dps") for row in run(clean, method)[0]]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    published = tmp_path / "published.csv"
+    published.write_text(
+        "method,steps,iterations,task,lpips,psnr,ssim,source\n"
+        "MMPS,2,3,small,0.2,21.1,0.6,a paper\nMMPS,2,5,small,0.3,21.2,0.7,a paper\n"
+        "DPS,2,,small,0.4,20.1,0.5,a paper\n"
+    )
+    rows = tables.read_rows([path])
+    return restoration_table.beside(rows, published), rows
+
+
+def test_published_numbers_stand_beside_the_same_setting(table):
+    table, _ = table
+
+    def one(**where):
+        found = table
+        for key, value in where.items():
+            found = found[found[key] == value]
+        assert len(found) == 1
+        return found.iloc[0]
+
+    both = one(task="small", method="MMPS", iterations="3", steps=2)
+    assert both["psnr_published"] == "21.1"
+    assert math.isfinite(both["psnr"])
+    assert one(task="small", method="DPS", steps=2)["ssim_published"] == "0.5"
+    assert math.isnan(one(iterations="5")["psnr"])
+    assert not isinstance(one(task="random", method="DPS", steps=4)["psnr_published"], str)
+    assert "lpips" not in table
+    assert "lpips_published" in table
+    assert len(table) == 9
+
+
+def test_readable_table_marks_what_is_absent(table):
+    readable = restoration_table.readable(*table)
+
+    titles = [" ".join(lines) for lines in readable.header]
+    assert "PSNR (dB) ours ↑" in titles
+    assert "LPIPS published ↓" in titles
+    assert not any("LPIPS" in title and "ours" in title for title in titles)
+    assert all(cell for row in readable.body for cell in row)
+    assert any("Published: a paper." in note for note in readable.notes)
+    tables.markdown(readable), tables.latex(readable), tables.html(readable)
+
+
+def test_labels_tell_the_iterations_of_mmps():
+    settings = [json.dumps({"method": METHODS[name]}) for name in ("mmps_3", "diffpir")]
+
+    assert [restoration_table.label(text) for text in settings] == ["MMPS (3)", "DiffPIR"]

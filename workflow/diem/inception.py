@@ -1,0 +1,171 @@
+"""FID and Inception score, with the network and the definitions of torch-fidelity.
+
+References:
+    | GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium
+      (Heusel et al., 2017)
+    | https://arxiv.org/abs/1706.08500
+    | Improved Techniques for Training GANs (Salimans et al., 2016)
+    | https://arxiv.org/abs/1606.03498
+    | https://github.com/toshas/torch-fidelity
+"""
+
+import hashlib
+import io
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from . import storage
+from .downloads import DOWNLOADS, INCEPTION_WEIGHTS
+from .errors import DiemError
+from .metrics import Moments, feature_moments
+
+__all__ = ["Inception", "Reference", "inception_score", "load", "load_reference", "quantized"]
+
+NAME = "inception-v3-compat"
+"""What torch-fidelity calls the network that was ported from TensorFlow with its weights."""
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Inception:
+    """The Inception network, which takes colour images.
+
+    Arguments:
+        network: The network.
+        name: Its name, for the card of a metric.
+        digest: The first 16 hexadecimal digits of the SHA256 of the file of weights.
+    """
+
+    network: nn.Module
+    name: str
+    digest: str
+
+    @torch.no_grad()
+    def features(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what FID and the Inception score are made of.
+
+        Arguments:
+            x: Images in [-2, 2], of shape ``(N, 3, H, W)``. They are rounded as an image file
+                would be.
+
+        Returns:
+            The pooled features, of shape ``(N, 2048)``, and the logits without bias, of shape
+            ``(N, 1008)``, on the CPU.
+        """
+        device = next(self.network.parameters()).device
+        x = torch.as_tensor(x)
+        parts = [self.network(quantized(part).to(device)) for part in x.split(BATCH)]
+        return tuple(torch.cat([v.cpu() for v in layer]) for layer in zip(*parts, strict=True))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The Gaussian fit of the features of a reference set.
+
+    Arguments:
+        moments: The fit.
+        samples: The number of images.
+        split: Their split of the clean data.
+        extractor: The name and the digest of the network.
+    """
+
+    moments: Moments
+    samples: int
+    split: str
+    extractor: tuple[str, str]
+
+    @classmethod
+    def of(cls, x: np.ndarray | Tensor, split: str, inception: Inception) -> "Reference":
+        """Returns the reference of images in [-2, 2], of shape ``(N, 3, H, W)``."""
+        features, _ = inception.features(x)
+        return cls(feature_moments(features), len(x), split, (inception.name, inception.digest))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the reference as safetensors."""
+        card = {"samples": self.samples, "split": self.split, "extractor": self.extractor}
+        storage.save_tensors(path, self.moments._asdict(), {"reference": json.dumps(card)})
+
+
+def load_reference(path: str | Path, inception: Inception) -> Reference:
+    """Reads a reference.
+
+    Raises:
+        DiemError: If the file is no reference, or one of another network.
+    """
+    tensors, header = storage.load_tensors(path)
+    try:
+        card = json.loads(header["reference"])
+        card["extractor"] = tuple(card["extractor"])
+        reference = Reference(Moments(**tensors), **card)
+    except (LookupError, TypeError, ValueError):
+        raise DiemError(f"{path}: this is no reference of Inception features.") from None
+    if reference.extractor != (inception.name, inception.digest):
+        raise DiemError(
+            f"{path}: it was made with {' '.join(reference.extractor)}, and the weights are those"
+            f" of {inception.name} {inception.digest}."
+        )
+    return reference
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Inception:
+    """Returns the network with the weights of a file.
+
+    Arguments:
+        path: The weights as PyTorch's file of tensors, which are torch-fidelity's
+            ``weights-inception-2015-12-05-6726825d.pth``. With other weights the network is named
+            so, since its numbers are not FIDs that can be compared.
+        device: The device to compute on.
+
+    Raises:
+        DiemError: If the file is missing or holds anything but the network's weights.
+    """
+    # It imports torchvision, which most commands do without.
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    if not Path(path).is_file():
+        raise DiemError(f"{path}: there is no such file.")
+    content = Path(path).read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    official = sha256 == DOWNLOADS[INCEPTION_WEIGHTS].sha256
+    safe = io.BytesIO()
+    try:
+        # torch-fidelity unpickles whatever it is given: it is given what was read without.
+        torch.save(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), safe)
+        safe.seek(0)
+        network = FeatureExtractorInceptionV3(
+            NAME, ["2048", "logits_unbiased"], feature_extractor_weights_path=safe
+        )
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError):
+        raise DiemError(f"{path}: these are no weights of {NAME}.") from None
+    name = NAME if official else f"{NAME} with other weights"
+    return Inception(network.to(device), name, sha256[:16])
+
+
+def quantized(x: Tensor) -> Tensor:
+    """Returns images in [-2, 2] as the 8-bit pixels of an image file; values beyond are clipped."""
+    return ((x + 2) * (256 / 4)).round().clamp(0, 255).to(torch.uint8)
+
+
+def inception_score(logits: Tensor, seed: int) -> float:
+    """Returns the Inception score, the mean of 10 splits of the images.
+
+    Arguments:
+        logits: The logits without bias, of shape ``(N, 1008)``, of 10 or more images.
+        seed: The seed of the images' order.
+
+    Raises:
+        DiemError: If there are fewer images than splits.
+    """
+    from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+
+    if len(logits) < 10:
+        raise DiemError(f"The Inception score needs 10 images or more, got {len(logits)}.")
+    return isc_features_to_metric(logits, splits=10, rng_seed=seed)[KEY_METRIC_ISC_MEAN]

@@ -1,0 +1,105 @@
+include: "heuristics_inputs.smk"
+
+
+TARGETS += heuristics_targets()
+
+
+rule heuristics_block:
+    output:
+        f"{RESULTS}/heuristics/{{heuristics}}/block_{{block}}.csv",
+    log:
+        f"{RESULTS}/logs/heuristics/{{heuristics}}/block_{{block}}.log",
+    conda:
+        "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
+    wildcard_constraints:
+        block=r"\d+",
+    params:
+        entry=heuristics_entry,
+        cases=heuristics_cases,
+        seed=SEED,
+    message:
+        "Heuristics under exact priors, {wildcards.heuristics}: cases {params.cases}"
+    script:
+        "../scripts/heuristics_block.py"
+
+
+rule heuristics_coil:
+    output:
+        f"{RESULTS}/heuristics/{{heuristics}}/coil.h5",
+    log:
+        f"{RESULTS}/logs/heuristics/{{heuristics}}/coil.log",
+    conda:
+        "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
+    params:
+        entry=coil_entry,
+        seed=SEED,
+    message:
+        "Samples of the coil, {wildcards.heuristics}"
+    script:
+        "../scripts/heuristics_coil.py"
+
+
+rule heuristics_table:
+    input:
+        rows=heuristics_blocks,
+        published=str(WORKFLOW / "published" / "heuristics_divergence.csv"),
+    output:
+        csv=report(
+            f"{RESULTS}/tables/heuristics_{{heuristics}}.csv",
+            caption="../report/heuristics_table.rst",
+            category="heuristics",
+            labels={"result": "{heuristics}: table at full precision", "format": "csv"},
+        ),
+        html=report(
+            f"{RESULTS}/tables/heuristics_{{heuristics}}.html",
+            caption="../report/heuristics_table.rst",
+            category="heuristics",
+            labels={"result": "{heuristics}: table", "format": "html"},
+        ),
+        markdown=f"{RESULTS}/tables/heuristics_{{heuristics}}.md",
+        latex=f"{RESULTS}/tables/heuristics_{{heuristics}}.tex",
+        rows=report(
+            f"{RESULTS}/tables/heuristics_{{heuristics}}_rows.csv",
+            caption="../report/heuristics_rows.rst",
+            category="heuristics",
+            labels={"result": "{heuristics}: table of all rows", "format": "csv"},
+        ),
+    log:
+        f"{RESULTS}/logs/heuristics/{{heuristics}}/table.log",
+    conda:
+        "../../envs/diem.yaml"
+    message:
+        "Table of the heuristics, {wildcards.heuristics}"
+    script:
+        "../scripts/heuristics_table.py"
+
+
+rule heuristics_figures:
+    input:
+        table=f"{RESULTS}/tables/heuristics_{{heuristics}}.csv",
+        coil=f"{RESULTS}/heuristics/{{heuristics}}/coil.h5",
+    output:
+        divergence_pdf=f"{RESULTS}/figures/heuristics_{{heuristics}}_divergence.pdf",
+        divergence_png=report(
+            f"{RESULTS}/figures/heuristics_{{heuristics}}_divergence.png",
+            caption="../report/heuristics_divergence.rst",
+            category="heuristics",
+            labels={"result": "{heuristics}: figure: divergence", "format": "png"},
+        ),
+        coil_pdf=f"{RESULTS}/figures/heuristics_{{heuristics}}_coil.pdf",
+        coil_png=report(
+            f"{RESULTS}/figures/heuristics_{{heuristics}}_coil.png",
+            caption="../report/heuristics_coil.rst",
+            category="heuristics",
+            labels={"result": "{heuristics}: figure: coil", "format": "png"},
+        ),
+    log:
+        f"{RESULTS}/logs/heuristics/{{heuristics}}/figures.log",
+    conda:
+        "../../envs/diem.yaml"
+    message:
+        "Figures of the heuristics, {wildcards.heuristics}"
+    script:
+        "../scripts/heuristics_figures.py"

@@ -1,0 +1,70 @@
+from diem.perceptual import FILES as LPIPS_FILES
+
+
+def comparison_of(wildcards):
+    return CONFIG["samplers"][wildcards.experiment]
+
+
+def comparison_path(name):
+    """Returns a file of a comparison; its name stands in the place of an experiment's."""
+    return f"{RESULTS}/samplers/{{experiment}}/{name}"
+
+
+def restored_input(wildcards):
+    """The prior is trained here, or given by the user; so are the weights of LPIPS."""
+    entry = comparison_of(wildcards)
+    files = {"clean": comparison_path("clean.h5").format(experiment=wildcards.experiment)}
+    if "train" in entry:
+        prior = comparison_path("prior.safetensors").format(experiment=wildcards.experiment)
+    else:
+        prior = entry["pretrained"]["weights"]
+    files["prior"] = prior
+    if "lpips" in entry["metrics"] and entry["lpips_weights"] is not None:
+        files["lpips"] = [f"{entry['lpips_weights']}/{name}" for name in LPIPS_FILES]
+    return files
+
+
+def restored_entry(wildcards):
+    """The settings that a method's numbers depend on: other methods can come and go."""
+    entry = comparison_of(wildcards)
+    kept = ("schedule", "tasks", "steps", "images", "block", "metrics")
+    return {
+        **{key: entry[key] for key in kept},
+        "methods": {wildcards.method: entry["methods"][wildcards.method]},
+        "data": entry["data"]["name"],
+        "pretrained": entry.get("pretrained", {}).get("name"),
+    }
+
+
+def restored_paths(ending):
+    def paths(wildcards):
+        return [
+            comparison_path(f"methods/{method}{ending}").format(experiment=wildcards.experiment)
+            for method in comparison_of(wildcards)["methods"]
+        ]
+
+    return paths
+
+
+def train_setting(key):
+    return lambda wildcards: comparison_of(wildcards)["train"][key]
+
+
+def comparison_targets():
+    return [
+        f"{RESULTS}/{path}"
+        for name in CONFIG["samplers"]
+        for path in (
+            *(f"tables/samplers_{name}.{kind}" for kind in ("csv", "md", "tex", "html")),
+            f"tables/samplers_{name}_rows.csv",
+            *(
+                f"figures/samplers_{name}_{figure}.{kind}"
+                for figure in ("metrics", "images")
+                for kind in ("pdf", "png")
+            ),
+        )
+    ]
+
+
+# No name of a comparison: a rule that matches nothing is needed where there is none.
+COMPARISONS = "|".join(CONFIG["samplers"]) or "(?!)"

@@ -1,0 +1,14 @@
+"""Downloads a file that the config gives no place of."""
+
+from typing import TYPE_CHECKING
+
+from diem.downloads import DOWNLOADS, download
+from diem.jobs import job, progress
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    source = DOWNLOADS[snakemake.wildcards.file]
+    with progress(snakemake.log[0], unit="byte") as bar:
+        download(source, snakemake.output[0], bar.update)

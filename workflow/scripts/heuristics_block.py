@@ -1,0 +1,26 @@
+"""Measures some random cases of the heuristics."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from diem import heuristics, storage
+from diem.jobs import job, progress, select_device
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    params = snakemake.params
+    first, last = params.cases
+    with progress(snakemake.log[0], unit="noise level") as bar:
+        rows = heuristics.divergences(
+            snakemake.wildcards.heuristics,
+            params.entry,
+            params.seed,
+            range(first, last + 1),
+            select_device(snakemake.config["device"]),
+            progress=bar.update,
+        )
+    with storage.atomic(snakemake.output[0]) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)

@@ -1,0 +1,43 @@
+"""Restores test images with one posterior sampler, at every task and number of steps."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from diem import restoration, storage
+from diem.jobs import job, progress, select_device
+from diem.perceptual import Perceptual
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    params, files, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
+    entry = params.entry
+    device = select_device(snakemake.config["device"])
+    if entry["pretrained"] is None:
+        denoiser, card = restoration.trained(files.prior, entry["schedule"])
+    else:
+        denoiser, card = restoration.pretrained(
+            entry["pretrained"], files.prior, entry["schedule"]
+        )
+    perceptual = None
+    if files.get("lpips"):
+        perceptual = Perceptual(Path(files.lpips[0]).parents[1], device)
+    total = entry["images"] * len(entry["tasks"]) * len(entry["steps"])
+    with progress(snakemake.log[0], unit="image", total=total) as bar:
+        rows, arrays = restoration.compare(
+            denoiser,
+            files.clean,
+            entry,
+            wildcards.method,
+            params.seed,
+            {"experiment": wildcards.experiment, **card},
+            perceptual,
+            device,
+            bar.update,
+        )
+    storage.write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
+    with storage.atomic(snakemake.output.rows) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)

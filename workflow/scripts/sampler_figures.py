@@ -1,0 +1,34 @@
+"""Draws the figures of a comparison of posterior samplers: metrics by steps, restored images."""
+
+from typing import TYPE_CHECKING
+
+from diem import figures, storage, tables
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+PARTS = ("x", "y", "observed", "truth")
+
+
+def images(path: str, task: str) -> dict:
+    with storage.Reader(path) as file:
+        return {part: file.read(f"{task}/{part}") for part in PARTS}
+
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    files, name = snakemake.input, snakemake.wildcards.experiment
+    rows = tables.read_rows(files.rows)
+    methods = list(rows["run"].unique())
+    shown = {
+        task: dict(zip(methods, (images(path, task) for path in files.images), strict=True))
+        for task in rows["observations"].unique()
+    }
+    drawn = {
+        "metrics": figures.samplers_metrics(rows, name),
+        "images": figures.samplers_images(rows, shown, name),
+    }
+    for output, path in snakemake.output.items():
+        figure, kind = output.split("_")
+        with storage.atomic(path) as temporary:
+            figures.save(drawn[figure], temporary, kind)
