@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from . import storage
+
 __all__ = [
     "METRICS",
     "Metric",
@@ -23,6 +25,7 @@ __all__ = [
     "readable",
     "rounded",
     "summary",
+    "write",
 ]
 
 
@@ -157,6 +160,25 @@ class Readable:
     body: list[list[str]]
     text_columns: int
     notes: list[str]
+
+
+def write(files: Mapping[str, str], table: pd.DataFrame, made: Readable) -> None:
+    """Writes a table at full precision and for the eye.
+
+    Arguments:
+        files: The paths by kind: ``csv``, ``markdown``, ``latex`` and ``html``.
+        table: The table at full precision.
+        made: The same for the eye.
+    """
+    texts = {
+        "csv": table.to_csv(index=False),
+        "markdown": markdown(made),
+        "latex": latex(made),
+        "html": html(made),
+    }
+    for kind, text in texts.items():
+        with storage.atomic(files[kind]) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def readable(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Readable:

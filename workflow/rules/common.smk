@@ -249,12 +249,11 @@ def published_path(experiment):
     return str(WORKFLOW / "published" / f"{EXPERIMENTS[experiment]['published']}.csv")
 
 
-def published_runs(wildcards):
+def runs_by_setting(experiment):
     """What tells a run from another in a table of published numbers."""
-    experiment = experiment_of(wildcards)
-    told = {}
-    for name, run in experiment["runs"].items():
-        operator = experiment["observations"][run["observations"]]["operator"]
+    entry, told = EXPERIMENTS[experiment], {}
+    for name, run in entry["runs"].items():
+        operator = entry["observations"][run["observations"]]["operator"]
         heuristic = run["e_step"]["covariance"]
         told[name] = {"heuristic": heuristic, "corruption": operator.get("missing")}
     return told

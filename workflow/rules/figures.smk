@@ -108,7 +108,7 @@ rule published:
     conda:
         "../../envs/diem.yaml"
     params:
-        runs=published_runs,
+        runs=lambda wildcards: runs_by_setting(wildcards.experiment),
     message:
         "Published numbers beside those of {wildcards.experiment}"
     script:

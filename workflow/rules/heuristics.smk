@@ -9,11 +9,11 @@ rule heuristics_block:
         f"{RESULTS}/heuristics/{{heuristics}}/block_{{block}}.csv",
     log:
         f"{RESULTS}/logs/heuristics/{{heuristics}}/block_{{block}}.log",
+    wildcard_constraints:
+        block=r"\d+",
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
-    wildcard_constraints:
-        block=r"\d+",
     params:
         entry=heuristics_entry,
         cases=heuristics_cases,

@@ -12,14 +12,6 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     output = snakemake.output
     rows = tables.read_rows(snakemake.input.rows)
     table = restoration_table.beside(rows, snakemake.input.published)
-    readable = restoration_table.readable(table, rows)
-    texts = {
-        output.rows: rows.to_csv(index=False),
-        output.csv: table.to_csv(index=False),
-        output.markdown: tables.markdown(readable),
-        output.latex: tables.latex(readable),
-        output.html: tables.html(readable),
-    }
-    for path, text in texts.items():
-        with storage.atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    tables.write(output, table, restoration_table.readable(table, rows))
+    with storage.atomic(output.rows) as temporary:
+        temporary.write_text(rows.to_csv(index=False), encoding="utf-8")

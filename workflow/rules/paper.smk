@@ -1,0 +1,56 @@
+include: "paper_inputs.smk"
+
+
+TARGETS += paper_targets()
+
+
+rule hyperparameters:
+    output:
+        csv=f"{RESULTS}/tables/hyperparameters.csv",
+        html=report(
+            f"{RESULTS}/tables/hyperparameters.html",
+            caption="../report/hyperparameters.rst",
+            category="paper",
+            labels={"result": "table of hyperparameters", "format": "html"},
+        ),
+        markdown=f"{RESULTS}/tables/hyperparameters.md",
+        latex=f"{RESULTS}/tables/hyperparameters.tex",
+    log:
+        f"{RESULTS}/logs/paper/hyperparameters.log",
+    conda:
+        "../../envs/diem.yaml"
+    params:
+        config={key: CONFIG[key] for key in ("experiments", "heuristics", "samplers")},
+        paper={key: PAPER[key] for key in ("experiments", "heuristics", "samplers")},
+    message:
+        "The settings of this run beside the paper's"
+    script:
+        "../scripts/hyperparameters.py"
+
+
+rule paper_vs_ours:
+    input:
+        unpack(paper_vs_ours_input),
+    output:
+        csv=f"{RESULTS}/tables/paper_vs_ours.csv",
+        html=report(
+            f"{RESULTS}/tables/paper_vs_ours.html",
+            caption="../report/paper_vs_ours.rst",
+            category="paper",
+            labels={"result": "every published number beside ours", "format": "html"},
+        ),
+        markdown=f"{RESULTS}/tables/paper_vs_ours.md",
+        latex=f"{RESULTS}/tables/paper_vs_ours.tex",
+    log:
+        f"{RESULTS}/logs/paper/paper_vs_ours.log",
+    conda:
+        "../../envs/diem.yaml"
+    params:
+        published=str(PUBLISHED),
+        heuristics=paired("heuristics"),
+        samplers=paired("samplers"),
+        images={name: runs_by_setting(name) for name in paired("experiments", "cifar10")},
+    message:
+        "Every published number beside ours"
+    script:
+        "../scripts/paper_vs_ours.py"

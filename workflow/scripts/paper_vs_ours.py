@@ -1,0 +1,38 @@
+"""Sets every published number beside ours."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from diem import paper, tables
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+
+def read(names: list[str], paths: list[str]) -> dict[str, pd.DataFrame]:
+    return {
+        name: pd.read_csv(path, dtype={"iterations": str}, keep_default_na=True).fillna(
+            {"iterations": ""}
+        )
+        for name, path in zip(names, paths, strict=True)
+    }
+
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    files, params = snakemake.input, snakemake.params
+    settings = pd.read_csv(files.hyperparameters, dtype=str, keep_default_na=False)
+    table = paper.beside(
+        paper.published_numbers(params.published),
+        paper.scales(settings),
+        read(params.heuristics, files.get("heuristics", [])),
+        {
+            name: (tables.read_rows([path]), runs)
+            for (name, runs), path in zip(
+                params.images.items(), files.get("images", []), strict=True
+            )
+        },
+        read(params.samplers, files.get("samplers", [])),
+    )
+    tables.write(snakemake.output, table, paper.readable(table))
