@@ -46,7 +46,7 @@ def noise_embedding(t: Tensor, features: int) -> Tensor:
     # Not a buffer: the frequencies keep the precision of t whatever the type of the weights is,
     # and a saved network holds parameters only.
     omega = torch.logspace(0, -4, features // 2, dtype=t.dtype, device=t.device)
-    angle = t[:, None] * omega
+    angle = torch.atleast_1d(t)[:, None] * omega
     return torch.cat((angle.cos(), angle.sin()), dim=1)
 
 
@@ -90,7 +90,7 @@ class MLP(nn.Module):
 
         Arguments:
             x: The input, of shape ``(B, *event)``.
-            t: The noise conditioning variable, of shape ``(B,)`` or ``(1,)``.
+            t: The noise conditioning variable, of shape ``(B,)``, ``(1,)`` or ``()``.
 
         Returns:
             The output, of the shape of ``x``.
@@ -158,7 +158,7 @@ class ResidualMLP(nn.Module):
 
         Arguments:
             x: The input, of shape ``(B, *event)``.
-            t: The noise conditioning variable, of shape ``(B,)`` or ``(1,)``.
+            t: The noise conditioning variable, of shape ``(B,)``, ``(1,)`` or ``()``.
 
         Returns:
             The output, of the shape of ``x``.
@@ -357,7 +357,7 @@ class UNet(nn.Module):
 
         Arguments:
             x: The images, of shape ``(B, C, H, W)``.
-            t: The noise conditioning variable, of shape ``(B,)`` or ``(1,)``.
+            t: The noise conditioning variable, of shape ``(B,)``, ``(1,)`` or ``()``.
 
         Returns:
             The images, of the shape of ``x``.
