@@ -288,7 +288,6 @@ def test_unknown_metrics(config, value):
 # Missing keys
 
 MISSING = [
-    "experiments",
     f"{LINE}.data",
     f"{LINE}.observations",
     f"{LINE}.network",
@@ -467,7 +466,7 @@ def test_what_is_no_mapping(config, key, value):
     assert message.startswith(f"{key} is {value!r}")
 
 
-@pytest.mark.parametrize("key", ["experiments", f"{LINE}.observations", f"{LINE}.runs"])
+@pytest.mark.parametrize("key", [f"{LINE}.observations", f"{LINE}.runs"])
 def test_what_is_empty(config, key):
     put(config, key, {})
 
@@ -670,3 +669,74 @@ def test_heuristics_that_do_not_fit(key, value, words):
         resolve({"heuristics": {"curves": {key: value}}}, SCHEMA, SOURCE)
 
     assert "heuristics.curves" in str(error.value)
+
+
+# Comparisons of posterior samplers
+
+COMPARISON = {"data": {"name": "photographs"}, "train": {"network": {"name": "unet"}}}
+
+
+def test_defaults_of_a_comparison_are_the_papers(config):
+    config["samplers"] = {"faces": COMPARISON}
+
+    entry = resolve(config, SCHEMA, SOURCE)["samplers"]["faces"]
+
+    assert entry["steps"] == [10, 100, 1000]
+    assert entry["tasks"] == {
+        "inpainting_box": {"operator": {"name": "mask", "box": 128}, "sigma_y": 1.0},
+        "inpainting_random": {"operator": {"name": "mask", "missing": 0.98}, "sigma_y": 0.01},
+        "motion_deblur": {
+            "operator": {"name": "blur", "size": 61, "intensity": 0.5},
+            "sigma_y": 0.1,
+        },
+        "super_resolution": {"operator": {"name": "downsample", "factor": 4}, "sigma_y": 0.1},
+    }
+    mmps = [m["iterations"] for m in entry["methods"].values() if m["name"] == "mmps"]
+    assert mmps == [1, 3, 5]
+    assert entry["methods"]["diffpir"]["iterations"] == 5
+    assert entry["methods"]["dps"]["zeta"] == 1.0
+    assert entry["lpips_weights"] is None
+    assert entry["train"]["m_step"]["steps"] == 65536
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("pretrained", {"name": "ffhq_256x256", "weights": "w.pt"}, "either 'train' or"),
+        ("data", {"name": "manifold"}, "data.name must be of images"),
+        ("train.schedule", {"sigma_min": 1.0, "sigma_max": 0.1}, "train.schedule.sigma_min"),
+        ("metrics", ["lpips"], "'lpips' alone needs lpips_weights"),
+        ("methods.other", {"name": "dpss"}, "did you mean 'dps'"),
+        ("methods.other", {"name": "tmpd", "iterations": 3}, "iterations is unknown"),
+        ("steps", [10, 10], "a list without repetitions"),
+        ("tasks.t", {"operator": {"name": "mask"}, "sigma_y": 0.1}, "lacks the key 'missing'"),
+        (
+            "tasks.t",
+            {"operator": {"name": "mask", "missing": 0.5, "box": 4}, "sigma_y": 0.1},
+            "either 'missing' or 'box'",
+        ),
+        (
+            "tasks.t",
+            {"operator": {"name": "mask", "missing": 0.5, "place": "centre"}, "sigma_y": 0.1},
+            "'place' belongs to 'box'",
+        ),
+        (
+            "tasks.t",
+            {"operator": {"name": "blur", "size": 4, "intensity": 0.5}, "sigma_y": 0.1},
+            "must be odd",
+        ),
+    ],
+)
+def test_comparisons_that_do_not_fit_are_refused(config, key, value, told):
+    config["samplers"] = {"faces": copy.deepcopy(COMPARISON)}
+    put(config, f"samplers.faces.{key}", value)
+
+    message = refused(config)
+
+    assert "samplers.faces" in message
+    assert told in message
+
+
+def test_a_comparison_needs_a_prior(config):
+    config["samplers"] = {"faces": {"data": {"name": "photographs"}}}
+    assert "either 'train' or 'pretrained'" in refused(config)

@@ -160,4 +160,142 @@ def test_unknown_name_comes_with_a_hint():
     with pytest.raises(DiemError, match="did you mean 'digits'"):
         load({"name": "digit"}, seed=0)
     with pytest.raises(DiemError, match=", ".join(sorted(DATASETS))):
-        load({"name": "faces"}, seed=0)
+        load({"name": "xyz"}, seed=0)
+
+
+# Photographs and folders of images
+
+PHOTOGRAPHS = {
+    "name": "photographs",
+    "train": 64,
+    "validation": 16,
+    "test": 32,
+    "size": 8,
+    "reduce": 2,
+}
+
+
+def test_photographs_shapes_range_and_streams():
+    splits, again, other = load(PHOTOGRAPHS, 0), load(PHOTOGRAPHS, 0), load(PHOTOGRAPHS, 1)
+
+    for name, split in splits.items():
+        assert split.x.shape == (PHOTOGRAPHS[name], 3, 8, 8)
+        assert split.x.dtype == np.float32
+        assert np.abs(split.x).max() <= 2
+        assert np.array_equal(split.x, again[name].x)
+        assert not np.array_equal(split.x, other[name].x)
+    larger = load(PHOTOGRAPHS | {"train": 80}, 0)
+    assert np.array_equal(larger["train"].x[:64], splits["train"].x)
+
+
+def test_photographs_splits_are_disjoint_and_in_turn(monkeypatch):
+    from sklearn import datasets
+
+    # Each pixel of these tells its photograph, its row and its column.
+    row, column = np.meshgrid(np.arange(427), np.arange(640), indexing="ij")
+    pictures = [np.stack((np.full_like(row, i), row, column), axis=-1) for i in range(2)]
+    bunch = type("Bunch", (), {"images": pictures})
+    monkeypatch.setattr(datasets, "load_sample_images", lambda: bunch)
+
+    splits = load(PHOTOGRAPHS | {"reduce": 1}, 0)
+
+    columns = {name: (split.x[:, 2] + 2) * 255 / 4 for name, split in splits.items()}
+    assert columns["validation"].max() < 127.5
+    assert columns["test"].min() > 127.5
+    assert columns["test"].max() < 255.5
+    assert columns["train"].min() > 255.5
+    which = (splits["train"].x[:, 0] + 2) * 255 / 4
+    np.testing.assert_allclose(which[:4, 0, 0], [0, 1, 0, 1], atol=1e-3)
+
+
+def test_photographs_are_reduced_by_averages():
+    from sklearn.datasets import load_sample_images
+
+    patch = load(PHOTOGRAPHS | {"size": 2, "reduce": 64, "test": 1}, 0)["test"].x[0]
+
+    # A patch of 2 x 64 pixels is as wide as its split: only its row is random.
+    part = load_sample_images().images[0][: 6 * 64, 128:256].reshape(6, 64, 2, 64, 3)
+    rows = part.mean(axis=(1, 3)).transpose(2, 0, 1) * 4 / 255 - 2
+    assert any(np.allclose(patch, rows[:, i : i + 2], atol=1e-5) for i in range(5))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 6, 6, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{i:05d}.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path, pixels
+
+
+def images_spec(path, **changes):
+    spec = {"name": "images", "path": str(path), "size": 6}
+    return spec | {"train": None, "validation": 1, "test": 2} | changes
+
+
+def test_images_are_all_there_once(folder):
+    path, pixels = folder
+
+    splits = load(images_spec(path), 0)
+
+    parts = {name: list(split.x) for name, split in splits.items()}
+    # Read as they are asked for, in parts that fit in memory.
+    assert [len(part) for part in parts["train"]] == [64, 3]
+    x = np.concatenate([part for split in parts.values() for part in split])
+    assert x.dtype == np.float32
+    assert x.shape == (70, 3, 6, 6)
+    found = np.round((x + 2) * 255 / 4).astype(int).transpose(0, 2, 3, 1)
+    assert sorted(map(bytes, found.astype(np.uint8))) == sorted(map(bytes, pixels))
+
+
+def test_images_may_be_for_testing_alone(folder):
+    splits = load(images_spec(folder[0], train=0, validation=0, test=5), 0)
+
+    assert list(splits) == ["test"]
+    assert sum(map(len, splits["test"].x)) == 5
+
+
+def test_images_that_do_not_fit_are_named(folder):
+    from PIL import Image
+
+    path, pixels = folder
+    broken = (path / "00007.png").read_bytes()
+    for content, message in (
+        (broken[:40], "cannot be read"),
+        (b"no image at all", "cannot be read"),
+        (None, "is of 5 x 6 pixels and mode RGB"),
+        ("L", "is of 6 x 6 pixels and mode L"),
+    ):
+        if content is None:
+            Image.fromarray(pixels[0][:, :5]).save(path / "00007.png")
+        elif content == "L":
+            Image.fromarray(pixels[0][..., 0]).save(path / "00007.png")
+        else:
+            (path / "00007.png").write_bytes(content)
+        with pytest.raises(DiemError, match=f"00007.png: .*{message}") as caught:
+            [list(split.x) for split in load(images_spec(path), 0).values()]
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (PHOTOGRAPHS | {"size": 65}, "`data.size` times `data.reduce` is 130"),
+        (PHOTOGRAPHS | {"reduce": 0}, "`data.reduce`"),
+        (images_spec("/nowhere/at/all"), "is no folder"),
+    ],
+)
+def test_bad_values_of_pictures_are_refused(spec, message):
+    with pytest.raises(DiemError, match=message):
+        load(spec, 0)
+
+
+def test_images_refuse_an_empty_folder_and_too_many(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DiemError, match="no PNG or JPEG file"):
+        load(images_spec(tmp_path / "empty"), 0)
+    for changes in ({"train": 68}, {"test": 71}):
+        with pytest.raises(DiemError, match="more than the 70 images"):
+            load(images_spec(folder[0], **changes), 0)

@@ -202,6 +202,7 @@ def test_agreement_with_the_published_medians(compared):
 def test_order_of_the_heuristics(compared):
     medians = compared.pivot(index="sigma", columns="covariance", values="median")
 
+    # At 0.1, cov_x and cov_t are so close that their order depends on the cases: it is this seed's.
     low = medians.loc[0.1]
     assert low["tweedie"] < low["zeros"] < low["cov_x"] < low["cov_t"]
     for sigma in (0.5, 1.0):

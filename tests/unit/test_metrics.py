@@ -22,6 +22,7 @@ from diem.metrics import (
     residual_summary,
     sinkhorn_divergence,
     sliced_wasserstein,
+    ssim,
     train_extractor,
     truncated_transport,
 )
@@ -502,3 +503,39 @@ def test_damaged_or_wrong_files_are_named(extractor: Extractor, tmp_path: Path):
         load_extractor(tmp_path / "missing_file")
     with pytest.raises(DiemError, match=tmp_path.name):
         load_extractor(tmp_path)
+
+
+def test_ssim_of_equal_and_of_constant_images():
+    x = torch.rand(3, 3, 16, 16) * 4 - 2
+
+    torch.testing.assert_close(ssim(x, x), torch.ones(3, dtype=torch.float64))
+    # Of constant images only the luminance is left: (2 a b + c) / (a^2 + b^2 + c).
+    a, b, c = 1.0, -0.5, (0.01 * 4) ** 2
+    flat = torch.full((1, 1, 12, 12), a), torch.full((1, 1, 12, 12), b)
+    expected = (2 * a * b + c) / (a**2 + b**2 + c)
+    assert ssim(*flat).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_ssim_agrees_with_its_definition_at_every_window():
+    x, y = torch.rand(2, 2, 3, 14, 15, dtype=torch.float64) * 4 - 2
+    g = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+    window = torch.outer(g, g) / g.sum() ** 2
+
+    def mean(image):
+        return torch.nn.functional.conv2d(image.flatten(0, 1)[:, None], window[None, None])
+
+    mu_x, mu_y = mean(x), mean(y)
+    var_x, var_y, cov = mean(x * x) - mu_x**2, mean(y * y) - mu_y**2, mean(x * y) - mu_x * mu_y
+    c1, c2 = (0.01 * 4) ** 2, (0.03 * 4) ** 2
+    value = (2 * mu_x * mu_y + c1) * (2 * cov + c2)
+    value = value / ((mu_x**2 + mu_y**2 + c1) * (var_x + var_y + c2))
+    expected = value.reshape(2, -1).mean(dim=1)
+
+    torch.testing.assert_close(ssim(x, y), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_ssim_refuses_small_images_and_other_shapes():
+    with pytest.raises(DiemError, match="'ssim' needs images of 11 x 11"):
+        ssim(torch.zeros(1, 1, 10, 16), torch.zeros(1, 1, 10, 16))
+    with pytest.raises(ValueError, match="have shapes"):
+        ssim(torch.zeros(1, 1, 16, 16), torch.zeros(2, 1, 16, 16))

@@ -6,15 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from azula.denoise import GaussianDenoiser, KarrasDenoiser
+from azula.denoise import KarrasDenoiser
 from azula.guidance import DiffPIRDenoiser, DPSSampler, MMPSDenoiser, TMPDenoiser
-from azula.linalg.covariance import DPLRCovariance, IsotropicCovariance
+from azula.linalg.covariance import IsotropicCovariance
 from azula.noise import VESchedule, VPSchedule
 from azula.sample import DDIMSampler
 from helpers import analytic_posterior, matrices, random_gaussian, repeated, simulate
 from safetensors.torch import save_file
 
 from diem import perceptual, restoration, restoration_table, storage, tables
+from diem.config import LPIPS_FILES
 from diem.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
 from diem.restoration import Problem, compare, pretrained, restore, trained
@@ -43,23 +44,7 @@ every_task = pytest.mark.parametrize("task", TASKS)
 def exact(shape=SHAPE, dtype=torch.float64):
     """Returns a Gaussian, and its exact denoiser on a variance-preserving schedule."""
     gaussian = random_gaussian(shape, rank=4, dtype=dtype)
-    cov = DPLRCovariance(
-        gaussian.noise.expand(math.prod(shape)).clone(), gaussian.factors.flatten(0, -2).mT
-    )
-    return gaussian, _Images(gaussian.mean, cov, shape)
-
-
-class _Images(GaussianDenoiser):
-    """azula's Gaussian denoiser for vectors, applied to images."""
-
-    def __init__(self, mean, cov, shape):
-        super().__init__(mean.flatten(), cov, VPSchedule(**SCHEDULE))
-        self.shape = shape
-
-    def forward(self, x_t, t, **kwargs):
-        posterior = super().forward(x_t.flatten(1), t.reshape(()), **kwargs)
-        posterior.mean = posterior.mean.reshape(x_t.shape)
-        return posterior
+    return gaussian, gaussian.denoiser(VPSchedule(**SCHEDULE))
 
 
 def problem(task, count=3, dtype=torch.float64, shape=SHAPE):
@@ -98,7 +83,6 @@ def test_mmps_of_a_gaussian_samples_its_posterior_mean(task):
 @every_task
 @every_method
 def test_every_method_restores_better_than_the_prior_mean(method, task):
-    torch.set_default_dtype(torch.float32)
     gaussian, denoiser = exact()
     some = problem(task, 64)
 
@@ -145,7 +129,7 @@ def test_no_image_depends_on_its_neighbours(method, monkeypatch):
 
 def start(sampler, count, shape):
     torch.manual_seed(5)
-    return sampler(sampler.init((count, *shape)))
+    return sampler(sampler.init((count, *shape), dtype=torch.float64))
 
 
 GRID = {"steps": 5, "silent": True}
@@ -168,7 +152,7 @@ def test_mmps_agrees_with_azula(task, iterations):
     expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, SHAPE)
 
     method = {"name": "mmps", "iterations": iterations, "solver": "gmres"}
-    torch.testing.assert_close(restore(method, denoiser, some, 5, 5), expected.to(torch.float32))
+    torch.testing.assert_close(restore(method, denoiser, some, 5, 5), expected)
 
 
 @every_task
@@ -192,10 +176,19 @@ def test_dps_agrees_with_azula_on_one_image(task):
 
 @every_task
 def test_diffpir_agrees_with_azula_on_vectors(task):
-    gaussian, denoiser = exact()
+    _, denoiser = exact()
     operator, y, sigma_y = some = problem(task)
+
+    class Vector(torch.nn.Module):
+        schedule = denoiser.schedule
+
+        def forward(self, x_t, t):
+            posterior = denoiser(x_t.reshape(-1, *SHAPE), t)
+            posterior.mean = posterior.mean.flatten(1)
+            return posterior
+
     theirs = DiffPIRDenoiser(
-        GaussianDenoiser(gaussian.mean.flatten(), denoiser.cov, denoiser.schedule),
+        Vector(),
         y.flatten(1),
         lambda x: operator.forward(x.reshape(-1, *SHAPE)).flatten(1),
         sigma_y**2,
@@ -276,7 +269,8 @@ def test_trained_prior_is_the_same_denoiser_in_other_units(tmp_path):
 def tiny_adm(monkeypatch):
     """Makes azula's card of a pretrained network that of a tiny one, and returns its weights."""
     real = restoration.load_cards("azula.plugins.adm")["ffhq_256x256"]
-    real.config |= {"image_size": 32, "num_channels": 32, "channel_mult": [1, 1]}
+    tiny = {"image_size": 32, "num_channels": 32, "channel_mult": [1, 1], "num_head_channels": 32}
+    real.config |= tiny
     monkeypatch.setattr(restoration, "load_cards", lambda plugin: {"ffhq_256x256": real})
     return restoration.adm.make_model(**real.config).backbone.state_dict()
 
@@ -328,7 +322,7 @@ def test_missing_and_bad_lpips_weights_are_refused(tmp_path, capsys):
     with pytest.raises(DiemError, match=r"lpips_weights: .*weights-vgg16-lpips.pth"):
         perceptual.Perceptual(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    for name in perceptual.FILES:
+    for name in LPIPS_FILES:
         torch.save(Malicious(), tmp_path / name)
     with pytest.raises(DiemError, match="holds no weights"):
         perceptual.Perceptual(tmp_path)
@@ -406,7 +400,9 @@ def test_other_tasks_and_steps_change_no_number(clean):
     rows, _ = run(clean)
     fewer, _ = run(clean, entry={**ENTRY, "tasks": {"small": TASKS["small"]}, "steps": [4]})
 
-    expected = [r["value"] for r in rows if r["observations"] == "small" and r["sampler_steps"] == 4]
+    expected = [
+        r["value"] for r in rows if r["observations"] == "small" and r["sampler_steps"] == 4
+    ]
     assert [row["value"] for row in fewer] == expected
 
 

@@ -22,6 +22,8 @@ def test_stages_are_fixed_and_distinct():
         "NETWORK": 10,
         "EPOCH": 11,
         "TEST_POSTERIOR": 12,
+        "RESTORATION": 13,
+        "HEURISTICS": 14,
     }
 
 

@@ -1,9 +1,9 @@
-"""Conjugate gradients against dense solves."""
+"""Conjugate gradients and generalized minimal residuals against dense solves."""
 
 import pytest
 import torch
 
-from diem.solvers import column, conjugate_gradient, dot
+from diem.solvers import column, conjugate_gradient, dot, gmres
 
 
 def systems(batch=6, size=8, dtype=torch.float64, condition=100.0):
@@ -183,3 +183,71 @@ def test_dot_and_column():
 
     torch.testing.assert_close(dot(a, b), torch.einsum("bij,bij->b", a, b))
     assert column(dot(a, b), a).shape == (4, 1, 1)
+
+
+# Generalized minimal residuals
+
+
+def general(batch=6, size=8):
+    """Returns matrices that are neither symmetric nor positive, and right-hand sides."""
+    s = torch.randn(batch, size, size, dtype=torch.float64)
+    return s, torch.randn(batch, size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 4), (1, 2, 2, 2)])
+def test_gmres_is_exact_after_as_many_iterations_as_unknowns(shape):
+    s, b = general()
+
+    v, _ = gmres(Product(s), b.reshape(-1, *shape), iterations=8)
+
+    assert v.shape == (6, *shape)
+    torch.testing.assert_close(v.flatten(1), torch.linalg.solve(s, b), rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_gmres_minimises_the_residual_over_the_krylov_space(iterations):
+    s, b = general()
+
+    v, _ = gmres(Product(s), b, iterations)
+
+    powers = [b]
+    for _ in range(iterations - 1):
+        powers.append((s @ powers[-1][..., None])[..., 0])
+    krylov, _ = torch.linalg.qr(torch.stack(powers, dim=-1))
+    y = torch.linalg.lstsq(s @ krylov, b[..., None]).solution
+    torch.testing.assert_close(v, (krylov @ y)[..., 0], rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_gmres_sums_the_by_products_and_multiplies_no_more(iterations):
+    s, b = general()
+    c = torch.randn(6, 5, 8, dtype=torch.float64)
+    product = Product(s, c)
+
+    v, total = gmres(product, b, iterations)
+
+    assert product.calls == iterations
+    torch.testing.assert_close(total, (c @ v[..., None])[..., 0])
+
+
+def test_gmres_stays_at_a_solution_that_it_found():
+    # Eigenvectors are solved for in one iteration, zero in none.
+    s = torch.diag(torch.tensor([2.0, -3.0, 5.0])).expand(3, 3, 3)
+    b = torch.tensor([[1.0, 0.0, 0.0], [0.0, 6.0, 0.0], [0.0, 0.0, 0.0]])
+
+    v, total = gmres(Product(s), b, iterations=3)
+
+    expected = torch.tensor([[0.5, 0.0, 0.0], [0.0, -2.0, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(v, expected)
+    torch.testing.assert_close(total, b)
+
+
+def test_gmres_passes_on_what_is_not_finite_to_its_own_sample_alone():
+    s, b = general(batch=2)
+    b[0, 0] = torch.nan
+
+    v, _ = gmres(Product(s), b, iterations=4)
+
+    alone, _ = gmres(Product(s[1:]), b[1:], iterations=4)
+    assert not torch.isfinite(v[0]).any()
+    torch.testing.assert_close(v[1:], alone)

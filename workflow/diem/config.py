@@ -15,7 +15,7 @@ import yaml
 
 from .errors import DiemError, nearest
 
-__all__ = ["merge", "resolve"]
+__all__ = ["LPIPS_FILES", "merge", "resolve"]
 
 
 PARTS = ("experiments", "heuristics", "samplers")
@@ -26,6 +26,9 @@ COLOUR = {"cifar10", "photographs", "images"}
 
 IMAGES = {"digits", *COLOUR}
 """The data that are images."""
+
+LPIPS_FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
+"""What the folder ``lpips_weights`` must hold: LPIPS' linear layers, and its network."""
 
 HSV = {"hue", "saturation"}
 """The changes of training images that need colour."""

@@ -29,7 +29,7 @@ MAX_FREQUENCIES = 4096
 ELLIPSES = 8
 
 # Where the splits of a photograph lie, in columns of its 640: no pixel is in two of them.
-COLUMNS = {"train": slice(0, 448), "validation": slice(448, 512), "test": slice(512, 640)}
+COLUMNS = {"train": slice(256, 640), "validation": slice(0, 128), "test": slice(128, 256)}
 
 
 class Split(NamedTuple):
@@ -320,8 +320,8 @@ def fastmri(spec: dict[str, Any], seed: int) -> dict[str, Split]:
 def photographs(spec: dict[str, Any], seed: int) -> dict[str, Split]:
     """Cuts patches from the two colour photographs that scikit-learn embeds, a temple and a flower.
 
-    The photographs are 640 pixels wide. Training patches lie in their columns 0 to 447, those for
-    validation in 448 to 511, and those for testing in 512 to 639, at random places. Patches of a
+    The photographs are 640 pixels wide. Patches for validation lie in their columns 0 to 127, those
+    for testing in 128 to 255, and training patches in 256 to 639, at random places. Patches of a
     split can overlap, patches of two splits share no pixel. Without reduction most small patches
     show little but one colour.
 
@@ -331,7 +331,7 @@ def photographs(spec: dict[str, Any], seed: int) -> dict[str, Split]:
     Arguments:
         spec: The keys `train`, `validation` and `test` (numbers of patches), `size` (their height
             and width in pixels) and `reduce` (the photographs are reduced first, by averages over
-            squares of so many pixels; with `size` times `reduce` at most 64).
+            squares of so many pixels; with `size` times `reduce` at most 128).
         seed: The configuration's seed.
 
     Returns:
@@ -343,8 +343,8 @@ def photographs(spec: dict[str, Any], seed: int) -> dict[str, Split]:
     width = COLUMNS["validation"].stop - COLUMNS["validation"].start
     if size * factor > width:
         raise DiemError(
-            f"`data.size` times `data.reduce` is {size * factor}, but the narrowest split is {width}"
-            " pixels wide."
+            f"`data.size` times `data.reduce` is {size * factor}, but the narrowest split is"
+            f" {width} pixels wide."
         )
     images = load_sample_images().images
     splits = {}

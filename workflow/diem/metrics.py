@@ -266,11 +266,11 @@ def truncated_transport(
 
     done = 1
     kernel = torch.empty(n, m, dtype=torch.float32, device=a.device)
+    tiny = torch.finfo(kernel.dtype).tiny
     while True:
         for rows in blocks:
-            kernel[rows] = exponents(rows).float().exp_()
-        # Subnormal numbers are slow, and of no weight.
-        kernel.masked_fill_(kernel < torch.finfo(kernel.dtype).tiny, 0)
+            # Subnormal numbers are slow, and of no weight.
+            kernel[rows] = F.threshold(exponents(rows).float().exp_(), tiny, 0.0)
         u, v = f.new_ones(n).float(), f.new_ones(m).float()
         drift = 0.0
         while drift < DRIFT:

@@ -10,25 +10,24 @@ import torch
 from torch import Tensor
 
 from . import storage
+from .config import LPIPS_FILES
 from .errors import DiemError
 
-__all__ = ["FILES", "NAME", "Perceptual"]
+__all__ = ["NAME", "Perceptual"]
 
 NAME = "lpips-vgg16"
-
-FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
-"""The weights within a folder of torch.hub: LPIPS' linear layers, and the network's."""
 
 
 class Perceptual:
     """LPIPS on the features of VGG16, as torch-fidelity computes it.
 
     References:
-        | The Unreasonable Effectiveness of Deep Features as a Perceptual Metric (Zhang et al., 2018)
+        | The Unreasonable Effectiveness of Deep Features as a Perceptual Metric
+          (Zhang et al., 2018)
         | https://arxiv.org/abs/1801.03924
 
     Arguments:
-        folder: A folder of torch.hub that holds :data:`FILES`; nothing is downloaded.
+        folder: A folder of torch.hub that holds :data:`LPIPS_FILES`; nothing is downloaded.
         device: The device to compute on.
 
     Raises:
@@ -36,7 +35,7 @@ class Perceptual:
     """
 
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu") -> None:
-        paths = [Path(folder) / name for name in FILES]
+        paths = [Path(folder) / name for name in LPIPS_FILES]
         for path in paths:
             _check(path)
         self.digest = storage.digest(paths)

@@ -23,7 +23,7 @@ from .gaussian import Gaussian
 from .operators import Operator
 from .solvers import column, conjugate_gradient, dot, gmres
 
-__all__ = ["COVARIANCES", "PosteriorDenoiser"]
+__all__ = ["COVARIANCES", "SOLVERS", "PosteriorDenoiser"]
 
 COVARIANCES = ("tweedie", "cov_x", "identity", "cov_t", "zeros")
 """The names of ``V``.
@@ -60,8 +60,8 @@ class PosteriorDenoiser(Denoiser):
             m}` (``m`` observed values) exceeds this number is scaled down to it: a residual that
             the model cannot explain is not followed all the way. A trade of data fit for
             plausibility that is not in the paper.
-        solver: ``cg`` (conjugate gradients, as in the paper's E-step) or ``gmres``, which also suits
-            a network whose Jacobian is far from symmetric and positive.
+        solver: ``cg`` (conjugate gradients, as in the paper's E-step) or ``gmres``, which also
+            suits a network whose Jacobian is far from symmetric and positive.
     """
 
     def __init__(

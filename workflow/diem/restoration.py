@@ -46,7 +46,7 @@ COLUMNS = (*CARD, "standard_error", "settings")
 """The columns of a row: the card, the standard error of the mean over the images, and the settings
 of task and method as JSON. ``observations`` is the task, ``run`` the method."""
 
-SHOWN = 8
+SHOWN = 16
 """How many restored images are kept for figures, at the largest number of steps."""
 
 
@@ -155,9 +155,7 @@ class Problem(NamedTuple):
     sigma_y: float
 
 
-def _mmps(
-    denoiser: Denoiser, problem: Problem, *, iterations: int, solver: str, **grid
-) -> Sampler:
+def _mmps(denoiser: Denoiser, problem: Problem, *, iterations: int, solver: str, **grid) -> Sampler:
     """Moment matching, ours."""
     posterior = PosteriorDenoiser(denoiser, *problem, iterations=iterations, solver=solver)
     return DDIMSampler(posterior, eta=1.0, **grid)
@@ -278,7 +276,8 @@ def restore(
     device = problem.y.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        start = sampler.init((len(problem.y), *problem.operator.event_shape), device=device)
+        shape = len(problem.y), *problem.operator.event_shape
+        start = sampler.init(shape, device=device, dtype=problem.y.dtype)
         return sampler(start)
 
 
@@ -324,7 +323,9 @@ def compare(
     with storage.Reader(clean) as file:
         truth = torch.from_numpy(file.read("test/x", slice(count)))
     if len(truth) < count:
-        raise DiemError(f"{clean}: there are {len(truth)} test images, where {count} are asked for.")
+        raise DiemError(
+            f"{clean}: there are {len(truth)} test images, where {count} are asked for."
+        )
     denoiser = denoiser.to(device)
     told = {"prior": {"name": card["prior"], "data": entry["data"]}}
     rows, arrays = [], {}
@@ -363,9 +364,7 @@ def compare(
     return rows, arrays
 
 
-def _observe(
-    task: Mapping[str, Any], x: Tensor, block: int, seed: int
-) -> list[Problem]:
+def _observe(task: Mapping[str, Any], x: Tensor, block: int, seed: int) -> list[Problem]:
     """Observes images, block by block; the streams are the same for every task."""
     problems = []
     for number, part in enumerate(x.split(block)):

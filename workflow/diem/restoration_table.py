@@ -100,7 +100,7 @@ def readable(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
                 columns.append(column)
                 title = metric_label(name, extractor) if whose == "ours" else metric.name
                 header.append([title, whose, *([metric.better] if metric.better else [])])
-    table = table.fillna("")
+    table = table.astype(object).fillna("")
     body = []
     for row in table.to_dict("records"):
         cells = [row["task"].replace("_", " "), row["method"], row["iterations"], str(row["steps"])]

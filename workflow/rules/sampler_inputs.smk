@@ -1,4 +1,4 @@
-from diem.perceptual import FILES as LPIPS_FILES
+from diem.config import LPIPS_FILES
 
 
 def comparison_of(wildcards):

@@ -48,12 +48,12 @@ rule restored:
         images=comparison_path("methods/{method}.h5"),
     log:
         f"{RESULTS}/logs/samplers/{{experiment}}/{{method}}.log",
-    conda:
-        "../../envs/diem.yaml"
-    threads: CONFIG["threads"]
     wildcard_constraints:
         experiment=COMPARISONS,
         method=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    conda:
+        "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
     params:
         entry=restored_entry,
         seed=SEED,
@@ -85,10 +85,10 @@ rule sampler_table:
         ),
     log:
         f"{RESULTS}/logs/samplers/{{experiment}}/table.log",
-    conda:
-        "../../envs/diem.yaml"
     wildcard_constraints:
         experiment=COMPARISONS,
+    conda:
+        "../../envs/diem.yaml"
     message:
         "Table of the posterior samplers in {wildcards.experiment}"
     script:
@@ -116,10 +116,10 @@ rule sampler_figures:
         ),
     log:
         f"{RESULTS}/logs/samplers/{{experiment}}/figures.log",
-    conda:
-        "../../envs/diem.yaml"
     wildcard_constraints:
         experiment=COMPARISONS,
+    conda:
+        "../../envs/diem.yaml"
     message:
         "Figures of the posterior samplers in {wildcards.experiment}"
     script:

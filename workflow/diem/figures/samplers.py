@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 from .. import restoration_table, tables
 from .drawing import MISSING, WIDTH, caption, styled
 
+
 def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
     """Returns label and line style of each method: MMPS is one colour, its rivals have others."""
     colors = iter(itertools.cycle(matplotlib.rcParams["axes.prop_cycle"]))
