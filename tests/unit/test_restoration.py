@@ -14,7 +14,7 @@ from azula.sample import DDIMSampler
 from helpers import analytic_posterior, matrices, random_gaussian, repeated, simulate
 from safetensors.torch import save_file
 
-from diem import perceptual, restoration, restoration_table, storage, tables
+from diem import figures, perceptual, restoration, restoration_table, storage, tables
 from diem.config import LPIPS_FILES
 from diem.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
@@ -478,3 +478,40 @@ def test_labels_tell_the_iterations_of_mmps():
     settings = [json.dumps({"method": METHODS[name]}) for name in ("mmps_3", "diffpir")]
 
     assert [restoration_table.label(text) for text in settings] == ["MMPS (3)", "DiffPIR"]
+
+
+# The figures
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_show_every_method_and_task(clean, tmp_path):
+    import pandas as pd
+
+    path, shown = tmp_path / "rows.csv", {task: {} for task in ENTRY["tasks"]}
+    rows = []
+    for method in ENTRY["methods"]:
+        some, arrays = run(clean, method)
+        rows += some
+        for task, methods in shown.items():
+            methods[method] = {
+                name: arrays[f"{task}/{name}"] for name in ("x", "y", "observed", "truth")
+            }
+    pd.DataFrame(rows).to_csv(path, index=False)
+    rows = tables.read_rows([path])
+
+    lines = figures.samplers_metrics(rows, "faces").axes
+    assert len(lines) == 2 * 2  # metrics, tasks
+    for ax in lines:
+        assert [line.get_label() for line in ax.lines] == ["MMPS (3)", "DPS"]
+        assert [list(line.get_xdata()) for line in ax.lines] == [[2, 4], [2, 4]]
+    value = rows[(rows["run"] == "dps") & (rows["metric"] == "ssim")]["value"]
+    assert list(lines[2].lines[1].get_ydata()) == list(value[:2])
+
+    images = figures.samplers_images(rows, shown, "faces").axes
+    titles = [ax.get_title() for ax in images[:4]]
+    assert titles == ["observation", "MMPS (3)", "DPS", "truth"]
+    assert len(images) == 2 * 4
+    truth = shown["random"]["dps"]["truth"]
+    i = truth.std(axis=(2, 3)).mean(axis=1).argmax()
+    expected = np.repeat((truth[i, 0, :, :, None] + 2) / 4, 3, axis=-1)
+    np.testing.assert_allclose(images[3].images[0].get_array(), expected, rtol=1e-6)

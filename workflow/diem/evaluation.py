@@ -17,7 +17,7 @@ from .denoisers import Prior
 from .sampling import PosteriorSampler, Sampler, sample_prior
 from .seeds import Stage, torch_generator
 
-__all__ = ["CARD", "evaluate"]
+__all__ = ["CARD", "evaluate", "reconstruct"]
 
 CARD = (
     "experiment",
@@ -48,7 +48,8 @@ CARD = (
 ``stage`` is ``floor`` (the fitted Gaussian), ``lap`` or ``ceiling`` (the same network trained on
 clean data). ``subject`` says what was measured: ``prior`` (unconditional samples), ``e_step`` (the
 posterior samples that the prior was trained on, drawn by the lap before), ``posterior`` (posterior
-samples of test observations) or ``posterior_mean`` (their mean).
+samples of test observations), ``posterior_mean`` (their mean) or ``adjoint`` (``A' y``, which needs
+no prior and has no stage).
 """
 
 
@@ -103,7 +104,7 @@ def evaluate(
     Returns:
         The rows, and the arrays that figures are made of: ``prior/x``, and of the first test
         observations ``posterior/x`` ``(observations, samples, *event)``, ``posterior/y``,
-        ``posterior/observed`` and ``posterior/truth``.
+        ``posterior/observed``, ``posterior/adjoint`` (``A' y``) and ``posterior/truth``.
     """
     sampler = Sampler(**settings["sampler"])
     wanted = settings["metrics"]
@@ -184,31 +185,118 @@ def evaluate(
         prior, observations, settings, posterior_sampler, seed, progress
     )
     truth = test[: len(posterior)]
-    reverse = posterior_sampler.sampler
-    here = {
+    here = _posterior_card(prior, posterior_sampler, posterior)
+    _add_fidelity(rows, "posterior", posterior, truth, wanted, here)
+    _add_fidelity(rows, "posterior_mean", posterior.mean(dim=1), truth, wanted, here)
+    if "residual" in wanted:
+        summary = _residuals(posterior, observed)
+        for name, value in summary.items():
+            card = {**here, "reference": "test observations", "reference_samples": len(posterior)}
+            rows.add("posterior", f"residual_{name}", value, **card)
+    return rows.rows, {**arrays, **_posterior_arrays(posterior, observed, truth)}
+
+
+def reconstruct(
+    prior: Prior,
+    gaussian: Prior,
+    observations: storage.Observations,
+    clean: str | Path,
+    settings: Mapping[str, Any],
+    posterior_sampler: PosteriorSampler,
+    seed: int,
+    card: Mapping[str, Any],
+    progress: Callable[[int], None] = lambda count: None,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """Reconstructs images of observations that the prior need not have been trained on.
+
+    Three ways are measured by PSNR, SSIM and NMSE: ``A' y``, which of undersampled Fourier
+    observations is the zero-filled inverse; the Gaussian prior, whose posterior mean is exact; and
+    the learned prior, whose posterior mean is that of its samples.
+
+    Arguments:
+        prior: The learned prior, on the device to use.
+        gaussian: The Gaussian prior that it began with, on the same device.
+        observations: The observations, whose test split the priors have never seen.
+        clean: The file of clean data; its test split is the reference.
+        settings: The config's ``evaluation`` entry.
+        posterior_sampler: The sampler of the posteriors.
+        seed: The config's seed.
+        card: The part of the card that the caller knows: experiment, run, observations, lap.
+        progress: Called with the number of samples drawn.
+
+    Returns:
+        The rows, and the learned prior's arrays ``posterior/*`` as :func:`evaluate` returns them.
+    """
+    rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
+    wanted = ("psnr", "ssim", "nmse")
+    for stage, model in (("floor", gaussian), ("lap", prior)):
+        x, observed = _posterior_samples(
+            model, observations, settings, posterior_sampler, seed, progress
+        )
+        if stage == "floor":
+            with storage.Reader(clean) as file:
+                rows_of_test = slice(0, len(x))
+                truth = torch.from_numpy(file.read("test/x", rows_of_test, prior.event_shape))
+            once = {"split": "test", "samples": len(x), "sampler": "closed form"}
+            adjoint = observed.operator.adjoint(observed.y)
+            _add_fidelity(rows, "adjoint", adjoint, truth, wanted, once)
+            there = observed.to(model.gaussian.mean.device)
+            mean = model.gaussian.posterior_mean(there.operator, there.y, there.sigma_y).cpu()
+        else:
+            mean, once = x.mean(dim=1), _posterior_card(model, posterior_sampler, x)
+        made = {"stage": stage, "lap": model.card["lap"]}
+        made["optimizer_steps"] = model.card["optimizer_steps"]
+        drawn = {**_posterior_card(model, posterior_sampler, x), **made}
+        _add_fidelity(rows, "posterior", x, truth, wanted, drawn)
+        _add_fidelity(rows, "posterior_mean", mean, truth, wanted, {**once, **made})
+    return rows.rows, _posterior_arrays(x, observed, truth)
+
+
+def _posterior_card(prior: Prior, sampler: PosteriorSampler, posterior: Tensor) -> dict[str, Any]:
+    """Returns what made posterior samples ``(observations, draws, *event)``."""
+    exact, reverse = prior.denoiser is None, sampler.sampler
+    return {
         "split": "test",
         "samples": posterior.shape[0] * posterior.shape[1],
         "sampler": "exact" if exact else reverse.name,
         "sampler_steps": 0 if exact else reverse.steps,
         "denoiser_evaluations": 0 if exact else reverse.evaluations,
     }
+
+
+def _posterior_arrays(
+    posterior: Tensor, observed: storage.Observed, truth: Tensor
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of posterior samples that figures are made of."""
+    arrays = {
+        "x": posterior,
+        "y": observed.y,
+        "observed": observed.operator.observed(),
+        "adjoint": observed.operator.adjoint(observed.y),
+        "truth": truth,
+    }
+    return {f"posterior/{name}": value.numpy() for name, value in arrays.items()}
+
+
+def _add_fidelity(
+    rows: _Rows, subject: str, x: Tensor, truth: Tensor, wanted: Sequence[str], card: Mapping
+) -> None:
+    """Measures reconstructions ``(N, *event)``, or ``(N, draws, *event)``, against the truth."""
+    against = {"reference": "clean test", "reference_samples": len(truth)}
+    if x.ndim > truth.ndim:
+        truth = truth[:, None].expand_as(x).flatten(0, 1)
+        x = x.flatten(0, 1)
+    data_range = 4.0
+    if x.ndim == 4:
+        x, truth, data_range = metrics.intensities(x), metrics.intensities(truth), 1.0
     if "psnr" in wanted:
-        against = {"reference": "clean test", "reference_samples": len(truth)}
-        repeated = truth[:, None].expand_as(posterior).flatten(0, 1)
-        value = metrics.psnr(posterior.flatten(0, 1), repeated).mean()
-        rows.add("posterior", "psnr", value, **here, **against)
-        value = metrics.psnr(posterior.mean(dim=1), truth).mean()
-        rows.add("posterior_mean", "psnr", value, **here, **against)
-    if "residual" in wanted:
-        summary = _residuals(posterior, observed)
-        for name, value in summary.items():
-            card = {**here, "reference": "test observations", "reference_samples": len(posterior)}
-            rows.add("posterior", f"residual_{name}", value, **card)
-    arrays["posterior/x"] = posterior.numpy()
-    arrays["posterior/y"] = observed.y.numpy()
-    arrays["posterior/observed"] = observed.operator.observed().numpy()
-    arrays["posterior/truth"] = truth.numpy()
-    return rows.rows, arrays
+        value = metrics.psnr(x, truth, data_range).mean()
+        rows.add(subject, "psnr", value, **against, **card)
+    if "ssim" in wanted:
+        value = metrics.ssim(x, truth, data_range).mean()
+        rows.add(subject, "ssim", value, **against, **card)
+    if "nmse" in wanted:
+        rows.add(subject, "nmse", metrics.nmse(x, truth).mean(), **against, **card)
 
 
 def _prior_samples(

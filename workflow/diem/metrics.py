@@ -31,7 +31,9 @@ __all__ = [
     "feature_moments",
     "frechet_distance",
     "frechet_distance_of_moments",
+    "intensities",
     "load_extractor",
+    "nmse",
     "psnr",
     "residual",
     "residual_summary",
@@ -446,6 +448,48 @@ def ssim(x: Array, reference: Array, data_range: float = 4.0) -> Tensor:
         for pair in zip(x, reference, strict=True)
     ]
     return torch.tensor(values, dtype=torch.float64)
+
+
+def nmse(x: Array, reference: Array) -> Tensor:
+    r"""Returns each sample's normalized mean squared error.
+
+    .. math:: \frac{\| x - x_\text{ref} \|^2}{\| x_\text{ref} \|^2}
+
+    It depends on where zero is: images are compared by their :func:`intensities`.
+
+    Arguments:
+        x: The samples, with shape :math:`(N, *event)`.
+        reference: The true values, with the same shape.
+
+    Returns:
+        The errors, with shape :math:`(N,)`.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    x, reference = _double(x), _double(reference)
+    if x.shape != reference.shape:
+        raise ValueError(
+            f"Samples and references have shapes {tuple(x.shape)} and {tuple(reference.shape)}."
+        )
+    error, power = (v.square().flatten(start_dim=1).sum(dim=1) for v in (x - reference, reference))
+    return error / power
+
+
+def intensities(x: Array) -> Tensor:
+    """Returns images as intensities, of which black is 0 and white is 1.
+
+    Arguments:
+        x: The images in [-2, 2], with shape :math:`(N, C, H, W)`. Two channels are the real and
+            imaginary parts of a complex image, whose magnitude counts.
+
+    Returns:
+        The intensities, with shape :math:`(N, C, H, W)`, or :math:`(N, 1, H, W)` if complex.
+    """
+    x = _double(x)
+    if x.shape[1] == 2:
+        return torch.linalg.vector_norm(x, dim=1, keepdim=True) / 2
+    return (x + 2) / 4
 
 
 def distance_to_manifold(x: Array, curve: Array, chunk: int = 2**22) -> Tensor:

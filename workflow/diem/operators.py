@@ -277,20 +277,18 @@ class Fourier(Operator):
         return (2 * coils, *self.event_shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        z = torch.complex(x[:, 0], x[:, 1] if x.shape[1] == 2 else torch.zeros_like(x[:, 0]))
-        z = z[:, None] if self._maps is None else self._maps * z[:, None]
+        z = x if x.shape[1] == 1 else _complex(x)
+        if self._maps is not None:
+            z = self._maps * z
         z = torch.fft.fft2(torch.fft.ifftshift(z, dim=(-2, -1)), norm="ortho")
-        z = torch.fft.fftshift(z, dim=(-2, -1)) * self._mask
-        return torch.view_as_real(z).movedim(-1, 2).flatten(1, 2)
+        return _channels(torch.fft.fftshift(z, dim=(-2, -1)) * self._mask)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        z = torch.complex(y[:, 0::2], y[:, 1::2]) * self._mask
-        z = torch.fft.ifft2(torch.fft.ifftshift(z, dim=(-2, -1)), norm="ortho")
-        z = torch.fft.fftshift(z, dim=(-2, -1))
+        z = torch.fft.ifftshift(_complex(y) * self._mask, dim=(-2, -1))
+        z = torch.fft.fftshift(torch.fft.ifft2(z, norm="ortho"), dim=(-2, -1))
         if self._maps is not None:
-            z = self._maps.conj() * z
-        z = z.sum(dim=1)
-        return z.real[:, None] if self.event_shape[0] == 1 else torch.stack((z.real, z.imag), dim=1)
+            z = (self._maps.conj() * z).sum(dim=1, keepdim=True)
+        return z.real.contiguous() if self.event_shape[0] == 1 else _channels(z)
 
     @property
     def _mask(self) -> Tensor:
@@ -453,6 +451,16 @@ class Downsample(Operator):
                 f"operator/factor is {factor[0]:g}, where a divisor of the height and width of"
                 f" images is needed, and the data have shape {self.event_shape}."
             )
+
+
+def _complex(x: Tensor) -> Tensor:
+    """Returns complex images ``(B, N, H, W)`` of their real and imaginary channels."""
+    return torch.complex(x[:, 0::2], x[:, 1::2])
+
+
+def _channels(z: Tensor) -> Tensor:
+    """Returns the real and imaginary channels ``(B, 2 N, H, W)`` of complex images."""
+    return torch.view_as_real(z).movedim(-1, 2).flatten(1, 2).contiguous()
 
 
 def _check_image(event_shape: Sequence[int]) -> None:

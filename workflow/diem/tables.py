@@ -53,6 +53,7 @@ METRICS = {
     "observation_distance": Metric("Observation distance", "data units", "↓"),
     "psnr": Metric("PSNR", "dB", "↑"),
     "ssim": Metric("SSIM", better="↑"),
+    "nmse": Metric("NMSE", better="↓"),
     "lpips": Metric("LPIPS", "{extractor}", "↓"),
     "residual_median": Metric("Median residual", "sigma_y"),
     "residual_rms": Metric("RMS residual", "sigma_y"),
@@ -66,6 +67,9 @@ SUBJECTS = {
     "posterior": "posterior samples",
     "posterior_mean": "posterior means",
 }
+
+UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}
+"""How the card tells samples of no diffusion sampler."""
 
 NONE = "-"
 
@@ -98,8 +102,8 @@ def card(row: Mapping[str, object]) -> str:
     samples = f"{int(row['samples']):,} samples"
     if row["split"] != "none":
         samples += f" ({row['split']} split)"
-    if row["sampler"] == "exact":
-        drawn = "drawn exactly"
+    if row["sampler"] in UNSAMPLED:
+        drawn = UNSAMPLED[row["sampler"]]
     else:
         drawn = (
             f"{row['sampler']} with {row['sampler_steps']} steps"

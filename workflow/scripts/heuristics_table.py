@@ -14,14 +14,6 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.output
     rows = pd.concat([pd.read_csv(path) for path in snakemake.input.rows], ignore_index=True)
     table = heuristics.summary(rows, snakemake.input.published)
-    readable = heuristics.readable(table)
-    texts = {
-        files.rows: rows.to_csv(index=False),
-        files.csv: table.to_csv(index=False),
-        files.markdown: tables.markdown(readable),
-        files.latex: tables.latex(readable),
-        files.html: tables.html(readable),
-    }
-    for path, text in texts.items():
-        with storage.atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    tables.write(files, table, heuristics.readable(table))
+    with storage.atomic(files.rows) as temporary:
+        rows.to_csv(temporary, index=False)

@@ -11,14 +11,6 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     runs, files = snakemake.params.runs, snakemake.output
     rows = tables.read_rows(snakemake.input)
-    readable = tables.readable(rows, runs)
-    texts = {
-        files.rows: rows.to_csv(index=False),
-        files.csv: tables.summary(rows, runs).to_csv(index=False),
-        files.markdown: tables.markdown(readable),
-        files.latex: tables.latex(readable),
-        files.html: tables.html(readable),
-    }
-    for path, text in texts.items():
-        with storage.atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    tables.write(files, tables.summary(rows, runs), tables.readable(rows, runs))
+    with storage.atomic(files.rows) as temporary:
+        rows.to_csv(temporary, index=False)
