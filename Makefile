@@ -30,7 +30,7 @@ $(READY): envs/requirements.txt pyproject.toml
 
 test: $(READY)
 	@echo "diem: running the tests"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -73,8 +73,7 @@ class _Halved(Denoiser):
         self.schedule = schedule
 
     def forward(self, x_t: Tensor, t: Tensor, **kwargs) -> DiracPosterior:
-        # Our networks take their time as a vector.
-        return DiracPosterior(mean=self.denoiser(2 * x_t, t.reshape(-1), **kwargs).mean / 2)
+        return DiracPosterior(mean=self.denoiser(2 * x_t, t, **kwargs).mean / 2)
 
 
 def trained(path: str | Path, schedule: Mapping[str, float]) -> tuple[Denoiser, dict[str, Any]]:

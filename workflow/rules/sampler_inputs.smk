@@ -11,14 +11,15 @@ def comparison_path(name):
 
 
 def restored_input(wildcards):
-    """The prior is trained here, or given by the user; so are the weights of LPIPS."""
+    """The prior is trained here, or given by the user; so are the weights of LPIPS.
+
+    A user's denoiser is no input, so that a plan needs none; what reads it tells what it lacks.
+    """
     entry = comparison_of(wildcards)
     files = {"clean": comparison_path("clean.h5").format(experiment=wildcards.experiment)}
     if "train" in entry:
         prior = comparison_path("prior.safetensors").format(experiment=wildcards.experiment)
-    else:
-        prior = entry["pretrained"]["weights"]
-    files["prior"] = prior
+        files["prior"] = prior
     if "lpips" in entry["metrics"] and entry["lpips_weights"] is not None:
         files["lpips"] = [f"{entry['lpips_weights']}/{name}" for name in LPIPS_FILES]
     return files

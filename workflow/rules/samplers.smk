@@ -56,6 +56,7 @@ rule restored:
     threads: CONFIG["threads"]
     params:
         entry=restored_entry,
+        weights=lambda wildcards: comparison_of(wildcards).get("pretrained", {}).get("weights"),
         seed=SEED,
     message:
         "Restoration by {wildcards.method} in {wildcards.experiment}"

@@ -19,7 +19,9 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     if entry["pretrained"] is None:
         denoiser, card = restoration.trained(files.prior, entry["schedule"])
     else:
-        denoiser, card = restoration.pretrained(entry["pretrained"], files.prior, entry["schedule"])
+        denoiser, card = restoration.pretrained(
+            entry["pretrained"], params.weights, entry["schedule"]
+        )
     perceptual = None
     if files.get("lpips"):
         perceptual = Perceptual(Path(files.lpips[0]).parents[1], device)
