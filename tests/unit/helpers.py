@@ -57,7 +57,36 @@ def matrices(operator):
         )
         matrix = torch.block_diag(*[torch.kron(rows, columns)] * channels)
         return matrix.expand(len(operator), *matrix.shape)
+    if "columns" in operator.parameters:
+        return _transforms(operator)
     return operator.parameters["matrix"].double()
+
+
+def _transforms(operator):
+    """Returns the matrices of centred Fourier transforms, from sines and cosines."""
+    channels, height, width = operator.event_shape
+
+    def transform(n):
+        place = torch.arange(n, dtype=torch.float64) - n // 2
+        angle = -2 * torch.pi * torch.outer(place, place) / n
+        return torch.polar(torch.full_like(angle, n**-0.5), angle)
+
+    full = torch.kron(transform(height), transform(width))
+    columns = operator.parameters["columns"][:, None].expand(-1, height, -1).flatten(1)
+    matrix = columns[..., None] * full  # (B, pixels, pixels)
+    maps = operator.parameters.get("maps")
+    if maps is None:
+        coils = [matrix]
+    else:
+        maps = torch.complex(maps[:, :, 0], maps[:, :, 1]).flatten(2).to(matrix)
+        coils = [matrix * coil[:, None, :] for coil in maps.unbind(dim=1)]
+    rows = []
+    for coil in coils:
+        # Real and imaginary parts of the image, if it is complex, are apart.
+        parts = [coil, 1j * coil][:channels]
+        rows += [torch.cat([part.real for part in parts], dim=2)]
+        rows += [torch.cat([part.imag for part in parts], dim=2)]
+    return torch.cat(rows, dim=1)
 
 
 def _circulants(kernel, channels, height, width):

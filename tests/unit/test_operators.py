@@ -19,6 +19,9 @@ CASES = [
     pytest.param({"name": "blur", "size": 5, "intensity": 0.5}, (3, 6, 7), id="blur"),
     pytest.param({"name": "blur", "size": 5, "intensity": 0.0}, (1, 5, 5), id="blur-straight"),
     pytest.param({"name": "downsample", "factor": 2}, (3, 4, 6), id="downsample"),
+    pytest.param({"name": "fourier", "acceleration": 2}, (1, 6, 8), id="fourier"),
+    pytest.param({"name": "fourier", "acceleration": 3}, (2, 5, 7), id="fourier-complex"),
+    pytest.param({"name": "fourier", "acceleration": 2, "coils": 3}, (2, 4, 6), id="fourier-coils"),
     pytest.param({"name": "projection", "rows": 2}, (5,), id="projection"),
     pytest.param({"name": "projection", "rows": 1}, (3,), id="projection-row"),
     pytest.param({"name": "projection", "rows": 7}, (3,), id="projection-tall"),
@@ -105,10 +108,13 @@ def test_parameters_have_the_smallest_type(spec, shape):
         "matrix": torch.float32,
         "kernel": torch.float32,
         "factor": torch.float32,
+        "columns": torch.bool,
+        "maps": torch.float32,
     }
     assert {k: v.dtype for k, v in operator.parameters.items()} == {
-        field: expected[field] for field in operator.fields
+        field: expected[field] for field in operator.parameters
     }
+    assert set(operator.fields) <= set(operator.parameters)
 
 
 @every
@@ -128,7 +134,12 @@ def test_observed_marks_the_rows_that_are_not_zero(spec, shape):
 
     assert observed.dtype == torch.bool
     assert observed.shape == (5, *operator.observation_shape)
-    assert torch.equal(observed.flatten(1), (matrices(operator) != 0).any(dim=-1))
+    informed = (matrices(operator).abs() > 1e-12).any(dim=-1)
+    if spec["name"] == "fourier":
+        # The imaginary part of a real image's lowest frequency is measured, and is nothing.
+        assert not (informed & ~observed.flatten(1)).any()
+    else:
+        assert torch.equal(observed.flatten(1), informed)
 
 
 @pytest.mark.parametrize("missing", [0.05, 0.25, 0.5, 0.75, 0.95])
@@ -222,9 +233,36 @@ def test_downsampling_averages_and_its_transpose_spreads():
     torch.testing.assert_close(operator.forward(operator.adjoint(y)), y / 16)
 
 
+@pytest.mark.parametrize("acceleration", [4, 6, 8])
+def test_undersampling_is_the_papers(acceleration):
+    spec = {"name": "fourier", "acceleration": acceleration}
+    columns = simulate(spec, (1, 4, 320), 2000).parameters["columns"]
+
+    half = math.ceil(60 / acceleration)
+    centre = slice(160 - half, 160 + half)
+    assert columns[:, centre].all()
+    outside = torch.cat((columns[:, : centre.start], columns[:, centre.stop :]), dim=1).double()
+    rate = 200 / (320 * acceleration - 120)
+    assert abs(outside.mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / outside.numel())
+
+
+def test_the_full_transform_is_orthonormal():
+    operator = simulate({"name": "fourier", "acceleration": 1, "coils": 4}, (2, 6, 8), 3)
+    x = torch.randn(3, 2, 6, 8, dtype=torch.float64)
+
+    y = operator.forward(x)
+
+    # The coils' root sum of squares is 1, to the precision of their maps.
+    torch.testing.assert_close(operator.adjoint(y), x, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(y.square().sum(), x.square().sum(), rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize(
     ("spec", "shape", "message"),
     [
+        ({"name": "fourier", "acceleration": 0.5}, (1, 8, 8), "operator.acceleration"),
+        ({"name": "fourier", "acceleration": 2}, (3, 8, 8), "one channel"),
+        ({"name": "fourier", "acceleration": 2}, (8,), "one channel"),
         ({"name": "mask", "box": 8}, (3, 8, 8), "operator.box"),
         ({"name": "mask", "box": 2}, (8,), "operator.box"),
         ({"name": "blur", "size": 9, "intensity": 0.5}, (3, 8, 8), "operator.size"),

@@ -88,7 +88,7 @@ def write_hdf5(
         h5py.File(temporary, "w", libver="latest") as file,
     ):
         for name, array in arrays.items():
-            if isinstance(array, np.ndarray):
+            if isinstance(array, np.ndarray | np.generic):
                 # HDF5 knows neither chunks nor checksums of scalars and empty data sets.
                 stored = {"chunks": True, "fletcher32": True} if array.ndim and array.size else {}
                 file.create_dataset(name, data=array, **stored)
