@@ -24,7 +24,7 @@ PARTS = ("experiments", "heuristics", "samplers")
 COLOUR = {"cifar10", "photographs", "images"}
 """The data that are colour images."""
 
-IMAGES = {"digits", *COLOUR}
+IMAGES = {"digits", "phantoms", "fastmri", *COLOUR}
 """The data that are images."""
 
 LPIPS_FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
@@ -181,6 +181,12 @@ def _check_references(experiment: Mapping[str, Any], where: str) -> None:
             raise DiemError(
                 f"{where}.runs.{key}.observations is {_short(name)}, which is unknown{hint}."
             )
+    for name in experiment.get("evaluation", {}).get("reconstruct", []):
+        if name not in experiment["observations"]:
+            hint = nearest(name, experiment["observations"])
+            raise DiemError(
+                f"{where}.evaluation.reconstruct holds {_short(name)}, which is unknown{hint}."
+            )
 
 
 def _check_values(experiment: Mapping[str, Any], where: str) -> None:
@@ -204,11 +210,20 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
                 f"{where}.evaluation.metrics: {metric!r} needs colour images (data.name 'cifar10')."
             )
     images = data in IMAGES
+    operators = [entry["operator"]["name"] for entry in experiment["observations"].values()]
+    fourier = images and set(operators) == {"fourier"}
+    for metric in ("ssim", "nmse"):
+        if metric in metrics and not images:
+            raise DiemError(f"{where}.evaluation.metrics: {metric!r} needs images.")
+    if experiment["evaluation"]["reconstruct"] and not images:
+        raise DiemError(f"{where}.evaluation.reconstruct needs images.")
     possible = {
         "distance": not DISTANCES.isdisjoint(metrics),
         "divergence": not BY_LAP.isdisjoint(metrics),
         "prior": images,
         "inpainting": images,
+        "slices": fourier,
+        "uncertainty": images and bool(experiment["evaluation"]["reconstruct"]),
         "evolution": not images,
         "corner_truth": not images,
         "corner_model": not images,

@@ -23,6 +23,8 @@ __all__ = [
     "metric_label",
     "read_rows",
     "readable",
+    "reconstructions",
+    "reconstructions_readable",
     "rounded",
     "summary",
     "write",
@@ -212,6 +214,68 @@ def readable(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Reada
     first = full.iloc[0]
     end = f"Seed {first['seed']}, diem {first['diem']}, PyTorch {first['torch']}."
     return Readable(header, body, 3, [*_notes(full, values), end])
+
+
+def reconstructions(
+    rows: pd.DataFrame, labels: Mapping[str, str], trained: Mapping[str, str]
+) -> pd.DataFrame:
+    """Returns the table of reconstructions at full precision, with the card of each number.
+
+    Arguments:
+        rows: The rows of :func:`diem.evaluation.reconstruct` of several runs and observations.
+        labels: The label of each run.
+        trained: The observations that each run was trained on.
+
+    Returns:
+        A row for each set of observations, method and estimate: ``observations``, ``trained_on``
+        (those that the method's prior was trained on, none for the adjoint), ``run``, ``method``,
+        ``estimate``, ``lap``, and of each metric its value and ``card``.
+    """
+    table: dict[tuple, dict] = {}
+    for row in rows.to_dict("records"):
+        run, stage, subject = row["run"], row["stage"], row["subject"]
+        if subject == "adjoint":
+            # It is the same for every run.
+            method, estimate, run = "adjoint (zero-filled)", "A' y", ""
+        else:
+            method = {"floor": "Gaussian prior", "lap": f"learned prior, {labels[run]}"}[stage]
+            estimate = {"posterior": "one sample", "posterior_mean": "mean"}[subject]
+        entry = table.setdefault(
+            (row["observations"], method, run, estimate),
+            {
+                "observations": row["observations"],
+                "trained_on": trained[run] if run else "",
+                "run": run,
+                "method": method,
+                "estimate": estimate,
+                "lap": row["lap"] if run else "",
+                "seed": row["seed"],
+                "diem": row["diem"],
+                "torch": row["torch"],
+            },
+        )
+        entry[row["metric"]] = row["value"]
+        entry[f"card of {row['metric']}"] = card(row)
+    return pd.DataFrame(list(table.values()))
+
+
+def reconstructions_readable(table: pd.DataFrame) -> Readable:
+    """Returns the table of :func:`reconstructions` for the eye."""
+    metrics = [name for name in METRICS if name in table]
+    header = [["Observations"], ["Prior trained on"], ["Method"], ["Estimate"]]
+    header += [[metric_label(name), METRICS[name].better] for name in metrics]
+    body, made = [], {}
+    for row in table.to_dict("records"):
+        words = [row["observations"], row["trained_on"] or NONE, row["method"], row["estimate"]]
+        body.append(words + [rounded(row[name]) for name in metrics])
+        told = made.setdefault(row[f"card of {metrics[0]}"], [])
+        name = f"{row['method']} ({row['estimate']})"
+        if name not in told:
+            told.append(name)
+    first = table.iloc[0]
+    notes = [f"{', '.join(names)}: {text}." for text, names in made.items()]
+    end = f"Seed {first['seed']}, diem {first['diem']}, PyTorch {first['torch']}."
+    return Readable(header, body, 4, [*notes, end])
 
 
 def markdown(table: Readable) -> str:

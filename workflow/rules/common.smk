@@ -228,6 +228,31 @@ def evaluate_bound_input(wildcards):
     return evaluation_input(wildcards, observations, prior)
 
 
+def reconstruction_path(experiment, run, observations, name):
+    return f"{RESULTS}/{experiment}/runs/{run}/reconstruction/{observations}/{name}"
+
+
+def reconstruct_input(wildcards):
+    """The last lap's prior, and the Gaussian prior that the run began with."""
+    experiment, run = wildcards.experiment, wildcards.run
+    last = EXPERIMENTS[experiment]["runs"][run]["laps"]
+    return {
+        "prior": prior_path(experiment, run, last),
+        "gaussian": prior_path(experiment, run, 0),
+        "observations": observations_path(experiment, wildcards.observations, "observations.h5"),
+        "clean": clean_path(experiment),
+    }
+
+
+def reconstructions(wildcards):
+    entry = EXPERIMENTS[wildcards.experiment]
+    return [
+        reconstruction_path(wildcards.experiment, run, observations, "metrics.csv")
+        for observations in entry["evaluation"]["reconstruct"]
+        for run in entry["runs"]
+    ]
+
+
 def metrics_paths(experiment):
     """Returns the metrics of an experiment: floors, ceilings, and every evaluated lap."""
     entry = EXPERIMENTS[experiment]
@@ -259,8 +284,11 @@ def runs_by_setting(experiment):
     return told
 
 
+UNSEEN = ("laps", "inception_weights", "reconstruct")
+
+
 def evaluation_entry(experiment):
-    """The evaluation's settings, without the choice of laps and the place of a file: neither
-    changes a number."""
+    """The evaluation's settings, without the choices of laps and reconstructions and the place of
+    a file: none changes a number."""
     entry = EXPERIMENTS[experiment]["evaluation"]
-    return {key: entry[key] for key in entry if key not in ("laps", "inception_weights")}
+    return {key: entry[key] for key in entry if key not in UNSEEN}

@@ -49,3 +49,30 @@ use rule evaluate_lap as evaluate_bound with:
         seed=SEED,
     message:
         "Evaluation of {wildcards.experiment}: {wildcards.stage} for {wildcards.observations}"
+
+
+rule reconstruct:
+    input:
+        unpack(reconstruct_input),
+    output:
+        metrics=f"{RESULTS}/{{experiment}}/runs/{{run}}/reconstruction/{{observations}}/metrics.csv",
+        samples=f"{RESULTS}/{{experiment}}/runs/{{run}}/reconstruction/{{observations}}/evaluation.h5",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/{{run}}/reconstruct_{{observations}}.log",
+    conda:
+        "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
+    params:
+        card=lambda wildcards: {
+            "experiment": wildcards.experiment,
+            "run": wildcards.run,
+            "observations": wildcards.observations,
+            "lap": run_of(wildcards)["laps"],
+        },
+        evaluation=lambda wildcards: evaluation_entry(wildcards.experiment),
+        e_step=run_setting("e_step"),
+        seed=SEED,
+    message:
+        "Reconstruction of {wildcards.observations} by {wildcards.experiment}/{wildcards.run}"
+    script:
+        "../scripts/reconstruct.py"

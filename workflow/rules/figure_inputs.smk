@@ -43,6 +43,16 @@ def inpainting_input(experiment):
     return {"evaluations": paths}
 
 
+def uncertainty_input(experiment):
+    run = shown_runs(experiment)[0]
+    return {
+        "evaluations": [
+            reconstruction_path(experiment, run, observations, "evaluation.h5")
+            for observations in EXPERIMENTS[experiment]["evaluation"]["reconstruct"]
+        ]
+    }
+
+
 # What the config may name, and the files that each is drawn from.
 FIGURES = {
     "evolution": evolution_input,
@@ -52,6 +62,8 @@ FIGURES = {
     "distance": lambda experiment: {"metrics": metrics_paths(experiment)},
     "prior": prior_input,
     "inpainting": inpainting_input,
+    "slices": inpainting_input,
+    "uncertainty": uncertainty_input,
 }
 
 

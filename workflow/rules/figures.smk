@@ -89,6 +89,45 @@ rule table:
         "../scripts/table.py"
 
 
+TARGETS += [
+    f"{RESULTS}/tables/{experiment}_reconstructions{ending}"
+    for experiment, entry in EXPERIMENTS.items()
+    if entry["evaluation"]["reconstruct"]
+    for ending in (".csv", ".md", ".tex", ".html", "_rows.csv")
+]
+
+
+rule reconstruction_table:
+    input:
+        reconstructions,
+    output:
+        csv=f"{RESULTS}/tables/{{experiment}}_reconstructions.csv",
+        html=report(
+            f"{RESULTS}/tables/{{experiment}}_reconstructions.html",
+            caption="../report/reconstructions.rst",
+            category="{experiment}",
+            labels={"result": "table of reconstructions", "format": "html"},
+        ),
+        markdown=f"{RESULTS}/tables/{{experiment}}_reconstructions.md",
+        latex=f"{RESULTS}/tables/{{experiment}}_reconstructions.tex",
+        rows=f"{RESULTS}/tables/{{experiment}}_reconstructions_rows.csv",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/reconstruction_table.log",
+    conda:
+        "../../envs/diem.yaml"
+    params:
+        labels=lambda wildcards: {
+            name: run["label"] for name, run in experiment_of(wildcards)["runs"].items()
+        },
+        trained=lambda wildcards: {
+            name: run["observations"] for name, run in experiment_of(wildcards)["runs"].items()
+        },
+    message:
+        "Table of the reconstructions of {wildcards.experiment}"
+    script:
+        "../scripts/reconstruction_table.py"
+
+
 rule published:
     input:
         metrics=lambda wildcards: metrics_paths(wildcards.experiment),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from .chain import corner_model, corner_truth, distance, divergence, evolution, inpainting, prior
 from .drawing import Evaluation, Row, Source, by_lap, corner, image_rows, marginals, save
 from .heuristics import coil_corners, divergence_by_sigma
+from .mri import slices, uncertainty
 from .samplers import samplers_images, samplers_metrics
 
 __all__ = [
@@ -39,6 +40,8 @@ FIGURES: dict[str, Callable[[Source], Figure]] = {
     "distance": distance,
     "prior": prior,
     "inpainting": inpainting,
+    "slices": slices,
+    "uncertainty": uncertainty,
 }
 
 READS: dict[str, tuple[tuple[str, ...], int | None]] = {
@@ -49,5 +52,10 @@ READS: dict[str, tuple[tuple[str, ...], int | None]] = {
         ("posterior/x", "posterior/y", "posterior/observed", "posterior/truth"),
         8,
     ),
+    "slices": (
+        tuple(f"posterior/{name}" for name in ("x", "y", "observed", "adjoint", "truth")),
+        8,
+    ),
+    "uncertainty": (("posterior/x", "posterior/adjoint", "posterior/truth"), 8),
 }
 """The arrays of an evaluation that a figure reads, and how many rows of them, or None for all."""

@@ -1,0 +1,35 @@
+"""Reconstructs the test images of a set of observations with a run's last prior."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from diem import evaluation, storage
+from diem.denoisers import load_prior
+from diem.jobs import job, progress, select_device
+from diem.sampling import PosteriorSampler
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    params, files = snakemake.params, snakemake.input
+    device = select_device(snakemake.config["device"])
+    with (
+        storage.Observations(files.observations) as observations,
+        progress(snakemake.log[0], unit="sample") as bar,
+    ):
+        rows, arrays = evaluation.reconstruct(
+            load_prior(files.prior).to(device),
+            load_prior(files.gaussian).to(device),
+            observations,
+            files.clean,
+            params.evaluation,
+            PosteriorSampler.from_config(params.e_step),
+            params.seed,
+            params.card,
+            progress=bar.update,
+        )
+    storage.write_hdf5(snakemake.output.samples, arrays, {**params.card, "stage": "lap"})
+    with storage.atomic(snakemake.output.metrics) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)

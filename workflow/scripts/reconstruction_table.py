@@ -1,0 +1,17 @@
+"""Gathers the reconstructions of an experiment in one table."""
+
+from typing import TYPE_CHECKING
+
+from diem import storage, tables
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    files, params = snakemake.output, snakemake.params
+    rows = tables.read_rows(snakemake.input)
+    table = tables.reconstructions(rows, params.labels, params.trained)
+    tables.write(files, table, tables.reconstructions_readable(table))
+    with storage.atomic(files.rows) as temporary:
+        rows.to_csv(temporary, index=False)
