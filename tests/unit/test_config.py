@@ -740,3 +740,43 @@ def test_comparisons_that_do_not_fit_are_refused(config, key, value, told):
 def test_a_comparison_needs_a_prior(config):
     config["samplers"] = {"faces": {"data": {"name": "photographs"}}}
     assert "either 'train' or 'pretrained'" in refused(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        (f"{LINE}.evaluation.metrics", ["ssim"], ["'ssim' needs images"]),
+        (f"{LINE}.evaluation.metrics", ["nmse"], ["'nmse' needs images"]),
+        ("experiments.digits.evaluation.reconstruct", ["halff"], ["'halff'", "did you mean"]),
+        ("experiments.digits.figures", ["slices"], ["'slices' cannot be drawn"]),
+        ("experiments.digits.figures", ["uncertainty"], ["'uncertainty' cannot be drawn"]),
+        ("experiments.digits.observations.half.operator", {"name": "fourier"}, ["acceleration"]),
+        (
+            "experiments.digits.observations.half.operator",
+            {"name": "fourier", "acceleration": 0.5},
+            ["acceleration", "at least 1"],
+        ),
+        (
+            "experiments.digits.data",
+            {"name": "fastmri"},
+            ["experiments.digits.data", "'path'"],
+        ),
+        (
+            "experiments.digits.data",
+            {"name": "phantoms", "size": 4},
+            ["experiments.digits.data.size", "at least 8"],
+        ),
+        (
+            f"{LINE}.m_step",
+            {"epochs": 2, "final_steps": 5},
+            ["either 'epochs' or 'final_steps'"],
+        ),
+    ],
+)
+def test_images_and_reconstructions_that_do_not_fit(config, key, value, words):
+    put(config, key, value)
+
+    message = refused(config)
+
+    for word in words:
+        assert word in message

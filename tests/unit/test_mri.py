@@ -200,6 +200,19 @@ def test_an_archive_that_is_cut_is_named(folder, tmp_path):
         parts(fastmri(path))
 
 
+def test_a_flipped_byte_in_a_compressed_archive_is_found(folder, tmp_path):
+    path = tmp_path / "flipped.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=0) as archive:
+        archive.add(folder, "volumes")
+    raw = bytearray(path.read_bytes())
+    # In the middle of the pixels of a volume, which HDF5 stores here without a checksum.
+    raw[raw.find(volume(rows=6, peak=3.0)[0].tobytes()[:64]) + 100] ^= 0x10
+    path.write_bytes(raw)
+
+    with pytest.raises(DiemError, match=r"flipped\.tar\.gz"):
+        parts(fastmri(path))
+
+
 # Reconstructions
 
 

@@ -110,6 +110,9 @@ def _archive(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path) as archive:
             yield archive
+            # The checksum of a compressed archive comes after all members.
+            while archive.fileobj.read(2**20):
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
         raise DiemError(f"{path}: this is no complete tar archive.") from None
 
