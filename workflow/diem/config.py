@@ -8,14 +8,14 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jsonschema
 import yaml
 
 from .errors import DiemError, nearest
 
-__all__ = ["LPIPS_FILES", "merge", "resolve"]
+__all__ = ["HSV", "LPIPS_FILES", "Pair", "merge", "pairs", "resolve"]
 
 
 PARTS = ("experiments", "heuristics", "samplers")
@@ -80,6 +80,38 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
     for name, entry in resolved["samplers"].items():
         _check_comparison(entry, f"{source}: samplers.{name}")
     return resolved
+
+
+class Pair(NamedTuple):
+    """An entry of a config, and the entry of the paper's config whose place it takes.
+
+    Attributes:
+        section: ``experiments``, ``heuristics`` or ``samplers``.
+        ours: The entry's name.
+        paper: The name of the paper's entry.
+    """
+
+    section: str
+    ours: str
+    paper: str
+
+
+def pairs(config: Mapping[str, Any], paper: Mapping[str, Any]) -> list[Pair]:
+    """Returns the entries of a config that take the place of one of the paper's.
+
+    Arguments:
+        config: The configuration.
+        paper: The paper's configuration, of which only the names matter.
+    """
+    found = []
+    for name, entry in config.get("experiments", {}).items():
+        place = entry.get("stands_for", name)
+        if place in paper["experiments"]:
+            found.append(Pair("experiments", name, place))
+    for section in ("heuristics", "samplers"):
+        (only,) = paper[section]
+        found += [Pair(section, name, only) for name in config.get(section, {})]
+    return found
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ heuristics and of the posterior samplers the paper has one each. Nothing is comp
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from .restoration_table import METHOD_NAMES
+from .config import Pair, pairs
+from .restoration_table import method_name
 from .tables import METRICS, NONE, Readable, card, metric_label, rounded
 
 __all__ = [
@@ -29,38 +30,6 @@ LABELS = {"published", "figures", "stands_for", "label", "path", "weights", "lpi
 """Keys that are no settings of the method."""
 
 SAME = "the settings of config/paper.yaml"
-
-
-class Pair(NamedTuple):
-    """An entry of a config, and the entry of the paper's config whose place it takes.
-
-    Attributes:
-        section: ``experiments``, ``heuristics`` or ``samplers``.
-        ours: The entry's name.
-        paper: The name of the paper's entry.
-    """
-
-    section: str
-    ours: str
-    paper: str
-
-
-def pairs(config: Mapping[str, Any], paper: Mapping[str, Any]) -> list[Pair]:
-    """Returns the entries of a config that take the place of one of the paper's.
-
-    Arguments:
-        config: The configuration.
-        paper: The paper's configuration, of which only the names matter.
-    """
-    found = []
-    for name, entry in config.get("experiments", {}).items():
-        place = entry.get("stands_for", name)
-        if place in paper["experiments"]:
-            found.append(Pair("experiments", name, place))
-    for section in ("heuristics", "samplers"):
-        (only,) = paper[section]
-        found += [Pair(section, name, only) for name in config.get(section, {})]
-    return found
 
 
 def hyperparameters(config: Mapping[str, Any], paper: Mapping[str, Any]) -> pd.DataFrame:
@@ -166,9 +135,8 @@ def published_numbers(folder: str | Path) -> pd.DataFrame:
             setting = f"{float(row['corruption']):.0%} missing"
             told = ("cifar10", row["method"] + heuristic, setting, METRICS[metric].name)
             rows.append((*told, row[metric], row["source"], key))
-    names = {name.upper(): name for name in METHOD_NAMES.values()}
     for row in pd.read_csv(folder / "posterior_samplers_ffhq.csv", **options).to_dict("records"):
-        method = names.get(row["method"], row["method"])
+        method = method_name(row["method"])
         iterations = f" ({row['iterations']})" if row["iterations"] else ""
         for metric in ("psnr", "ssim", "lpips"):
             key = (row["task"], method, row["iterations"], int(row["steps"]), metric)

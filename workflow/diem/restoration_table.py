@@ -12,7 +12,7 @@ import pandas as pd
 
 from .tables import METRICS, Readable, card, metric_label, rounded
 
-__all__ = ["METHOD_NAMES", "beside", "label", "readable"]
+__all__ = ["METHOD_NAMES", "beside", "label", "method_name", "readable"]
 
 METHOD_NAMES = {"mmps": "MMPS", "dps": "DPS", "pgdm": "PGDM", "tmpd": "TMPD", "diffpir": "DiffPIR"}
 
@@ -29,6 +29,11 @@ def label(settings: str) -> str:
     method = json.loads(settings)["method"]
     iterations = f" ({method['iterations']})" if method["name"] == "mmps" else ""
     return METHOD_NAMES[method["name"]] + iterations
+
+
+def method_name(published: str) -> str:
+    """Returns a method's name as we write it, of the published capitals."""
+    return {name.upper(): name for name in METHOD_NAMES.values()}.get(published, published)
 
 
 def beside(rows: pd.DataFrame, path: str | Path) -> pd.DataFrame:
@@ -66,9 +71,8 @@ def beside(rows: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         entry[f"{metric}_card"] = card(row)
     ours = pd.DataFrame(list(found.values()))
 
-    names = {name.upper(): name for name in METHOD_NAMES.values()}
     theirs = published.assign(
-        method=published["method"].map(lambda name: names.get(name, name)),
+        method=published["method"].map(method_name),
         steps=published["steps"].map(int),
     ).rename(columns={name: f"{name}_published" for name in metrics})
     table = ours.merge(theirs, how="outer", on=KEYS, sort=False)

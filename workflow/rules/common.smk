@@ -5,6 +5,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 WORKFLOW = Path(workflow.current_basedir.join("..").get_path_or_uri(secret_free=True)).resolve()
+SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
+PUBLISHED = WORKFLOW / "published"
 # The library is found where it lies: by the rules here, and by the jobs through their environment.
 sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
@@ -16,7 +18,7 @@ from diem.folders import check_writable, hold
 try:
     CONFIG = resolve(
         config,
-        WORKFLOW / "schemas" / "config.schema.yaml",
+        SCHEMA,
         source=", ".join(str(file) for file in workflow.configfiles) or "the configuration",
     )
     config.update(CONFIG)  # the scripts' defaults
@@ -271,7 +273,7 @@ def metrics_paths(experiment):
 
 
 def published_path(experiment):
-    return str(WORKFLOW / "published" / f"{EXPERIMENTS[experiment]['published']}.csv")
+    return str(PUBLISHED / f"{EXPERIMENTS[experiment]['published']}.csv")
 
 
 def runs_by_setting(experiment):

@@ -44,7 +44,7 @@ rule heuristics_coil:
 rule heuristics_table:
     input:
         rows=heuristics_blocks,
-        published=str(WORKFLOW / "published" / "heuristics_divergence.csv"),
+        published=str(PUBLISHED / "heuristics_divergence.csv"),
     output:
         csv=report(
             f"{RESULTS}/tables/heuristics_{{heuristics}}.csv",

@@ -5,6 +5,9 @@ TARGETS += paper_targets()
 
 
 rule hyperparameters:
+    input:
+        paper=str(PAPER_CONFIG),
+        schema=str(SCHEMA),
     output:
         csv=f"{RESULTS}/tables/hyperparameters.csv",
         html=report(
@@ -21,7 +24,6 @@ rule hyperparameters:
         "../../envs/diem.yaml"
     params:
         config={key: CONFIG[key] for key in ("experiments", "heuristics", "samplers")},
-        paper={key: PAPER[key] for key in ("experiments", "heuristics", "samplers")},
     message:
         "The settings of this run beside the paper's"
     script:

@@ -1,12 +1,10 @@
 import yaml
 
-from diem.paper import pairs
+from diem.config import pairs
 
-PUBLISHED = WORKFLOW / "published"
 PAPER_CONFIG = WORKFLOW.parent / "config" / "paper.yaml"
 with PAPER_CONFIG.open(encoding="utf-8") as file:
-    PAPER = resolve(yaml.safe_load(file), WORKFLOW / "schemas" / "config.schema.yaml", "paper.yaml")
-PAIRS = pairs(CONFIG, PAPER)
+    PAIRS = pairs(CONFIG, yaml.safe_load(file))
 
 
 def paired(section, paper=None):

@@ -67,7 +67,7 @@ rule restored:
 rule sampler_table:
     input:
         rows=restored_paths(".csv"),
-        published=str(WORKFLOW / "published" / "posterior_samplers_ffhq.csv"),
+        published=str(PUBLISHED / "posterior_samplers_ffhq.csv"),
     output:
         csv=f"{RESULTS}/tables/samplers_{{experiment}}.csv",
         markdown=f"{RESULTS}/tables/samplers_{{experiment}}.md",

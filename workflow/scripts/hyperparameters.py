@@ -1,13 +1,20 @@
 """Sets the settings that ran beside the paper's."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from diem import paper, tables
+from diem.config import resolve
 from diem.jobs import job
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
-    table = paper.hyperparameters(snakemake.params.config, snakemake.params.paper)
+    files = snakemake.input
+    text = Path(files.paper).read_text(encoding="utf-8")
+    papers = resolve(yaml.safe_load(text), files.schema, files.paper)
+    table = paper.hyperparameters(snakemake.params.config, papers)
     tables.write(snakemake.output, table, paper.hyperparameters_readable(table))

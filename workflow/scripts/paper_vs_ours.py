@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 def read(names: list[str], paths: list[str]) -> dict[str, pd.DataFrame]:
     return {
-        name: pd.read_csv(path, dtype={"iterations": str}, keep_default_na=True).fillna(
-            {"iterations": ""}
-        )
+        name: pd.read_csv(path, dtype={"iterations": str}).fillna({"iterations": ""})
         for name, path in zip(names, paths, strict=True)
     }
 
