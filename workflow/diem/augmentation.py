@@ -11,19 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .config import HSV
 from .errors import DiemError
 
 __all__ = ["augment", "check"]
-
-COLOUR = {"hue", "saturation"}
-"""The changes that need images of three channels: red, green and blue."""
 
 
 def check(settings: Mapping[str, Any], shape: tuple[int, ...]) -> None:
     """Raises a :class:`DiemError` if data of a shape cannot be augmented as a config asks."""
     for name in settings:
-        if len(shape) != 3 or (name in COLOUR and shape[0] != 3):
-            kind = "colour images (3, H, W)" if name in COLOUR else "images (C, H, W)"
+        if len(shape) != 3 or (name in HSV and shape[0] != 3):
+            kind = "colour images (3, H, W)" if name in HSV else "images (C, H, W)"
             raise DiemError(f"m_step.augment.{name} needs {kind}, and the data have shape {shape}.")
     if settings.get("shift", 0) >= min(shape[-2:]):
         raise DiemError(
@@ -55,7 +53,7 @@ def augment(x: Tensor, settings: Mapping[str, Any], generator: torch.Generator) 
         x = torch.where(uniform(0, 1)[..., None] < 0.5, x.flip(-1), x)
     if most := settings.get("shift"):
         x = _shifted(x, most, generator)
-    if COLOUR & settings.keys():
+    if HSV & settings.keys():
         turns, factor = settings.get("hue", 0.0), settings.get("saturation", (1.0, 1.0))
         x = 4 * adjust_hsv((x + 2) / 4, uniform(-turns, turns), uniform(*factor)) - 2
     return x

@@ -229,27 +229,28 @@ def reconstruct(
     """
     rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
     wanted = ("psnr", "ssim", "nmse")
-    for stage, model in (("floor", gaussian), ("lap", prior)):
-        x, observed = _posterior_samples(
-            model, observations, settings, posterior_sampler, seed, progress
-        )
-        if stage == "floor":
-            with storage.Reader(clean) as file:
-                rows_of_test = slice(0, len(x))
-                truth = torch.from_numpy(file.read("test/x", rows_of_test, prior.event_shape))
-            once = {"split": "test", "samples": len(x), "sampler": "closed form"}
-            adjoint = observed.operator.adjoint(observed.y)
-            _add_fidelity(rows, "adjoint", adjoint, truth, wanted, once)
-            there = observed.to(model.gaussian.mean.device)
-            mean = model.gaussian.posterior_mean(there.operator, there.y, there.sigma_y).cpu()
-        else:
-            mean, once = x.mean(dim=1), _posterior_card(model, posterior_sampler, x)
-        made = {"stage": stage, "lap": model.card["lap"]}
-        made["optimizer_steps"] = model.card["optimizer_steps"]
-        drawn = {**_posterior_card(model, posterior_sampler, x), **made}
-        _add_fidelity(rows, "posterior", x, truth, wanted, drawn)
-        _add_fidelity(rows, "posterior_mean", mean, truth, wanted, {**once, **made})
-    return rows.rows, _posterior_arrays(x, observed, truth)
+    drawing = (observations, settings, posterior_sampler, seed, progress)
+    from_gaussian, _ = _posterior_samples(gaussian, *drawing)
+    from_prior, observed = _posterior_samples(prior, *drawing)
+    count = len(from_prior)
+    with storage.Reader(clean) as file:
+        truth = torch.from_numpy(file.read("test/x", slice(0, count), prior.event_shape))
+
+    closed = {"split": "test", "samples": count, "sampler": "closed form"}
+    adjoint = observed.operator.adjoint(observed.y)
+    _add_fidelity(rows, "adjoint", adjoint, truth, wanted, closed)
+    there = observed.to(gaussian.gaussian.mean.device)
+    exact = gaussian.gaussian.posterior_mean(there.operator, there.y, there.sigma_y).cpu()
+    drawn = _posterior_card(prior, posterior_sampler, from_prior)
+    for stage, model, x, mean, made in (
+        ("floor", gaussian, from_gaussian, exact, closed),
+        ("lap", prior, from_prior, from_prior.mean(dim=1), drawn),
+    ):
+        of = {"stage": stage, **{key: model.card[key] for key in ("lap", "optimizer_steps")}}
+        here = {**_posterior_card(model, posterior_sampler, x), **of}
+        _add_fidelity(rows, "posterior", x, truth, wanted, here)
+        _add_fidelity(rows, "posterior_mean", mean, truth, wanted, {**made, **of})
+    return rows.rows, _posterior_arrays(from_prior, observed, truth)
 
 
 def _posterior_card(prior: Prior, sampler: PosteriorSampler, posterior: Tensor) -> dict[str, Any]:

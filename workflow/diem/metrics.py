@@ -394,13 +394,19 @@ def psnr(x: Array, reference: Array, data_range: float = 4.0) -> Tensor:
     Raises:
         ValueError: If the shapes differ.
     """
+    x, reference = _aligned(x, reference)
+    mse = (x - reference).square().flatten(start_dim=1).mean(dim=1)
+    return 10 * torch.log10(data_range**2 / mse)
+
+
+def _aligned(x: Array, reference: Array) -> tuple[Tensor, Tensor]:
+    """Returns samples and their references in double precision, if they have one shape."""
     x, reference = _double(x), _double(reference)
     if x.shape != reference.shape:
         raise ValueError(
             f"Samples and references have shapes {tuple(x.shape)} and {tuple(reference.shape)}."
         )
-    mse = (x - reference).square().flatten(start_dim=1).mean(dim=1)
-    return 10 * torch.log10(data_range**2 / mse)
+    return x, reference
 
 
 def ssim(x: Array, reference: Array, data_range: float = 4.0) -> Tensor:
@@ -429,9 +435,7 @@ def ssim(x: Array, reference: Array, data_range: float = 4.0) -> Tensor:
     """
     from skimage.metrics import structural_similarity  # most commands do without
 
-    x, reference = (_double(v).cpu().numpy() for v in (x, reference))
-    if x.shape != reference.shape:
-        raise ValueError(f"Samples and references have shapes {x.shape} and {reference.shape}.")
+    x, reference = (v.cpu().numpy() for v in _aligned(x, reference))
     if min(x.shape[2:]) < 11:
         raise DiemError(
             f"metrics: 'ssim' needs images of 11 x 11 pixels or more, and these have {x.shape[2:]}."
@@ -467,11 +471,7 @@ def nmse(x: Array, reference: Array) -> Tensor:
     Raises:
         ValueError: If the shapes differ.
     """
-    x, reference = _double(x), _double(reference)
-    if x.shape != reference.shape:
-        raise ValueError(
-            f"Samples and references have shapes {tuple(x.shape)} and {tuple(reference.shape)}."
-        )
+    x, reference = _aligned(x, reference)
     error, power = (v.square().flatten(start_dim=1).sum(dim=1) for v in (x - reference, reference))
     return error / power
 

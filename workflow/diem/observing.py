@@ -1,17 +1,32 @@
 """Simulation of observations ``y = A x + n`` from clean data."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from . import operators, storage
 from .errors import DiemError
+from .operators import Operator
 from .seeds import Stage, rng
 
-__all__ = ["corrupt"]
+__all__ = ["corrupt", "observe"]
+
+
+def observe(
+    operator: Operator, x: Tensor, sigma_y: float | Tensor, stream: np.random.Generator
+) -> Tensor:
+    """Returns observations ``(B, *observation)`` of ``x`` ``(B, *event)``, with their noise.
+
+    Where nothing is observed there is no noise either: the padding stays zero.
+    """
+    y = operator.forward(x)
+    noise = torch.from_numpy(stream.standard_normal(y.shape, dtype=np.float32))
+    return y + sigma_y * noise * operator.observed()
 
 
 def corrupt(
@@ -35,18 +50,16 @@ def corrupt(
             x = torch.from_numpy(file.read(f"{split}/x"))
             stream = rng(seed, Stage.CORRUPTION, 0, number)
             operator = operators.simulate(entry["operator"], x.shape[1:], len(x), stream)
-            y = operator.forward(x)
             sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
             if sigma_y.ndim > 0:
-                if sigma_y.numel() != y[0].numel():
+                shape = operator.observation_shape
+                if sigma_y.numel() != math.prod(shape):
                     raise DiemError(
                         f"experiments.{experiment}.observations: sigma_y holds {sigma_y.numel()}"
-                        f" values, and an observation {y[0].numel()}."
+                        f" values, and an observation {math.prod(shape)}."
                     )
-                sigma_y = sigma_y.reshape(y.shape[1:])
-            noise = torch.from_numpy(stream.standard_normal(y.shape, dtype=np.float32))
-            # Where nothing is observed there is no noise either: the padding stays zero.
-            y = y + sigma_y * noise * operator.observed()
+                sigma_y = sigma_y.reshape(shape)
+            y = observe(operator, x, sigma_y, stream)
             splits[split] = storage.Observed(operator, y, sigma_y, np.arange(len(x)))
     name = entry["operator"]["name"]
     attributes = {"experiment": experiment, "seed": seed}

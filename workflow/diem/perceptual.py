@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,12 +65,7 @@ def _check(path: Path) -> None:
     """Raises a :class:`DiemError` unless a file holds nothing but tensors."""
     if not path.is_file():
         raise DiemError(f"lpips_weights: there is no such file: {path}.")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zipfile and torch have no common one
-        reason = " ".join(str(error).split())[:200]
-        raise DiemError(f"{path}: this file holds no weights ({reason}).") from None
-    if not all(isinstance(value, Tensor) for value in state.values()):
+    if not all(isinstance(value, Tensor) for value in storage.load_weights(path).values()):
         raise DiemError(f"{path}: this file holds no weights.")
 
 

@@ -34,6 +34,7 @@ from . import __version__, metrics, operators, storage
 from .denoisers import load_prior
 from .errors import DiemError
 from .evaluation import CARD
+from .observing import observe
 from .operators import Operator
 from .perceptual import NAME, Perceptual
 from .posterior import PosteriorDenoiser
@@ -119,11 +120,7 @@ def pretrained(
     if path.suffix == ".safetensors":
         state, _ = storage.load_tensors(path)
     elif path.is_file():
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # pickle, zipfile and torch have no common one
-            reason = " ".join(str(error).split())[:200]
-            raise DiemError(f"{path}: this file holds no weights ({reason}).") from None
+        state = storage.load_weights(path)
     else:
         raise DiemError(f"pretrained.weights: there is no such file: {path}.")
     denoiser = adm.make_model(**load_cards("azula.plugins.adm")[name].config)
@@ -369,9 +366,7 @@ def _observe(task: Mapping[str, Any], x: Tensor, block: int, seed: int) -> list[
     for number, part in enumerate(x.split(block)):
         stream = rng(seed, Stage.RESTORATION, 0, number)
         operator = operators.simulate(task["operator"], part.shape[1:], len(part), stream)
-        y = operator.forward(part)
-        noise = torch.from_numpy(stream.standard_normal(y.shape, dtype=np.float32))
-        y = y + task["sigma_y"] * noise * operator.observed()
+        y = observe(operator, part, task["sigma_y"], stream)
         problems.append(Problem(operator, y, task["sigma_y"]))
     return problems
 

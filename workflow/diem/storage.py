@@ -34,6 +34,7 @@ __all__ = [
     "atomic",
     "digest",
     "load_tensors",
+    "load_weights",
     "read_samples",
     "save_tensors",
     "write_hdf5",
@@ -275,6 +276,19 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise DiemError(f"{path}: {key!r} holds non-finite values.")
     return tensors, header
+
+
+def load_weights(path: str | Path) -> dict[str, Any]:
+    """Reads a PyTorch file of weights, from which nothing but tensors and plain values is loaded.
+
+    Raises:
+        DiemError: If the file is of another kind, or would have code run.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zipfile and torch have no common one
+        reason = " ".join(str(error).split())[:200]
+        raise DiemError(f"{path}: this file holds no weights ({reason}).") from None
 
 
 def digest(paths: Sequence[str | Path], *settings: Any) -> str:

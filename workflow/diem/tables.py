@@ -28,6 +28,7 @@ __all__ = [
     "rounded",
     "summary",
     "write",
+    "write_rows",
 ]
 
 
@@ -185,6 +186,12 @@ def write(files: Mapping[str, str], table: pd.DataFrame, made: Readable) -> None
     for kind, text in texts.items():
         with storage.atomic(files[kind]) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
+    """Writes metric rows as CSV, whole or not at all."""
+    with storage.atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
 
 
 def readable(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Readable:

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from diem import evaluation, storage
+from diem import evaluation, storage, tables
 from diem.denoisers import load_prior
 from diem.jobs import job, progress, select_device
 from diem.sampling import PosteriorSampler
@@ -36,5 +34,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             progress=bar.update,
         )
     storage.write_hdf5(snakemake.output.samples, arrays, params.card)
-    with storage.atomic(snakemake.output.metrics) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    tables.write_rows(snakemake.output.metrics, rows)

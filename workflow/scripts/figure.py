@@ -35,5 +35,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     )
     figure = figures.FIGURES[params.figure](source)
     for kind, path in snakemake.output.items():
-        with storage.atomic(path) as temporary:
-            figures.save(figure, temporary, kind)
+        figures.save(figure, path, kind)

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from diem import heuristics, storage
+from diem import heuristics, tables
 from diem.jobs import job, progress, select_device
 
 if TYPE_CHECKING:
@@ -22,5 +20,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             select_device(snakemake.config["device"]),
             progress=bar.update,
         )
-    with storage.atomic(snakemake.output[0]) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    tables.write_rows(snakemake.output[0], rows)

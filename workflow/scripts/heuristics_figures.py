@@ -24,5 +24,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     }
     for key, path in snakemake.output.items():
         figure, kind = key.split("_")
-        with storage.atomic(path) as temporary:
-            figures.save(drawn[figure], temporary, kind)
+        figures.save(drawn[figure], path, kind)

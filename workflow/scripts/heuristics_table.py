@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem import heuristics, storage, tables
+from diem import heuristics, tables
 from diem.jobs import job
 
 if TYPE_CHECKING:
@@ -15,5 +15,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     rows = pd.concat([pd.read_csv(path) for path in snakemake.input.rows], ignore_index=True)
     table = heuristics.summary(rows, snakemake.input.published)
     tables.write(files, table, heuristics.readable(table))
-    with storage.atomic(files.rows) as temporary:
-        rows.to_csv(temporary, index=False)
+    tables.write_rows(files.rows, rows)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import storage, tables
+from diem import tables
 from diem.jobs import job
 
 if TYPE_CHECKING:
@@ -13,5 +13,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     rows = tables.read_rows(snakemake.input)
     table = tables.reconstructions(rows, params.labels, params.trained)
     tables.write(files, table, tables.reconstructions_readable(table))
-    with storage.atomic(files.rows) as temporary:
-        rows.to_csv(temporary, index=False)
+    tables.write_rows(files.rows, rows)

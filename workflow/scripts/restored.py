@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from diem import restoration, storage
+from diem import restoration, storage, tables
 from diem.jobs import job, progress, select_device
 from diem.perceptual import Perceptual
 
@@ -39,5 +37,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             bar.update,
         )
     storage.write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
-    with storage.atomic(snakemake.output.rows) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    tables.write_rows(snakemake.output.rows, rows)

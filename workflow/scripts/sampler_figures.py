@@ -30,5 +30,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     }
     for output, path in snakemake.output.items():
         figure, kind = output.split("_")
-        with storage.atomic(path) as temporary:
-            figures.save(drawn[figure], temporary, kind)
+        figures.save(drawn[figure], path, kind)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import storage, tables
+from diem import tables
 from diem.jobs import job
 
 if TYPE_CHECKING:
@@ -12,5 +12,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     runs, files = snakemake.params.runs, snakemake.output
     rows = tables.read_rows(snakemake.input)
     tables.write(files, tables.summary(rows, runs), tables.readable(rows, runs))
-    with storage.atomic(files.rows) as temporary:
-        rows.to_csv(temporary, index=False)
+    tables.write_rows(files.rows, rows)

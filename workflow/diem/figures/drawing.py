@@ -18,7 +18,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .. import tables
+from .. import storage, tables
 from ..errors import DiemError
 
 # The user's own settings of Matplotlib have no say.
@@ -45,7 +45,7 @@ MODEL_COLORS, TRUTH_COLORS = "Blues", "Oranges"
 
 @styled
 def save(figure: Figure, path: str | Path, kind: str) -> None:
-    """Writes a figure; the same figure gives the same bytes.
+    """Writes a figure, whole or not at all; the same figure gives the same bytes.
 
     Arguments:
         figure: The figure.
@@ -53,7 +53,8 @@ def save(figure: Figure, path: str | Path, kind: str) -> None:
         kind: ``pdf`` or ``png``.
     """
     metadata = {"CreationDate": None} if kind == "pdf" else {}
-    figure.savefig(path, format=kind, metadata=metadata)
+    with storage.atomic(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata=metadata)
 
 
 class Row(NamedTuple):
@@ -411,11 +412,16 @@ def _spread(values: Sequence[float], gap: float) -> list[float]:
     return [value + i * gap for i, value in enumerate(level)]
 
 
+def colours(images: np.ndarray) -> np.ndarray:
+    """Returns images (..., C, H, W) in [-2, 2], NaN where missing, as colours (..., H, W, 3)."""
+    x = np.moveaxis(np.clip((images + 2) / 4, 0, 1), -3, -1)
+    x = np.broadcast_to(x, (*x.shape[:-1], 3))
+    return np.where(np.isnan(x), MISSING, x)
+
+
 def _strip(images: np.ndarray) -> np.ndarray:
     """Returns images side by side in white frames, with shape (height, width, 3), in [0, 1]."""
-    x = np.moveaxis(np.clip((images + 2) / 4, 0, 1), 1, -1)
-    x = np.broadcast_to(x, (*x.shape[:3], 3))
-    x = np.where(np.isnan(x), MISSING, x)
+    x = colours(images)
     # Small images are enlarged, so that a frame can be thinner than one of their pixels.
     zoom = max(1, round(48 / images.shape[-1]))
     x = x.repeat(zoom, axis=1).repeat(zoom, axis=2)

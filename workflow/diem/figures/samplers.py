@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from .. import restoration_table, tables
-from .drawing import MISSING, WIDTH, caption, styled
+from .drawing import WIDTH, caption, colours, styled
 
 
 def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
@@ -94,7 +94,7 @@ def samplers_images(
             some["truth"][i],
         ]
         for ax, picture in zip(line, pictures, strict=True):
-            ax.imshow(_pixels(picture))
+            ax.imshow(colours(picture))
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         line[0].set_ylabel(task.replace("_", "\n"), rotation=0, ha="right", va="center")
@@ -108,13 +108,6 @@ def samplers_images(
     note = _made(rows, first)
     caption(figure, f"{name}: what posterior samplers restore", note)
     return figure
-
-
-def _pixels(image: np.ndarray) -> np.ndarray:
-    """Returns an image in [-2, 2], with shape (C, H, W), as colours with shape (H, W, 3)."""
-    x = np.moveaxis(np.clip((image + 2) / 4, 0, 1), 0, -1)
-    x = np.broadcast_to(x, (*x.shape[:2], 3))
-    return np.where(np.isnan(x), MISSING, x)
 
 
 def _made(rows: pd.DataFrame, first: str) -> str:
