@@ -15,7 +15,17 @@ import yaml
 
 from .errors import DiemError, nearest
 
-__all__ = ["HSV", "LPIPS_FILES", "Pair", "merge", "pairs", "resolve"]
+__all__ = [
+    "HSV",
+    "LPIPS_FILES",
+    "Pair",
+    "ceiling_training",
+    "evaluated_laps",
+    "merge",
+    "pairs",
+    "resolve",
+    "training_of_lap",
+]
 
 
 PARTS = ("experiments", "heuristics", "samplers")
@@ -112,6 +122,31 @@ def pairs(config: Mapping[str, Any], paper: Mapping[str, Any]) -> list[Pair]:
         (only,) = paper[section]
         found += [Pair(section, name, only) for name in config.get(section, {})]
     return found
+
+
+def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
+    """Returns the laps of a run that are evaluated: those asked for, and the last one."""
+    laps = experiment["runs"][run]["laps"]
+    return sorted({lap for lap in experiment["evaluation"]["laps"] if lap < laps} | {laps})
+
+
+def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
+    """Returns an ``m_step`` entry with the steps of one lap in the place of ``final_steps``."""
+    entry = dict(entry)
+    final = entry.pop("final_steps")
+    if final and lap == laps:
+        return {**entry, "steps": final, "epochs": None}
+    return entry
+
+
+def ceiling_training(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the ``m_step`` entry of the ceiling: the steps, or epochs, of all laps together."""
+    count = experiment["laps"]
+    laps = [training_of_lap(experiment["m_step"], lap, count) for lap in range(1, count + 1)]
+    epochs = [lap["epochs"] for lap in laps]
+    if all(epochs):
+        return {**laps[-1], "epochs": sum(epochs)}
+    return {**laps[-1], "steps": sum(lap["steps"] for lap in laps)}
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,7 +41,16 @@ from .posterior import PosteriorDenoiser
 from .seeds import Stage, rng, torch_generator
 from .solvers import conjugate_gradient
 
-__all__ = ["COLUMNS", "METHODS", "Problem", "compare", "pretrained", "restore", "trained"]
+__all__ = [
+    "COLUMNS",
+    "METHODS",
+    "Problem",
+    "architecture",
+    "compare",
+    "pretrained",
+    "restore",
+    "trained",
+]
 
 COLUMNS = (*CARD, "standard_error", "settings")
 """The columns of a row: the card, the standard error of the mean over the images, and the settings
@@ -99,6 +108,11 @@ def trained(path: str | Path, schedule: Mapping[str, float]) -> tuple[Denoiser, 
     return _Halved(prior.denoiser.backbone, VPSchedule(**schedule)).eval(), card
 
 
+def architecture(name: str) -> Denoiser:
+    """Builds a denoiser of azula's plugin for ADM, with fresh weights."""
+    return adm.make_model(**load_cards("azula.plugins.adm")[name].config)
+
+
 def pretrained(
     name: str, weights: str | Path, schedule: Mapping[str, float]
 ) -> tuple[Denoiser, dict[str, Any]]:
@@ -123,7 +137,7 @@ def pretrained(
         state = storage.load_weights(path)
     else:
         raise DiemError(f"pretrained.weights: there is no such file: {path}.")
-    denoiser = adm.make_model(**load_cards("azula.plugins.adm")[name].config)
+    denoiser = architecture(name)
     try:
         denoiser.backbone.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -11,9 +11,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -64,6 +64,20 @@ class Training:
     ema: float = 0.999
     ema_warmup: bool = True
     augment: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_config(cls, entry: Mapping[str, Any], count: int) -> Self:
+        """Builds the settings of a config's ``m_step`` entry, which may hold other keys too.
+
+        Arguments:
+            entry: The entry; ``epochs`` take the place of its ``steps``.
+            count: The number of training samples.
+        """
+        names = {field.name for field in fields(cls)}
+        options = {key: value for key, value in entry.items() if key in names}
+        if entry["epochs"] is not None:
+            options["steps"] = max(1, entry["epochs"] * count // entry["batch"])
+        return cls(**options)
 
     def rate(self, step: int) -> float:
         """Returns the learning rate of a step."""
@@ -342,11 +356,7 @@ def m_step(
         denoiser, past = prior.denoiser, prior.card["optimizer_steps"]
     gaussian = fit_to_samples(x[: gaussian["observations"]], gaussian["rank"])
 
-    names = {field.name for field in fields(Training)}
-    training = Training(**{key: value for key, value in settings.items() if key in names})
-    if settings["epochs"] is not None:
-        steps = max(1, settings["epochs"] * len(x) // training.batch)
-        training = replace(training, steps=steps)
+    training = Training.from_config(settings, len(x))
     augmentation.check(training.augment, tuple(x.shape[1:]))
     if progress is not None:
         progress.reset(total=training.steps)

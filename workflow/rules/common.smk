@@ -11,7 +11,7 @@ PUBLISHED = WORKFLOW / "published"
 sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
 
-from diem.config import resolve
+from diem.config import ceiling_training, evaluated_laps, resolve, training_of_lap
 from diem.errors import DiemError
 from diem.folders import check_writable, hold
 
@@ -113,12 +113,6 @@ def prior_path(experiment, run, lap):
     return lap_path(experiment, run, lap, "prior.safetensors")
 
 
-def evaluated_laps(experiment, run):
-    laps = EXPERIMENTS[experiment]["runs"][run]["laps"]
-    wanted = EXPERIMENTS[experiment]["evaluation"]["laps"]
-    return sorted({lap for lap in wanted if lap < laps} | {laps})
-
-
 def wanted_metrics(experiment):
     return EXPERIMENTS[experiment]["evaluation"]["metrics"]
 
@@ -172,28 +166,12 @@ def m_step_input(wildcards):
 def m_step_entry(wildcards):
     """The settings of one lap's training: its number of steps is resolved here, so that a change
     of the final M-step re-runs only that."""
-    return steps_of_lap(run_of(wildcards)["m_step"], int(wildcards.lap), run_of(wildcards)["laps"])
-
-
-def steps_of_lap(entry, lap, laps):
-    entry = dict(entry)
-    final = entry.pop("final_steps")
-    if final and lap == laps:
-        return {**entry, "steps": final, "epochs": None}
-    return entry
+    run = run_of(wildcards)
+    return training_of_lap(run["m_step"], int(wildcards.lap), run["laps"])
 
 
 def ceiling_entry(wildcards):
-    """The same number of optimizer steps as all laps together, or of epochs."""
-    experiment = experiment_of(wildcards)
-    laps = [
-        steps_of_lap(experiment["m_step"], lap, experiment["laps"])
-        for lap in range(1, experiment["laps"] + 1)
-    ]
-    epochs = [lap["epochs"] for lap in laps]
-    if all(epochs):
-        return {**laps[-1], "epochs": sum(epochs)}
-    return {**laps[-1], "steps": sum(lap["steps"] for lap in laps)}
+    return ceiling_training(experiment_of(wildcards))
 
 
 def evaluation_input(wildcards, observations, prior):
@@ -267,7 +245,7 @@ def metrics_paths(experiment):
     laps = [
         lap_path(experiment, run, lap, "metrics.csv")
         for run in entry["runs"]
-        for lap in evaluated_laps(experiment, run)
+        for lap in evaluated_laps(EXPERIMENTS[experiment], run)
     ]
     return bounds + laps
 

@@ -13,7 +13,8 @@ def bound_samples(experiment, run, stage):
 
 def lap_samples(experiment, run):
     return [
-        lap_path(experiment, run, lap, "evaluation.h5") for lap in evaluated_laps(experiment, run)
+        lap_path(experiment, run, lap, "evaluation.h5")
+        for lap in evaluated_laps(EXPERIMENTS[experiment], run)
     ]
 
 

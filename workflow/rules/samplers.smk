@@ -31,7 +31,7 @@ use rule m_step as sampler_prior with:
     wildcard_constraints:
         experiment=COMPARISONS,
     params:
-        m_step=lambda wildcards: steps_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),
+        m_step=lambda wildcards: training_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),
         network=train_setting("network"),
         schedule=train_setting("schedule"),
         gaussian=train_setting("gaussian"),
