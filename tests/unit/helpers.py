@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 
 from diem import operators
 from diem.gaussian import Gaussian
@@ -35,7 +36,7 @@ def simulate(spec, shape, count, dtype=torch.float64, seed=0):
     """Draws operators, whose real parameters get a type."""
     operator = operators.simulate(spec, shape, count, np.random.default_rng(seed))
     parameters = {
-        name: value if value.dtype == torch.bool else value.to(dtype)
+        name: value.to(dtype) if value.is_floating_point() else value
         for name, value in operator.parameters.items()
     }
     return type(operator)(shape, parameters)
@@ -59,6 +60,14 @@ def matrices(operator):
         return matrix.expand(len(operator), *matrix.shape)
     if "columns" in operator.parameters:
         return _transforms(operator)
+    if "indptr" in operator.parameters:
+        size = math.prod(operator.event_shape)
+        parts = (operator.parameters[name].numpy() for name in ("data", "indices", "indptr"))
+        rows = [
+            csr_array(csr, shape=(len(csr[2]) - 1, size)).toarray()
+            for csr in zip(*parts, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows)).double()
     return operator.parameters["matrix"].double()
 
 

@@ -448,7 +448,6 @@ NO_MAPPINGS = [None, [], [1, 2], "text", 3]
         f"{LINE}.data",
         f"{LINE}.observations",
         f"{LINE}.observations.plain",
-        f"{LINE}.observations.plain.operator",
         f"{LINE}.network",
         f"{LINE}.schedule",
         f"{LINE}.e_step",

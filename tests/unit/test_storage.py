@@ -419,7 +419,7 @@ def test_no_flipped_byte_is_read_as_something_else(path):
 
 @pytest.mark.parametrize(
     "name",
-    ["train/y", "train/index", "train/operator/matrix", "validation/y", "sigma_y"],
+    ["train/y", "train/operator/matrix", "validation/y", "sigma_y"],
 )
 def test_a_missing_data_set(path, name):
     replace(path, name, None)

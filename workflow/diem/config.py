@@ -14,6 +14,7 @@ import jsonschema
 import yaml
 
 from .errors import DiemError, nearest
+from .headers import event_shape
 
 __all__ = [
     "HSV",
@@ -36,6 +37,15 @@ COLOUR = {"cifar10", "photographs", "images"}
 
 IMAGES = {"digits", "phantoms", "fastmri", *COLOUR}
 """The data that are images."""
+
+OWN = "hdf5"
+"""The data that are a user's own observations, of which nothing clean is known."""
+
+OWN_METRICS = ["residual", "observation_distance"]
+"""The metrics that need no clean data; the default of the user's own observations."""
+
+NEEDS_TRUTH = {"corner_truth", "corner_model", "slices", "uncertainty"}
+"""The figures that show clean data."""
 
 LPIPS_FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
 """What the folder ``lpips_weights`` must hold: LPIPS' linear layers, and its network."""
@@ -69,6 +79,7 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
         schema = yaml.safe_load(file)
     config = _named(copy.deepcopy(dict(config)))
     _check_finite(config, source)
+    _name_operators(config)
     _check(config, schema, source)
     if not any(config.get(part) for part in PARTS):
         raise DiemError(f"{source}: the configuration has none of {', '.join(PARTS)}.")
@@ -77,6 +88,8 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
         for key, run in experiment["runs"].items():
             shared = {k: experiment[k] for k in ("laps", "e_step", "m_step") if k in experiment}
             experiment["runs"][key] = merge({"label": key, **shared}, run)
+        if experiment["data"]["name"] == OWN:
+            experiment["evaluation"] = {"metrics": OWN_METRICS, **experiment.get("evaluation", {})}
         where = f"{source}: experiments.{name}"
         _check_references(experiment, where)
 
@@ -165,6 +178,20 @@ def _named(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _named(child) for key, child in value.items()}
     return value
+
+
+def _name_operators(config: Mapping[str, Any]) -> None:
+    """Writes ``operator: name`` and ``operator: {class: ...}`` as ``operator: {name: ...}``."""
+    places = [(config.get("experiments"), "observations"), (config.get("samplers"), "tasks")]
+    for part, key in places:
+        for entry in part.values() if isinstance(part, dict) else ():
+            named = entry.get(key) if isinstance(entry, dict) else None
+            for task in named.values() if isinstance(named, dict) else ():
+                operator = task.get("operator") if isinstance(task, dict) else None
+                if isinstance(operator, str):
+                    task["operator"] = {"name": operator}
+                elif isinstance(operator, dict) and "class" in operator and "name" not in operator:
+                    task["operator"] = {"name": operator.pop("class"), **operator}
 
 
 def _check_finite(value: Any, source: str, path: tuple[str, ...] = ()) -> None:
@@ -262,6 +289,10 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
     if schedule["sigma_min"] >= schedule["sigma_max"]:
         raise DiemError(f"{where}.schedule.sigma_min must be less than sigma_max.")
     metrics, data = experiment["evaluation"]["metrics"], experiment["data"]["name"]
+    images, colour = data in IMAGES, data in COLOUR
+    if data == OWN:
+        shape = _check_own(experiment, where)
+        images, colour = len(shape) == 3, len(shape) == 3 and shape[0] == 3
     if "distance_to_manifold" in metrics and data != "manifold":
         raise DiemError(
             f"{where}.evaluation.metrics: 'distance_to_manifold' needs data.name 'manifold'."
@@ -272,12 +303,13 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
             " extractor on (data.name 'digits')."
         )
     for metric in ("fid", "inception_score"):
-        if metric in metrics and data not in COLOUR:
+        if metric in metrics and not colour:
             raise DiemError(
                 f"{where}.evaluation.metrics: {metric!r} needs colour images (data.name 'cifar10')."
             )
-    images = data in IMAGES
-    operators = [entry["operator"]["name"] for entry in experiment["observations"].values()]
+    operators = [
+        entry.get("operator", {}).get("name") for entry in experiment["observations"].values()
+    ]
     fourier = images and set(operators) == {"fourier"}
     for metric in ("ssim", "nmse"):
         if metric in metrics and not images:
@@ -295,6 +327,8 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
         "corner_truth": not images,
         "corner_model": not images,
     }
+    if data == OWN:
+        possible |= dict.fromkeys(NEEDS_TRUTH, False)
     for figure in experiment["figures"]:
         if not possible[figure]:
             raise DiemError(
@@ -302,12 +336,12 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
                 " evaluation.metrics."
             )
     for name, entry in experiment["observations"].items():
-        _check_operator(entry["operator"], f"{where}.observations.{name}")
+        _check_operator(entry.get("operator", {}), f"{where}.observations.{name}")
     for key, run in experiment["runs"].items():
         augment = run["m_step"]["augment"]
         for change in augment:
             kind, fitting = ("colour images", COLOUR) if change in HSV else ("images", IMAGES)
-            if data not in fitting:
+            if not (colour if change in HSV else images):
                 raise DiemError(
                     f"{where}.runs.{key}.m_step.augment.{change} needs {kind}"
                     f" (data.name {' or '.join(map(repr, sorted(fitting)))})."
@@ -327,6 +361,25 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
                     f"{where}.runs.{key}.e_step.restart: the level {level} must lie between"
                     " schedule.sigma_min and schedule.sigma_max."
                 )
+
+
+def _check_own(experiment: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    """Checks what a user's own observations cannot give, and returns the shape of one ``x``."""
+    for metric in experiment["evaluation"]["metrics"]:
+        if metric not in OWN_METRICS:
+            raise DiemError(
+                f"{where}.evaluation.metrics: {metric!r} compares with clean data, of which"
+                f" data.name {OWN!r} has none (known: {', '.join(OWN_METRICS)})."
+            )
+    if experiment["evaluation"]["reconstruct"]:
+        raise DiemError(
+            f"{where}.evaluation.reconstruct compares with clean data, of which data.name {OWN!r}"
+            " has none."
+        )
+    try:
+        return event_shape(experiment["data"]["path"])
+    except DiemError as error:
+        raise DiemError(f"{where}.data.path: {error}") from None
 
 
 def _check_comparison(entry: Mapping[str, Any], where: str) -> None:
@@ -353,7 +406,7 @@ def _check_operator(operator: Mapping[str, Any], where: str) -> None:
         raise DiemError(f"{where}.operator: either 'missing' or 'box' is given, not both.")
     if "missing" in operator and "place" in operator:
         raise DiemError(f"{where}.operator: 'place' belongs to 'box'.")
-    if operator["name"] == "blur" and operator["size"] % 2 == 0:
+    if operator.get("name") == "blur" and operator.get("size", 1) % 2 == 0:
         raise DiemError(f"{where}.operator.size is {operator['size']}, and must be odd.")
 
 

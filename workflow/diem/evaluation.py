@@ -72,7 +72,7 @@ class _Rows:
 def evaluate(
     prior: Prior,
     observations: storage.Observations,
-    clean: str | Path,
+    clean: str | Path | None,
     data: Mapping[str, Any],
     settings: Mapping[str, Any],
     posterior_sampler: PosteriorSampler,
@@ -89,7 +89,8 @@ def evaluate(
     Arguments:
         prior: The prior, on the device to use.
         observations: The observations, whose test split the prior has never seen.
-        clean: The file of clean data; its test split is the reference.
+        clean: The file of clean data, whose test split is the reference; or none, and then only
+            metrics in the space of observations can be asked for.
         data: The config's ``data`` entry.
         settings: The config's ``evaluation`` entry.
         posterior_sampler: The sampler of the posteriors.
@@ -104,15 +105,18 @@ def evaluate(
     Returns:
         The rows, and the arrays that figures are made of: ``prior/x``, and of the first test
         observations ``posterior/x`` ``(observations, samples, *event)``, ``posterior/y``,
-        ``posterior/observed``, ``posterior/adjoint`` (``A' y``) and ``posterior/truth``.
+        ``posterior/observed``, ``posterior/adjoint`` (``A' y``) and, if there are clean data,
+        ``posterior/truth``.
     """
     sampler = Sampler(**settings["sampler"])
     wanted = settings["metrics"]
     exact = prior.denoiser is None
     rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
 
-    with storage.Reader(clean) as file:
-        test = torch.from_numpy(file.read("test/x", shape=prior.event_shape))
+    test = None
+    if clean is not None:
+        with storage.Reader(clean) as file:
+            test = torch.from_numpy(file.read("test/x", shape=prior.event_shape))
     x = _prior_samples(prior, settings, sampler, seed, progress)
     drawn = {
         "sampler": "exact" if exact else sampler.name,
@@ -120,7 +124,7 @@ def evaluate(
         "denoiser_evaluations": 0 if exact else sampler.evaluations,
     }
     subjects = {"prior": (x, {"samples": len(x), "split": "none", **drawn})}
-    if e_step_samples:
+    if e_step_samples and test is not None:
         trained, _ = storage.read_samples(e_step_samples, "train", prior.event_shape)
         with storage.Reader(e_step_samples[0]) as file:
             names = ("sampler", "steps", "denoiser_evaluations")
@@ -136,7 +140,7 @@ def evaluate(
     if "fid" in wanted:
         reference = inception.load_reference(inception_reference, network)
 
-    for subject, (samples, here) in subjects.items():
+    for subject, (samples, here) in subjects.items() if test is not None else ():
         against = {**here, "reference": "clean test", "reference_samples": len(test)}
         if "sliced_wasserstein" in wanted:
             value = metrics.sliced_wasserstein(samples, test, seed=seed)
@@ -184,10 +188,11 @@ def evaluate(
     posterior, observed = _posterior_samples(
         prior, observations, settings, posterior_sampler, seed, progress
     )
-    truth = test[: len(posterior)]
+    truth = None if test is None else test[: len(posterior)]
     here = _posterior_card(prior, posterior_sampler, posterior)
-    _add_fidelity(rows, "posterior", posterior, truth, wanted, here)
-    _add_fidelity(rows, "posterior_mean", posterior.mean(dim=1), truth, wanted, here)
+    if truth is not None:
+        _add_fidelity(rows, "posterior", posterior, truth, wanted, here)
+        _add_fidelity(rows, "posterior_mean", posterior.mean(dim=1), truth, wanted, here)
     if "residual" in wanted:
         summary = _residuals(posterior, observed)
         for name, value in summary.items():
@@ -266,16 +271,17 @@ def _posterior_card(prior: Prior, sampler: PosteriorSampler, posterior: Tensor) 
 
 
 def _posterior_arrays(
-    posterior: Tensor, observed: storage.Observed, truth: Tensor
+    posterior: Tensor, observed: storage.Observed, truth: Tensor | None
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of posterior samples that figures are made of."""
     arrays = {
         "x": posterior,
         "y": observed.y,
-        "observed": observed.operator.observed(),
+        "observed": observed.operator.observed().expand_as(observed.y),
         "adjoint": observed.operator.adjoint(observed.y),
-        "truth": truth,
     }
+    if truth is not None:
+        arrays["truth"] = truth
     return {f"posterior/{name}": value.numpy() for name, value in arrays.items()}
 
 

@@ -228,11 +228,17 @@ def fit_to_observations(
             gaussian = ppca(mean, covariance, rank).to(y)
         else:
             draws = [
-                gaussian.sample_posterior(operator[rows], y[rows], sigma_y, generator)
+                gaussian.sample_posterior(operator[rows], y[rows], _of(rows, sigma_y, y), generator)
                 for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
             ]
             gaussian = fit_to_samples(torch.cat(draws), rank)
     return gaussian
+
+
+def _of(rows: Tensor, sigma_y: float | Tensor, y: Tensor) -> float | Tensor:
+    """Returns the noise of some observations, where each of ``y`` may have its own."""
+    each = isinstance(sigma_y, Tensor) and sigma_y.ndim == y.ndim
+    return sigma_y[rows] if each else sigma_y
 
 
 def _dense_moments(

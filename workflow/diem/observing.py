@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import operators, storage
+from . import checks, operators, storage
 from .errors import DiemError
 from .operators import Operator
 from .seeds import Stage, rng
@@ -50,6 +50,8 @@ def corrupt(
             x = torch.from_numpy(file.read(f"{split}/x"))
             stream = rng(seed, Stage.CORRUPTION, 0, number)
             operator = operators.simulate(entry["operator"], x.shape[1:], len(x), stream)
+            if number == 0:
+                checks.verify_operator(operator[: checks.PROBED], entry["operator"]["name"])
             sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
             if sigma_y.ndim > 0:
                 shape = operator.observation_shape

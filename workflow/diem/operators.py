@@ -3,12 +3,17 @@
 An operator object stands for a *batch* of forward operators, one for each observation: its
 parameters are tensors whose first dimension runs over the observations, and ``operator[rows]``
 selects some of them. A parameter of which there is only one is shared by all observations. Adding
-an operator adds one class and one entry of :data:`OPERATORS`.
+an operator adds one class and one entry of :data:`OPERATORS`; a user's own class needs no entry and
+is named by its import path, see :func:`find`.
 """
 
 import abc
+import importlib
 import math
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -26,23 +31,34 @@ __all__ = [
     "Mask",
     "Operator",
     "Projection",
+    "Sparse",
     "build",
+    "csr_parameters",
+    "find",
     "simulate",
 ]
+
+SEARCH_PATH = "DIEM_PATH"
+"""The environment variable of the folders where users' classes are looked for, after Python's."""
 
 
 class Operator(abc.ABC):
     """A batch of linear forward operators.
 
+    A class of one's own defines :attr:`observation_shape`, :meth:`forward` and :meth:`adjoint`; it
+    names its parameters in :attr:`fields`, and if some values of ``y`` can be missing it also
+    defines :meth:`observed`. It needs :meth:`simulate` only to simulate observations.
+
     Arguments:
         event_shape: The shape of one ``x``.
         parameters: The parameters named by :attr:`fields` and, where there are any, by
-            :attr:`optional`, each of shape ``(B, *)``. All but the first of :attr:`fields` may be
-            of shape ``(1, *)``, and are then shared.
+            :attr:`optional`, each of shape ``(B, *)``, or ``(1, *)`` if all observations share it.
+            They are single precision but for booleans and the :attr:`integers`.
     """
 
-    fields: ClassVar[tuple[str, ...]]
+    fields: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
+    integers: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, event_shape: Sequence[int], parameters: Mapping[str, Tensor]) -> None:
         self.event_shape = tuple(event_shape)
@@ -50,7 +66,6 @@ class Operator(abc.ABC):
         self.parameters |= {f: parameters[f] for f in self.optional if f in parameters}
 
     @classmethod
-    @abc.abstractmethod
     def simulate(
         cls, event_shape: Sequence[int], count: int, rng: np.random.Generator, **options: Any
     ) -> dict[str, np.ndarray]:
@@ -61,7 +76,16 @@ class Operator(abc.ABC):
             count: The number of operators.
             rng: The random stream.
             options: The keys of the config's ``operator`` entry.
+
+        Raises:
+            DiemError: If the class does not say how its parameters are drawn.
         """
+        if cls.fields:
+            raise DiemError(
+                f"operator: {cls.__name__} has no method 'simulate', so its parameters"
+                f" ({', '.join(cls.fields)}) must come from a file (data.name 'hdf5')."
+            )
+        return {}
 
     @property
     @abc.abstractmethod
@@ -99,7 +123,7 @@ class Operator(abc.ABC):
     @property
     def device(self) -> torch.device:
         """The device of the parameters."""
-        return self.parameters[self.fields[0]].device
+        return next((value.device for value in self.parameters.values()), torch.device("cpu"))
 
     def to(self, device: str | torch.device) -> Self:
         """Returns the same operators on another device."""
@@ -107,10 +131,11 @@ class Operator(abc.ABC):
         return type(self)(self.event_shape, moved)
 
     def __len__(self) -> int:
-        return len(self.parameters[self.fields[0]])
+        """The number of operators: 1 where one stands for all observations."""
+        return max((len(value) for value in self.parameters.values()), default=1)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        some = {k: v if len(v) == 1 < len(self) else v[rows] for k, v in self.parameters.items()}
+        some = {k: v if len(v) == 1 else v[rows] for k, v in self.parameters.items()}
         return type(self)(self.event_shape, some)
 
 
@@ -119,7 +144,7 @@ class Mask(Operator):
 
     Parameters:
         mask: Which pixels are kept, booleans of shape ``(B, 1, height, width)``, or in general of
-            the event's shape with the first dimension 1.
+            the event's shape with the first dimension 1; or which values, of the event's shape.
     """
 
     fields = ("mask",)
@@ -170,7 +195,7 @@ class Mask(Operator):
 
     def check(self) -> None:
         mask, expected = self.parameters["mask"], (1, *self.event_shape[1:])
-        if tuple(mask.shape[1:]) != expected:
+        if tuple(mask.shape[1:]) not in (expected, self.event_shape):
             raise DiemError(
                 f"operator/mask has shape {tuple(mask.shape[1:])} an observation,"
                 f" where the data need {expected}."
@@ -206,6 +231,9 @@ class Projection(Operator):
         x = torch.einsum("bij,bi->bj", self.parameters["matrix"], y)
         return x.reshape(-1, *self.event_shape)
 
+    def observed(self) -> Tensor:
+        return self.parameters["matrix"].any(dim=2)
+
     def check(self) -> None:
         super().check()
         shape, size = tuple(self.parameters["matrix"].shape), math.prod(self.event_shape)
@@ -214,6 +242,124 @@ class Projection(Operator):
                 f"operator/matrix has shape {shape[1:]} an observation,"
                 f" where the data need (rows, {size})."
             )
+
+
+class Sparse(Operator):
+    """Multiplies the flattened ``x`` by a sparse matrix in compressed rows (CSR).
+
+    Parameters:
+        data: The values of the entries, of shape ``(B, entries)``. Matrices with fewer entries than
+            others of the batch are padded at the end.
+        indices: The column of each entry, integers of the same shape.
+        indptr: Where each row's entries begin and end, integers of shape ``(B, rows + 1)``.
+
+    All observations share the three, or each has its own; :func:`csr_parameters` makes them. On a
+    GPU sums have no fixed order, so that results there can differ in the last digits.
+    """
+
+    fields = ("data", "indices", "indptr")
+    integers = ("indices", "indptr")
+
+    @classmethod
+    def simulate(cls, event_shape, count, rng, *, rows: int, entries: int) -> dict[str, np.ndarray]:
+        """Draws matrices whose rows are unit vectors with so many random entries."""
+        size = math.prod(event_shape)
+        if entries > size:
+            raise DiemError(f"operator.entries is {entries}, more than the data's {size} values.")
+        order = rng.random((count, rows, size)).argsort(axis=-1)[..., :entries]
+        data = rng.standard_normal((count, rows, entries))
+        data /= np.linalg.norm(data, axis=-1, keepdims=True)
+        indptr = np.arange(0, rows * entries + 1, entries, dtype=np.int32)
+        return {
+            "data": data.reshape(count, -1).astype(np.float32),
+            "indices": np.sort(order, axis=-1).reshape(count, -1).astype(np.int32),
+            "indptr": np.tile(indptr, (count, 1)),
+        }
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (self.parameters["indptr"].shape[1] - 1,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._product(x.flatten(1), self.parameters["indices"], self._rows, self._height)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        size = math.prod(self.event_shape)
+        x = self._product(y, self._rows, self.parameters["indices"], size)
+        return x.reshape(-1, *self.event_shape)
+
+    def _product(self, source: Tensor, taken: Tensor, put: Tensor, size: int) -> Tensor:
+        """Sums each entry times the value at ``taken`` into the place ``put``."""
+        shape = (len(source), self.parameters["data"].shape[1])
+        terms = self.parameters["data"] * source.gather(1, taken.expand(shape))
+        return source.new_zeros(len(source), size).scatter_add(1, put.expand(shape), terms)
+
+    @property
+    def _height(self) -> int:
+        return self.observation_shape[0]
+
+    @property
+    def _rows(self) -> Tensor:
+        """The row of each entry."""
+        indptr, entries = self.parameters["indptr"], self.parameters["data"].shape[1]
+        place = torch.arange(entries, device=indptr.device).expand(len(indptr), -1)
+        rows = torch.searchsorted(indptr, place.contiguous(), right=True) - 1
+        return rows.clamp(max=self._height - 1)  # padding is zero, wherever it goes
+
+    def observed(self) -> Tensor:
+        return self.parameters["indptr"].diff(dim=1) > 0
+
+    def check(self) -> None:
+        super().check()
+        data, indices, indptr = (self.parameters[field] for field in self.fields)
+        if data.ndim != 2 or indices.shape != data.shape or indptr.ndim != 2:
+            raise DiemError(
+                f"operator/data, indices and indptr have shapes {tuple(data.shape[1:])},"
+                f" {tuple(indices.shape[1:])} and {tuple(indptr.shape[1:])} an observation, where"
+                " (entries,), (entries,) and (rows + 1,) are needed."
+            )
+        if len(indptr) != len(data):
+            raise DiemError("operator/data and operator/indptr are of unequal numbers of matrices.")
+        size = math.prod(self.event_shape)
+        if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < size:
+            raise DiemError(
+                f"operator/indices holds columns from {int(indices.min())} to {int(indices.max())},"
+                f" where the data have {size} values."
+            )
+        ends = indptr[:, -1:]
+        if (
+            (indptr[:, 0] != 0).any()
+            or (indptr.diff(dim=1) < 0).any()
+            or ends.max() > data.shape[1]
+        ):
+            raise DiemError(
+                "operator/indptr must ascend from 0 to the number of entries of its matrix."
+            )
+        padding = torch.arange(data.shape[1], device=data.device) >= ends
+        if (data[padding] != 0).any():
+            raise DiemError("operator/data must be zero where operator/indptr has ended.")
+
+
+def csr_parameters(matrices: Any) -> dict[str, np.ndarray]:
+    """Returns the parameters of :class:`Sparse`, of SciPy's sparse matrices.
+
+    Arguments:
+        matrices: One matrix ``(rows, event size)`` that all observations share, or a sequence of
+            one an observation, each of the same shape.
+    """
+    if not isinstance(matrices, Sequence):
+        matrices = [matrices]
+    rows = [matrix.tocsr() for matrix in matrices]
+    entries = max(matrix.nnz for matrix in rows)
+
+    def padded(values: np.ndarray, dtype: type) -> np.ndarray:
+        return np.pad(values.astype(dtype), (0, entries - len(values)))
+
+    return {
+        "data": np.stack([padded(matrix.data, np.float32) for matrix in rows]),
+        "indices": np.stack([padded(matrix.indices, np.int32) for matrix in rows]),
+        "indptr": np.stack([matrix.indptr.astype(np.int32) for matrix in rows]),
+    }
 
 
 class Fourier(Operator):
@@ -321,10 +467,10 @@ class Fourier(Operator):
                 f"operator/maps has shape {shape[1:]} an observation,"
                 f" where the data need (coils, 2, {height}, {width})."
             )
-        if shape[0] not in (1, len(self)):
+        if 1 != shape[0] != len(columns) != 1:
             raise DiemError(
                 f"operator/maps are of {shape[0]} observations, where one for all or"
-                f" {len(self)} are needed."
+                f" {len(columns)} are needed."
             )
 
 
@@ -493,13 +639,45 @@ OPERATORS: dict[str, type[Operator]] = {
     "fourier": Fourier,
     "mask": Mask,
     "projection": Projection,
+    "sparse": Sparse,
 }
 
 
-def _lookup(name: str) -> type[Operator]:
-    if name not in OPERATORS:
-        raise DiemError(f"operator.name: {name!r} is unknown{nearest(name, OPERATORS)}.")
-    return OPERATORS[name]
+def find(name: str) -> type[Operator]:
+    """Returns an operator's class.
+
+    Arguments:
+        name: A name of :data:`OPERATORS`, or ``module:Class``, which is imported. The module is
+            looked for where Python does (``PYTHONPATH`` included), then in the folders of the
+            environment variable :data:`SEARCH_PATH`, then in the working folder.
+
+    Raises:
+        DiemError: If there is no such operator, or its module cannot be imported.
+    """
+    if ":" not in name:
+        if name not in OPERATORS:
+            raise DiemError(f"operator.name: {name!r} is unknown{nearest(name, OPERATORS)}.")
+        return OPERATORS[name]
+    module, _, attribute = name.partition(":")
+    folders = [*filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)), str(Path.cwd())]
+    before = list(sys.path)
+    sys.path += folders
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # whatever a user's module raises
+        known = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if known:
+            reason = f"there is no module {module!r} in PYTHONPATH, {', '.join(folders)}"
+        raise DiemError(f"operator {name!r} cannot be imported ({reason}).") from None
+    finally:
+        sys.path[:] = before
+    if not (isinstance(found, type) and issubclass(found, Operator)):
+        raise DiemError(f"operator {name!r} is no subclass of diem.operators.Operator.")
+    missing = sorted(found.__abstractmethods__)
+    if missing:
+        raise DiemError(f"operator {name!r} does not define {', '.join(missing)}.")
+    return found
 
 
 def build(
@@ -508,21 +686,28 @@ def build(
     """Builds a batch of operators from their stored parameters and checks them.
 
     Arguments:
-        name: A name of :data:`OPERATORS`.
+        name: The operator, see :func:`find`.
         event_shape: The shape of one ``x``.
-        parameters: The parameters by field, each of shape ``(B, *)``.
+        parameters: The parameters by field, each of shape ``(B, *)``, or ``(1, *)`` if shared.
 
     Raises:
         DiemError: If the name is unknown, a field is missing or does not fit the event.
     """
-    cls = _lookup(name)
+    cls = find(name)
     for field in cls.fields:
         if field not in parameters:
             raise DiemError(f"operator/{field} is missing, which the operator {name!r} needs.")
     fields = [field for field in (*cls.fields, *cls.optional) if field in parameters]
-    tensors = {field: torch.as_tensor(parameters[field]) for field in fields}
-    # Stored in the smallest type that holds them, applied to single precision.
-    tensors = {k: v if v.dtype == torch.bool else v.float() for k, v in tensors.items()}
+    tensors = {}
+    for field in fields:
+        value = torch.as_tensor(parameters[field])
+        if field in cls.integers:
+            if value.is_floating_point() or value.dtype == torch.bool:
+                raise DiemError(f"operator/{field} holds {value.dtype}, where integers are needed.")
+            tensors[field] = value.long()
+        else:
+            # Stored in the smallest type that holds them, applied to single precision.
+            tensors[field] = value if value.dtype == torch.bool else value.float()
     operator = cls(event_shape, tensors)
     operator.check()
     return operator
@@ -538,7 +723,19 @@ def simulate(
         event_shape: The shape of one ``x``.
         count: The number of operators.
         rng: The random stream.
+
+    Raises:
+        DiemError: If the operator does not know the options, or they do not fit the event.
     """
-    options = {key: value for key, value in spec.items() if key != "name"}
-    parameters = _lookup(spec["name"]).simulate(event_shape, count, rng, **options)
-    return build(spec["name"], event_shape, parameters)
+    name, options = spec["name"], {key: value for key, value in spec.items() if key != "name"}
+    cls = find(name)
+    try:
+        parameters = cls.simulate(event_shape, count, rng, **options)
+    except DiemError:
+        raise
+    except Exception as error:  # whatever a user's class raises
+        if name in OPERATORS:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DiemError(f"operator {name!r} cannot be simulated ({reason}).") from None
+    return build(name, event_shape, parameters)

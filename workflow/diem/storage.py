@@ -8,6 +8,7 @@ when they are read.
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -41,8 +42,14 @@ __all__ = [
     "write_observations",
 ]
 
+SPLITS = ("train", "validation", "test")
+"""The groups of a file of observations."""
+
 SCHEMA_VERSION = 1
 """The version of the HDF5 layouts."""
+
+CHUNK_BYTES = 2**16
+"""A chunk of a data set that is written in parts holds so many bytes, or one row."""
 
 
 @contextlib.contextmanager
@@ -116,8 +123,10 @@ def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray]) -> Non
         if dataset is None:
             shape, dtype = (0, *part.shape[1:]), part.dtype
             unlimited = (None, *part.shape[1:])
+            rows = max(1, CHUNK_BYTES // max(1, dtype.itemsize * math.prod(part.shape[1:])))
+            chunks = (rows, *part.shape[1:])
             dataset = file.create_dataset(
-                name, shape, dtype, maxshape=unlimited, chunks=(1, *part.shape[1:]), fletcher32=True
+                name, shape, dtype, maxshape=unlimited, chunks=chunks, fletcher32=True
             )
         start = len(dataset)
         dataset.resize(start + len(part), axis=0)
@@ -307,7 +316,8 @@ class Observed:
     Arguments:
         operator: The forward operators, one an observation.
         y: The observations, of shape ``(B, *observation)``.
-        sigma_y: The noise's standard deviation, of shape ``()`` or ``(*observation)``.
+        sigma_y: The noise's standard deviation, of shape ``()`` or ``(*observation)`` for all
+            observations, or ``(B, *)``, which broadcasts to ``y``, for each of them.
         index: Which sample of the data set each observation is of, of shape ``(B,)``.
     """
 
@@ -351,52 +361,128 @@ def write_observations(
 class Observations(Reader):
     """An open file of observations, from which rows are read as they are needed.
 
+    It is one that :func:`write_observations` wrote, or a user's own: there ``index`` may be
+    missing, and ``sigma_y`` may be a data set of each split.
+
     Arguments:
-        path: A file written by :func:`write_observations`.
+        path: The file.
+        operator: The operator's name, for a file that does not tell it.
+        sigma_y: The noise's standard deviation, one number or one for each value of an
+            observation, for a file that does not tell it.
+
+    Raises:
+        DiemError: If the file cannot be read or lacks something, or if something is told twice.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        operator: str | None = None,
+        sigma_y: float | Sequence[float] | None = None,
+    ) -> None:
         super().__init__(path)
-        self.operator = str(self.attribute("operator"))
+        stored = str(self.attribute("operator")) if self.has_attribute("operator") else operator
+        if stored is None:
+            raise DiemError(f"{path}: the attribute 'operator' is missing, and none is named.")
+        if operator not in (None, stored):
+            raise DiemError(
+                f"{path}: the attribute 'operator' is {stored!r}, where {operator!r} is named."
+            )
+        self.operator = stored
         shape = np.asarray(self.attribute("event_shape"))
         if shape.ndim != 1 or shape.dtype.kind not in "iu" or not (shape > 0).all():
             raise DiemError(f"{path}: the attribute 'event_shape' must hold positive integers.")
         self.event_shape = tuple(shape.tolist())
-        sigma_y = self.read("sigma_y", rows=())
-        if not (np.asarray(sigma_y) > 0).all():
-            raise DiemError(f"{path}: 'sigma_y' must be positive.")
-        self.sigma_y = torch.as_tensor(sigma_y, dtype=torch.float32)
+        noises = ["sigma_y", *(f"{split}/sigma_y" for split in SPLITS)]
+        told = [name for name in noises if name in self]
+        if told and sigma_y is not None:
+            raise DiemError(f"{path}: it holds {told[0]!r}, and a sigma_y is given beside it.")
+        if "sigma_y" in self and len(told) > 1:
+            raise DiemError(f"{path}: it holds {told[1]!r} beside 'sigma_y' for all splits.")
+        if "sigma_y" in told:
+            sigma_y = self.read("sigma_y", rows=())
+        self.sigma_y = None if sigma_y is None else self._positive("sigma_y", np.asarray(sigma_y))
+
+    def has_attribute(self, name: str) -> bool:
+        """Returns whether the root has an attribute."""
+        with self._intact(f"the attribute {name!r}"):
+            return name in self.file.attrs
+
+    def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
+        if not (sigma_y > 0).all():
+            raise DiemError(f"{self.path}: {name!r} must be positive.")
+        return torch.as_tensor(sigma_y, dtype=torch.float32)
 
     def count(self, split: str) -> int:
         """Returns the number of observations in a split."""
-        return self.shape(f"{split}/y")[0]
+        shape = self.shape(f"{split}/y")
+        if not shape:
+            raise DiemError(f"{self.path}: '{split}/y' is a single value, where rows are expected.")
+        return shape[0]
 
     def load(self, split: str, rows: slice = slice(None)) -> Observed:
         """Reads some observations of a split and checks that they fit each other.
 
+        Values that were not observed are read as zero, whatever the file holds.
+
         Raises:
             DiemError: If a data set is missing, damaged, not finite, or of another shape.
         """
-        index = self.read(f"{split}/index", rows, shape=())
-        fields = self.names(f"{split}/operator")
+        index = np.arange(self.count(split))[rows]
+        if f"{split}/index" in self:
+            index = self.read(f"{split}/index", rows, shape=())
         parameters = {}
-        for field in fields:
-            name = f"{split}/operator/{field}"
-            shared = self.shape(name)[:1] == (1,)
-            parameters[field] = self.read(name, slice(None) if shared else rows)
+        for field in self.names(f"{split}/operator"):
+            one_for_all = self._one_for_all(split, f"operator/{field}")
+            some = slice(None) if one_for_all else rows
+            parameters[field] = self.read(f"{split}/operator/{field}", some)
         try:
             operator = operators.build(self.operator, self.event_shape, parameters)
         except DiemError as error:
             raise DiemError(f"{self.path}: {split}: {error}") from None
         y = torch.from_numpy(self.read(f"{split}/y", rows, shape=operator.observation_shape))
-        if not len(operator) == len(y) == len(index):
+        if len(index) != len(y):
             raise DiemError(
-                f"{self.path}: '{split}' has {len(y)} observations, {len(operator)} operators and"
-                f" {len(index)} indices."
+                f"{self.path}: '{split}' has {len(y)} observations and {len(index)} indices."
             )
-        if self.sigma_y.shape not in ((), y.shape[1:]):
+        sigma_y = self._noise(split, rows, y.shape)
+        y = torch.where(operator.observed(), y.float(), 0.0)
+        return Observed(operator, y, sigma_y, index)
+
+    def _one_for_all(self, split: str, name: str) -> bool:
+        """Returns whether a data set has one row for all observations, rather than one each."""
+        count, shape = self.count(split), self.shape(f"{split}/{name}")
+        if shape[:1] not in ((count,), (1,)):
             raise DiemError(
-                f"{self.path}: 'sigma_y' has shape {tuple(self.sigma_y.shape)}, where () or the"
-                f" observation's shape {tuple(y.shape[1:])} is expected."
+                f"{self.path}: '{split}' has {count} observations, and {name!r} of shape {shape},"
+                " where one row an observation or one for all is expected."
             )
-        return Observed(operator, y.float(), self.sigma_y, index)
+        return shape[:1] == (1,)
+
+    def _noise(self, split: str, rows: slice, shape: tuple[int, ...]) -> Tensor:
+        """Returns the noise of some observations of shape ``(B, *observation)``."""
+        name = f"{split}/sigma_y"
+        if name not in self:
+            if self.sigma_y is None:
+                raise DiemError(
+                    f"{self.path}: 'sigma_y' is missing (as {name!r}, or for all splits), and none"
+                    " is given."
+                )
+            name, sigma_y = "sigma_y", self.sigma_y
+            fits = sigma_y.shape in ((), shape[1:])
+            if not fits and sigma_y.ndim == 1 and sigma_y.numel() == math.prod(shape[1:]):
+                fits, sigma_y = True, sigma_y.reshape(shape[1:])
+        elif self.shape(name) == ():
+            return self._positive(name, self.read(name, ()))
+        else:
+            sigma_y = self._positive(name, self.read(name, rows))
+            fits = len(sigma_y) == shape[0] and sigma_y.shape[1:] in ((), shape[1:])
+            if sigma_y.ndim == 1:
+                sigma_y = sigma_y.reshape(-1, *(1,) * (len(shape) - 1))
+        if not fits:
+            raise DiemError(
+                f"{self.path}: {name!r} has shape {tuple(sigma_y.shape)}, where () or the"
+                f" observation's shape {tuple(shape[1:])} is expected"
+                f"{', one row an observation' if '/' in name else ''}."
+            )
+        return sigma_y

@@ -10,6 +10,8 @@ PUBLISHED = WORKFLOW / "published"
 # The library is found where it lies: by the rules here, and by the jobs through their environment.
 sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
+# A user's operator is looked for beside the configuration too.
+CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in workflow.configfiles)
 
 from diem.config import ceiling_training, evaluated_laps, resolve, training_of_lap
 from diem.errors import DiemError
@@ -30,6 +32,7 @@ except DiemError as error:
 THREADS = str(CONFIG["threads"])
 os.environ.update(
     PYTHONPATH=SEARCH_PATH.rstrip(os.pathsep),
+    DIEM_PATH=os.pathsep.join(CONFIG_FOLDERS),
     # Sums are ordered by the number of threads: it is the config's in every library of every job.
     OMP_NUM_THREADS=THREADS,
     MKL_NUM_THREADS=THREADS,
@@ -37,6 +40,8 @@ os.environ.update(
 )
 
 EXPERIMENTS = CONFIG["experiments"]
+# Experiments on observations that the user brings, of which nothing clean is known.
+OWN = [name for name, entry in EXPERIMENTS.items() if entry["data"]["name"] == "hdf5"]
 SEED = CONFIG["seed"]
 SHARDS = CONFIG["shards"]
 
@@ -129,6 +134,11 @@ def download_path(name):
     return f"{RESULTS}/downloads/{name}"
 
 
+def clean_input(experiment):
+    """Returns the clean data to compare with, where there are any."""
+    return {} if experiment in OWN else {"clean": clean_path(experiment)}
+
+
 def clean_data_input(wildcards):
     """Returns what is downloaded because the config gives no path to it."""
     data = experiment_of(wildcards)["data"]
@@ -179,7 +189,7 @@ def evaluation_input(wildcards, observations, prior):
     files = {
         "prior": prior,
         "observations": observations_path(experiment, observations, "observations.h5"),
-        "clean": clean_path(experiment),
+        **clean_input(experiment),
     }
     wanted = wanted_metrics(experiment)
     if "frechet_distance" in wanted:
@@ -233,13 +243,18 @@ def reconstructions(wildcards):
     ]
 
 
+def bounds_of(experiment):
+    """A ceiling needs clean data."""
+    return ("floor",) if experiment in OWN else ("floor", "ceiling")
+
+
 def metrics_paths(experiment):
     """Returns the metrics of an experiment: floors, ceilings, and every evaluated lap."""
     entry = EXPERIMENTS[experiment]
     used = dict.fromkeys(run["observations"] for run in entry["runs"].values())
     bounds = [
         observations_path(experiment, observations, f"{stage}/metrics.csv")
-        for stage in ("floor", "ceiling")
+        for stage in bounds_of(experiment)
         for observations in used
     ]
     laps = [
@@ -258,7 +273,7 @@ def runs_by_setting(experiment):
     """What tells a run from another in a table of published numbers."""
     entry, told = EXPERIMENTS[experiment], {}
     for name, run in entry["runs"].items():
-        operator = entry["observations"][run["observations"]]["operator"]
+        operator = entry["observations"][run["observations"]].get("operator", {})
         heuristic = run["e_step"]["covariance"]
         told[name] = {"heuristic": heuristic, "corruption": operator.get("missing")}
     return told

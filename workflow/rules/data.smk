@@ -74,6 +74,8 @@ rule corrupt:
         f"{RESULTS}/{{experiment}}/observations/{{observations}}/observations.h5",
     log:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_corrupt.log",
+    wildcard_constraints:
+        experiment="|".join(name for name in EXPERIMENTS if name not in OWN) or "(?!)",
     conda:
         "../../envs/diem.yaml"
     params:
@@ -83,6 +85,27 @@ rule corrupt:
         "Observations {wildcards.observations} of {wildcards.experiment}"
     script:
         "../scripts/corrupt.py"
+
+
+rule bring:
+    input:
+        lambda wildcards: experiment_of(wildcards)["data"]["path"],
+    output:
+        f"{RESULTS}/{{experiment}}/observations/{{observations}}/observations.h5",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/{{observations}}_bring.log",
+    wildcard_constraints:
+        experiment="|".join(OWN) or "(?!)",
+    conda:
+        "../../envs/diem.yaml"
+    params:
+        data=setting("data"),
+        entry=lambda wildcards: experiment_of(wildcards)["observations"][wildcards.observations],
+        seed=SEED,
+    message:
+        "Observations {wildcards.observations} of {wildcards.experiment}, from the user's file"
+    script:
+        "../scripts/bring.py"
 
 
 rule gaussian_prior:

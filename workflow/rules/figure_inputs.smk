@@ -21,7 +21,7 @@ def lap_samples(experiment, run):
 def evolution_input(experiment):
     run = shown_runs(experiment)[0]
     samples = [bound_samples(experiment, run, "floor"), *lap_samples(experiment, run)]
-    return {"evaluations": samples, "clean": clean_path(experiment)}
+    return {"evaluations": samples, **clean_input(experiment)}
 
 
 def corner_model_input(experiment):
@@ -32,8 +32,8 @@ def corner_model_input(experiment):
 def prior_input(experiment):
     paths = []
     for run in shown_runs(experiment):
-        floor, ceiling = (bound_samples(experiment, run, stage) for stage in ("floor", "ceiling"))
-        paths += [floor, *lap_samples(experiment, run), ceiling]
+        floor, *ceiling = (bound_samples(experiment, run, stage) for stage in bounds_of(experiment))
+        paths += [floor, *lap_samples(experiment, run), *ceiling]
     return {"evaluations": paths}
 
 

@@ -21,7 +21,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         rows, arrays = evaluation.evaluate(
             prior.to(select_device(snakemake.config["device"])),
             observations,
-            files.clean,
+            files.get("clean"),
             params.data,
             params.evaluation,
             PosteriorSampler.from_config(params.e_step),

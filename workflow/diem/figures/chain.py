@@ -12,16 +12,22 @@ from .drawing import BINS, TRUTH, Row, Source, by_lap, corner, image_rows, margi
 
 
 def evolution(source: Source) -> Figure:
-    """Draws how the prior's pair marginals change from the floor over the laps to the truth."""
+    """Draws how the prior's pair marginals change from the floor over the laps.
+
+    Where there are clean data they are shown last.
+    """
     last = source.evaluations[-1]
     samples = {
         Row.of(part.stage, part.lap).name: part.arrays["prior/x"] for part in source.evaluations
     }
+    note = f"{len(last.arrays['prior/x']):,} prior samples a lap"
+    if source.truth is not None:
+        samples[TRUTH] = source.truth
+        note += f"; truth: {len(source.truth):,} clean test samples"
     return marginals(
-        {**samples, TRUTH: source.truth},
+        samples,
         f"{source.experiment}: the prior of run {source.labels[last.run]}, lap by lap",
-        f"{len(last.arrays['prior/x']):,} prior samples a lap; truth: {len(source.truth):,} clean"
-        f" test samples. {BINS} x {BINS} bins; all panels share one scale of colours.",
+        f"{note}. {BINS} x {BINS} bins; all panels share one scale of colours.",
     )
 
 
@@ -63,16 +69,16 @@ def prior(source: Source) -> Figure:
     blocks: dict[str, dict[Row, np.ndarray]] = defaultdict(dict)
     for part in source.evaluations:
         blocks[part.observations][Row.of(part.stage, part.lap)] = part.arrays["prior/x"]
+    note = "From lap 1 on, each column starts from the same noise."
+    if any(part.stage == "ceiling" for part in source.evaluations):
+        note += " Ceiling: the same network trained on clean data."
     return image_rows(
-        _fitted(blocks, source),
-        f"{source.experiment}: samples of the prior, lap by lap",
-        "From lap 1 on, each column starts from the same noise. Ceiling: the same network trained"
-        " on clean data.",
+        _fitted(blocks, source), f"{source.experiment}: samples of the prior, lap by lap", note
     )
 
 
 def inpainting(source: Source) -> Figure:
-    """Draws test observations, posterior samples by lap, their last mean, and the truth.
+    """Draws test observations, posterior samples by lap, their last mean, and any truth.
 
     Raises:
         DiemError: If the observations are no images of which pixels are missing.
@@ -89,7 +95,8 @@ def inpainting(source: Source) -> Figure:
         block[Row(-1, "observed")] = np.where(part.arrays["posterior/observed"], y, np.nan)
         block[Row.of(part.stage, part.lap)] = draws[:, 0]
         block[Row(math.inf, "posterior\nmean")] = draws.mean(axis=1)
-        block[Row(math.inf, "truth")] = part.arrays["posterior/truth"]
+        if "posterior/truth" in part.arrays:
+            block[Row(math.inf, "truth")] = part.arrays["posterior/truth"]
     return image_rows(
         _fitted(blocks, source),
         f"{source.experiment}: inpainting of test observations, lap by lap",

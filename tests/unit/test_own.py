@@ -1,0 +1,189 @@
+"""The user's own observations: written from arrays, checked, taken in, and read."""
+
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from helpers import random_gaussian
+
+import diem
+from diem import storage
+from diem.checks import check_file
+from diem.errors import DiemError
+from diem.gaussian import Gaussian, fit_to_observations
+from diem.operators import build, csr_parameters
+from diem.own import bring
+
+HELD_OUT = {"validation": 0.05, "test": 0.1}
+
+
+def levels(findings, level):
+    return [finding.sentence for finding in findings if finding.level == level]
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    x = np.clip(rng.standard_normal((200, 2, 6, 6)).cumsum(axis=-1) / 2, -2, 2)
+    y = (x + 0.1 * rng.standard_normal(x.shape)).astype(np.float32)
+    y[rng.random(y.shape) < 0.5] = np.nan
+    return y
+
+
+def test_five_lines_make_a_file_that_the_workflow_takes(tmp_path, images):
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+
+    diem.write_observations(path, {"train": images}, operator="mask", sigma_y=0.1)
+    findings = check_file(path)
+    bring(path, output, {}, HELD_OUT, 0, "some")
+
+    assert not levels(findings, "error") + levels(findings, "warning")
+    seen = []
+    with storage.Observations(output) as file:
+        for split, count in {"train": 170, "validation": 10, "test": 20}.items():
+            some = file.load(split)
+            assert len(some.y) == count
+            assert some.sigma_y == pytest.approx(0.1)
+            expected = images[some.index]
+            np.testing.assert_array_equal(some.operator.observed(), np.isfinite(expected))
+            np.testing.assert_array_equal(some.y, np.nan_to_num(expected))
+            seen += some.index.tolist()
+        assert file.file["train/y"].fletcher32
+    assert sorted(seen) == list(range(200))
+
+
+def test_importing_the_package_imports_no_torch():
+    code = "import sys, diem, diem.config; print('torch' in sys.modules, 'h5py' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["False", "False"]
+
+
+def test_splits_of_the_file_are_kept_and_the_other_is_held_out(tmp_path, images):
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+    splits = {"train": images[:150], "test": images[150:]}
+
+    diem.write_observations(path, splits, operator="mask", sigma_y=0.1)
+    bring(path, output, {}, HELD_OUT, 0, "some")
+
+    with storage.Observations(output) as file:
+        assert [file.count(split) for split in storage.SPLITS] == [142, 8, 50]
+        np.testing.assert_array_equal(file.load("test").y, np.nan_to_num(images[150:]))
+
+
+def test_observations_of_one_x_are_held_out_together(tmp_path, images):
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+    index = np.arange(200) // 10
+
+    diem.write_observations(path, {"train": {"y": images, "index": index}}, "mask", 0.1)
+    bring(path, output, {}, HELD_OUT, 0, "some")
+
+    with storage.Observations(output) as file:
+        parts = [set(file.load(split).index.tolist()) for split in storage.SPLITS]
+    assert [len(part) for part in parts] == [17, 1, 2]
+    assert len(set.union(*parts)) == 20
+
+
+@pytest.mark.parametrize("kind", ["one", "each", "value"])
+def test_noise_of_each_kind(tmp_path, images, kind):
+    rng = np.random.default_rng(1)
+    shape = {"one": (), "each": (200,), "value": images.shape}[kind]
+    sigma_y = rng.uniform(0.1, 0.2, shape).astype(np.float32)
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+
+    diem.write_observations(path, {"train": {"y": images, "sigma_y": sigma_y}}, "mask")
+    bring(path, output, {}, HELD_OUT, 0, "some")
+
+    with storage.Observations(output) as file:
+        some = file.load("train", slice(10, 30))
+    each = np.broadcast_to(sigma_y.reshape(*shape, *[1] * (4 - len(shape))), images.shape)
+    np.testing.assert_array_equal(some.sigma_y.expand_as(some.y), each[some.index])
+
+
+def test_noise_of_each_observation_in_the_gaussian_fit():
+    # The draws are made in parts, and each part needs the noise of its own observations.
+    from diem import gaussian
+
+    prior = random_gaussian((300,), 2, torch.float32)
+    x = prior.sample(400, torch.Generator().manual_seed(0))
+    operator = build("mask", (300,), {"mask": torch.rand(400, 300) > 0.2})
+    sigma_y = torch.linspace(0.01, 2, 400)[:, None]
+    y = operator.forward(x) + operator.observed() * sigma_y * torch.randn(400, 300)
+
+    fits = []
+    for chunk in (2**25, 300 * 64):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gaussian, "CHUNK", chunk)
+            generator = torch.Generator().manual_seed(0)
+            fits.append(fit_to_observations(operator, y, sigma_y, 2, 24, generator))
+
+    for fit in fits:
+        assert float(fit.noise) == pytest.approx(float(prior.noise), rel=0.25)
+
+
+def test_noise_of_each_observation_is_weighed():
+    # With A = I, the posterior mean moves each observation by its own noise.
+    gaussian = Gaussian.standard((3,))
+    operator = build("mask", (3,), {"mask": np.ones((1, 3), bool)})
+    y, sigma_y = torch.ones(2, 3), torch.tensor([[1.0], [3.0]])
+
+    mean = gaussian.posterior_mean(operator, y, sigma_y)
+
+    torch.testing.assert_close(mean, torch.tensor([[0.5], [0.1]]).expand(2, 3))
+
+
+def test_one_sparse_matrix_for_all_observations(tmp_path):
+    from scipy.sparse import random_array
+
+    matrix = random_array((4, 12), density=0.4, rng=np.random.default_rng(0), dtype=np.float32)
+    x = np.random.default_rng(1).standard_normal((50, 1, 3, 4)).astype(np.float32)
+    y = x.reshape(50, 12) @ matrix.toarray().T
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+
+    parts = {"y": y, **csr_parameters(matrix)}
+    diem.write_observations(path, {"train": parts}, "sparse", 0.1, event_shape=(1, 3, 4))
+    bring(path, output, {}, HELD_OUT, 0, "some")
+
+    with storage.Observations(output) as file:
+        some = file.load("train", slice(3, 9))
+        assert len(some.operator) == 1
+        torch.testing.assert_close(some.operator.forward(torch.tensor(x[some.index])), some.y)
+        rows = torch.tensor([2, 0])
+        torch.testing.assert_close(
+            some.operator[rows].forward(torch.tensor(x[some.index[rows]])), some.y[rows]
+        )
+
+
+def test_what_config_and_file_both_tell_is_refused(tmp_path, images):
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": images}, operator="mask", sigma_y=0.1)
+
+    for entry in ({"sigma_y": 0.2}, {"operator": {"name": "blur"}}):
+        with pytest.raises(DiemError, match=r"own\.h5.*(sigma_y|operator).*\.$"):
+            bring(path, tmp_path / "o.h5", entry, HELD_OUT, 0, "some")
+    assert not (tmp_path / "o.h5").exists()
+
+
+def test_large_files_are_read_in_blocks(tmp_path, images, monkeypatch):
+    from diem import checks
+
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        diem.write_observations(path, {"train": file.create_dataset("y", data=images)}, "mask", 0.1)
+    whole = check_file(path)
+    monkeypatch.setattr(checks, "BLOCK", 5000)
+    largest = []
+    read = storage.Reader.read
+
+    def reading(self, *arguments, **options):
+        array = read(self, *arguments, **options)
+        largest.append(array.size)
+        return array
+
+    monkeypatch.setattr(storage.Reader, "read", reading)
+    bring(path, output, {}, HELD_OUT, 0, "some")
+
+    assert max(largest) <= 5000
+    assert check_file(path) == whole
