@@ -7,17 +7,18 @@ References:
     | Rozet et al., NeurIPS 2024, https://arxiv.org/abs/2405.13712
 """
 
+import importlib
 from typing import Any
-
-__all__ = ["write_observations"]
 
 __version__ = "0.1.0"
 
+# Loaded at their first use: Snakemake imports the package at every start, and torch takes seconds.
+_LAZY = {"load_prior": "priors", "write_observations": "own"}
+
+__all__ = ["load_prior", "write_observations"]
+
 
 def __getattr__(name: str) -> Any:
-    # On first use: Snakemake imports the package at every start, and PyTorch takes seconds.
-    if name == "write_observations":
-        from .own import write_observations
-
-        return write_observations
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from . import __version__, networks, storage
 from .errors import DiemError
 from .gaussian import Gaussian
 
-__all__ = ["Prior", "build_denoiser", "load_prior", "sigma_to_time"]
+__all__ = ["Prior", "build_denoiser", "load_prior", "sigma_to_time", "versions"]
 
 
 def sigma_to_time(schedule: VESchedule, sigma: Tensor) -> Tensor:
@@ -46,6 +47,11 @@ def build_denoiser(
         torch.manual_seed(seed)
         backbone = networks.build(dict(network), event_shape)
     return KarrasDenoiser(backbone, VESchedule(**schedule))
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the libraries that a prior's numbers depend on."""
+    return {name: metadata.version(name) for name in ("azula", "numpy", "torch")}
 
 
 @dataclass

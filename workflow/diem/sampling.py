@@ -43,6 +43,7 @@ from .seeds import Stage, torch_generator
 
 __all__ = [
     "SAMPLERS",
+    "SPACINGS",
     "PosteriorSampler",
     "Sampler",
     "blocks",
@@ -53,6 +54,9 @@ __all__ = [
 ]
 
 SAMPLERS = ("ddpm", "ddim", "pc")
+
+SPACINGS = ("log_linear", "karras")
+"""The spacings of noise levels, see :func:`noise_levels`."""
 
 
 def noise_levels(

@@ -413,6 +413,10 @@ class Observations(Reader):
             raise DiemError(f"{self.path}: {name!r} must be positive.")
         return torch.as_tensor(sigma_y, dtype=torch.float32)
 
+    def splits(self) -> list[str]:
+        """Returns the splits that the file holds, in order."""
+        return [split for split in SPLITS if f"{split}/y" in self]
+
     def count(self, split: str) -> int:
         """Returns the number of observations in a split."""
         shape = self.shape(f"{split}/y")

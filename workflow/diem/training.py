@@ -23,7 +23,7 @@ from torch.optim.adam import adam
 from tqdm import tqdm
 
 from . import augmentation, storage
-from .denoisers import Prior, build_denoiser, load_prior
+from .denoisers import Prior, build_denoiser, load_prior, versions
 from .errors import DiemError
 from .gaussian import fit_to_samples
 from .seeds import Stage, rng, torch_generator
@@ -326,7 +326,7 @@ def m_step(
         seed: The config's seed.
         lap: The lap, 0 for the ceiling.
         device: The device to train on.
-        card: What else the prior's card should tell.
+        card: What else the prior's card should tell: data, observations, E-step, ...
         samples: The lap's shards of posterior samples,
         clean: or the clean data, for the ceiling.
         previous: The prior to start from; without it, the weights are fresh.
@@ -380,15 +380,20 @@ def m_step(
         report,
     )
     made = {
+        **card,
         "network": dict(network),
         "schedule": dict(schedule),
         "m_step": dict(settings),
         "lap": lap,
         "seed": seed,
+    }
+    made |= {
+        "config_digest": storage.digest([], made),
+        "versions": versions(),
         "training_samples": len(x),
         "optimizer_steps": past + training.steps,
     }
-    Prior(gaussian, average.cpu(), {**card, **made}).save(output)
+    Prior(gaussian, average.cpu(), made).save(output)
     with storage.atomic(losses) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, curve[0])
         writer.writeheader()

@@ -180,6 +180,19 @@ def m_step_entry(wildcards):
     return training_of_lap(run["m_step"], int(wildcards.lap), run["laps"])
 
 
+def made_of(wildcards, run):
+    """What made a prior beside the settings of its training, for its card."""
+    experiment = experiment_of(wildcards)
+    return {
+        "data": experiment["data"],
+        "observations": {
+            "name": run["observations"],
+            **experiment["observations"][run["observations"]],
+        },
+        "e_step": run["e_step"],
+    }
+
+
 def ceiling_entry(wildcards):
     return ceiling_training(experiment_of(wildcards))
 

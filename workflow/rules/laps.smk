@@ -33,6 +33,7 @@ rule m_step:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
     params:
+        made=lambda wildcards: made_of(wildcards, run_of(wildcards)),
         m_step=m_step_entry,
         network=setting("network"),
         schedule=setting("schedule"),
@@ -53,6 +54,7 @@ use rule m_step as ceiling with:
     log:
         f"{RESULTS}/logs/{{experiment}}/ceiling.log",
     params:
+        made=lambda wildcards: {"data": experiment_of(wildcards)["data"]},
         m_step=ceiling_entry,
         network=setting("network"),
         schedule=setting("schedule"),

@@ -31,6 +31,7 @@ use rule m_step as sampler_prior with:
     wildcard_constraints:
         experiment=COMPARISONS,
     params:
+        made=lambda wildcards: {"data": comparison_of(wildcards)["data"]},
         m_step=lambda wildcards: training_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),
         network=train_setting("network"),
         schedule=train_setting("schedule"),

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.denoisers import Prior
+from diem.denoisers import Prior, versions
 from diem.gaussian import fit_to_observations
 from diem.jobs import job, select_device
 from diem.seeds import Stage, torch_generator
@@ -32,5 +32,6 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         "lap": 0,
         "optimizer_steps": 0,
         "seed": seed,
+        "versions": versions(),
     }
     Prior(gaussian, None, card).save(snakemake.output[0])

@@ -24,7 +24,11 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             samples=snakemake.input.get("samples"),
             clean=snakemake.input.get("clean"),
             previous=snakemake.input.get("prior"),
-            card={"experiment": wildcards.experiment, "run": wildcards.get("run", "ceiling")},
+            card={
+                "experiment": wildcards.experiment,
+                "run": wildcards.get("run", "ceiling"),
+                **params.made,
+            },
             checkpoint_seconds=snakemake.config["checkpoint_seconds"],
             progress=bar,
         )

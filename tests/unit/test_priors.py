@@ -1,0 +1,411 @@
+"""Loaded priors: azula denoisers that draw exact moments, in azula's hands too, and their files."""
+
+import json
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from azula.guidance import DPSSampler, MMPSDenoiser
+from azula.linalg.covariance import IsotropicCovariance
+from azula.noise import VESchedule
+from azula.sample import DDIMSampler, DDPMSampler
+from helpers import (
+    analytic_posterior,
+    assert_moments,
+    dense,
+    matrices,
+    observe,
+    random_gaussian,
+    repeated,
+)
+
+import diem
+from diem import operators, storage
+from diem.denoisers import Prior, build_denoiser
+from diem.errors import DiemError
+from diem.priors import PriorDenoiser, write_posteriors, write_samples
+
+SHAPE = (1, 2, 3)
+SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
+NETWORK = {"name": "mlp", "hidden": [8, 8], "embedding": 4}
+MASK = {"name": "mask", "missing": 0.5}
+E_STEP = {"sampler": {"name": "ddim", "steps": 3, "spacing": "karras"}, "iterations": 2}
+
+
+def gaussian():
+    return random_gaussian(SHAPE, 2, torch.float32)
+
+
+def exact():
+    """Returns the Gaussian prior, of which all is known."""
+    return PriorDenoiser(Prior(gaussian(), None, {"lap": 0}))
+
+
+def diffusion():
+    """Returns the same prior as one with a denoiser, which happens to be exact."""
+    denoiser = gaussian().denoiser(VESchedule(**SCHEDULE))
+    return PriorDenoiser(Prior(gaussian(), denoiser, {"lap": 1}))
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Writes a network's prior, as a lap does."""
+    card = {"network": NETWORK, "schedule": SCHEDULE, "e_step": E_STEP, "lap": 3}
+    denoiser = build_denoiser(NETWORK, SCHEDULE, SHAPE, seed=0)
+    Prior(gaussian(), denoiser, card).save(tmp_path / "prior.safetensors")
+    return tmp_path / "prior.safetensors"
+
+
+def problem(count=4, sigma_y=0.1):
+    observed, _ = observe(gaussian(), MASK, count, sigma_y)
+    return observed
+
+
+def refused(call, *parts):
+    with pytest.raises(DiemError) as error:
+        call()
+    message = str(error.value)
+    assert message.endswith(".")
+    assert all(part in message for part in parts), message
+
+
+# Loading
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, diem; assert 'torch' not in sys.modules; diem.load_prior"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unknown_name_of_the_package():
+    with pytest.raises(AttributeError, match="load_priors"):
+        _ = diem.load_priors
+
+
+def test_a_loaded_prior_is_an_azula_denoiser(path):
+    prior = diem.load_prior(path)
+
+    assert prior.event_shape == SHAPE
+    assert prior.card["lap"] == 3
+    assert torch.equal(prior.mean, gaussian().mean)
+    assert not any(p.requires_grad for p in prior.parameters())
+    x_t, t = torch.randn(3, *SHAPE), torch.tensor(0.5)
+    expected = build_denoiser(NETWORK, SCHEDULE, SHAPE, seed=0)(x_t, t).mean
+    assert torch.equal(prior(x_t, t).mean, expected)
+
+
+def test_a_prior_moves_with_its_moments(path):
+    prior = diem.load_prior(path).to(torch.float64)
+
+    assert prior.sample(2).dtype == torch.float64
+    assert exact().to("meta").device.type == "meta"
+
+
+def test_the_denoiser_of_a_gaussian_prior_is_exact():
+    prior, t = exact(), torch.tensor(0.4)
+    sigma = prior.schedule.sigma(t)
+    x_t = torch.randn(5, *SHAPE)
+
+    covariance = dense(gaussian())
+    gain = covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(6))
+    expected = prior.mean.flatten() + (x_t - prior.mean).flatten(1) @ gain.T
+    torch.testing.assert_close(prior(x_t, t).mean.flatten(1), expected)
+
+
+# Samples
+
+
+@pytest.mark.parametrize("make", [exact, diffusion])
+def test_samples_have_the_moments_of_the_prior(make):
+    x = make().sample(8192, batch=4096, name="ddim", steps=128)
+
+    assert_moments(x, gaussian().mean.flatten(), dense(gaussian()).double(), allowance=0.05)
+
+
+@pytest.mark.parametrize("make", [exact, diffusion])
+def test_posterior_samples_have_the_moments_of_the_posterior(make):
+    observed = problem(2)
+    x = make().posterior(
+        observed.y,
+        observed.operator,
+        observed.sigma_y,
+        4096,
+        batch=8192,
+        sampler={"steps": 64, "spacing": "karras"},
+        iterations=3,
+    )
+
+    assert x.shape == (2, 4096, *SHAPE)
+    for draws, matrix, y in zip(x, matrices(observed.operator), observed.y, strict=True):
+        mean, covariance = analytic_posterior(gaussian(), matrix, y, observed.sigma_y)
+        assert_moments(draws, mean, covariance, allowance=0.05)
+
+
+def test_samples_depend_on_the_seed_and_not_on_what_was_drawn_before():
+    prior = diffusion()
+    torch.randn(3)
+    one = prior.sample(5, steps=2, batch=3)
+
+    assert torch.equal(one, prior.sample(5, steps=2, batch=3))
+    assert torch.equal(one[:3], prior.sample(3, steps=2, batch=3))
+    assert not torch.equal(one, prior.sample(5, steps=2, batch=3, seed=1))
+    assert len(one.flatten().unique()) == one.numel()  # batches have streams of their own
+
+
+def test_each_sample_of_an_observation_is_another():
+    observed = problem(3)
+    x = exact().posterior(observed.y, observed.operator, observed.sigma_y, 5, batch=4)
+
+    hidden = ~observed.operator.observed()[:, None].expand_as(x)
+    assert len(x[hidden].unique()) == hidden.sum()
+
+
+def test_one_operator_serves_all_observations():
+    observed = problem(4)
+    shared = observed.operator[torch.tensor([0])]
+    y = observed.y * observed.operator.observed()
+    alike = repeated(shared, 4)
+
+    one = exact().posterior(y, shared, 0.1, 2, batch=3)
+    assert torch.equal(one, exact().posterior(y, alike, 0.1, 2, batch=3))
+
+
+def test_each_observation_has_its_own_noise():
+    observed = problem(2)
+    sigma_y = torch.tensor([1e-3, 1e3]).reshape(2, 1, 1, 1)
+    operator = repeated(observed.operator[:1], 2)
+    y = observed.y[:1].expand(2, *SHAPE)
+    x = exact().posterior(y, operator, sigma_y, 256)
+
+    spread = x.std(dim=1)[operator.observed()].reshape(2, -1)
+    assert (spread[0] < 0.01).all()
+    assert (spread[1] > 0.3).all()
+
+
+def test_the_e_step_that_made_a_prior_is_its_default(path):
+    prior = diem.load_prior(path)
+
+    draw = prior.posterior_sampler()
+    assert (draw.iterations, draw.sampler.name, draw.sampler.steps) == (2, "ddim", 3)
+    changed = prior.posterior_sampler(limit=1.5, sampler={"steps": 7})
+    assert (changed.limit, changed.iterations) == (1.5, 2)
+    assert (changed.sampler.steps, changed.sampler.spacing) == (7, "karras")
+    assert exact().posterior_sampler().sampler.steps == 256
+
+
+def test_progress_adds_up_to_the_samples():
+    for prior in (exact(), diffusion()):
+        seen = []
+        prior.sample(5, batch=2, steps=3, progress=seen.append)
+        observed = problem(3)
+        prior.posterior(
+            *(observed.y, observed.operator, observed.sigma_y, 4),
+            batch=5,
+            sampler={"steps": 3},
+            progress=seen.append,
+        )
+        assert sum(seen) == pytest.approx(5 + 12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_samples_on_a_gpu(path):
+    prior = diem.load_prior(path, "cuda")
+    observed = problem(3)
+
+    assert prior.sample(4).device.type == "cuda"
+    x = prior.posterior(observed.y, observed.operator, observed.sigma_y, 2)
+    assert x.shape == (3, 2, *SHAPE)
+    assert x.device.type == "cuda"
+
+
+# In azula's hands
+
+
+@pytest.mark.parametrize("make", [exact, diffusion])
+@pytest.mark.parametrize("sampler", [DDPMSampler, DDIMSampler])
+def test_azulas_samplers_draw_from_it(make, sampler):
+    prior = make()
+    walk = sampler(prior, steps=128, silent=True)
+
+    x = walk(walk.init((4096, *SHAPE), mean=prior.mean))
+
+    assert_moments(x, gaussian().mean.flatten(), dense(gaussian()).double(), allowance=0.06)
+
+
+def test_azulas_mmps_guides_it(path):
+    observed = problem(1)
+    y = observed.y.expand(2048, *SHAPE)
+    operator = repeated(observed.operator, 2048)
+    prior = diffusion()
+
+    guided = MMPSDenoiser(
+        prior, y, operator.forward, IsotropicCovariance(observed.sigma_y**2), iterations=3
+    )
+    walk = DDPMSampler(guided, steps=128, silent=True)
+    x = walk(walk.init(y.shape, mean=prior.mean))
+
+    matrix = matrices(observed.operator)[0]
+    mean, covariance = analytic_posterior(gaussian(), matrix, observed.y[0], observed.sigma_y)
+    assert_moments(x, mean, covariance, allowance=0.1)
+
+
+def test_azulas_dps_guides_a_network(path):
+    observed = problem(8)
+    prior = diem.load_prior(path)
+
+    walk = DPSSampler(prior, observed.y, observed.operator.forward, steps=16, silent=True)
+    start = walk.init(observed.y.shape, mean=prior.mean)
+    guided = walk(start)
+    free = DDPMSampler(prior, steps=16, silent=True)(start)
+
+    def residual(x):
+        return torch.linalg.vector_norm(observed.y - observed.operator.forward(x))
+
+    assert residual(guided) < residual(free)
+
+
+# Files
+
+
+@pytest.fixture
+def observations(tmp_path):
+    observed = problem(7)
+    splits = {
+        split: storage.Observed(observed.operator[rows], observed.y[rows], observed.sigma_y, index)
+        for split, rows, index in (
+            ("train", slice(0, 5), np.arange(10, 15)),
+            ("test", slice(5, 7), np.arange(2)),
+        )
+    }
+    storage.write_observations(tmp_path / "y.h5", splits, "mask", {})
+    with storage.Observations(tmp_path / "y.h5") as file:
+        yield file
+
+
+def test_a_file_of_samples(path, tmp_path):
+    prior = diem.load_prior(path)
+    write_samples(tmp_path / "x.h5", prior, 5, seed=2, batch=2, steps=4)
+
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert (file["x"][:] == prior.sample(5, seed=2, batch=2, steps=4).numpy()).all()
+        card = dict(file.attrs)
+    assert json.loads(card["prior"])["network"] == NETWORK
+    assert json.loads(card["versions"])["torch"] == torch.__version__
+    assert (card["seed"], card["samples"], card["sampler"], card["steps"]) == (2, 5, "ddim", 4)
+
+
+def test_a_file_of_posteriors(path, tmp_path, observations):
+    prior = diem.load_prior(path)
+    write_posteriors(tmp_path / "p.h5", prior, observations, 3, seed=1, batch=6)
+
+    some = observations.load("test")
+    expected = prior.posterior(
+        some.y, some.operator, some.sigma_y, 3, seed=1, batch=6, block=3
+    )  # the fourth block, after three of the five training observations
+    with h5py.File(tmp_path / "p.h5") as file:
+        assert set(file) == {"train", "test"}
+        torch.testing.assert_close(torch.from_numpy(file["test/x"][:]), expected)
+        assert (file["train/index"][:] == np.arange(10, 15)).all()
+        for split, count in (("train", 5), ("test", 2)):
+            x, mean, sd = (file[f"{split}/{name}"][:] for name in ("x", "mean", "sd"))
+            assert x.shape == (count, 3, *SHAPE)
+            np.testing.assert_allclose(mean, x.mean(axis=1), atol=1e-5)
+            np.testing.assert_allclose(sd, x.std(axis=1, ddof=1), atol=1e-5)
+        assert file.attrs["covariance"] == "tweedie"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.h5", "prior.safetensors", "y.h5"]
+
+
+def test_an_interrupted_file_of_posteriors_goes_on(path, tmp_path, observations):
+    prior = diem.load_prior(path)
+    write_posteriors(tmp_path / "whole.h5", prior, observations, 2, batch=2)
+
+    class Interrupted(Exception):
+        pass
+
+    seen = []
+
+    def interrupt(samples):
+        seen.append(samples)
+        if sum(seen) >= 7:
+            raise Interrupted
+
+    arguments = (tmp_path / "cut.h5", prior, observations, 2)
+    with pytest.raises(Interrupted):
+        write_posteriors(*arguments, batch=2, progress=interrupt)
+    assert not (tmp_path / "cut.h5").exists()
+    assert len(list((tmp_path / "cut.h5.blocks-").iterdir())) == 3
+    write_posteriors(*arguments, batch=2)
+
+    with h5py.File(tmp_path / "cut.h5") as one, h5py.File(tmp_path / "whole.h5") as other:
+        for name in ("train/x", "train/sd", "test/mean", "test/index"):
+            assert (one[name][:] == other[name][:]).all()
+    assert not (tmp_path / "cut.h5.blocks-").exists()
+
+
+# What is refused
+
+
+def test_one_sample_has_no_standard_deviation(tmp_path, observations):
+    refused(lambda: write_posteriors(tmp_path / "p.h5", exact(), observations, 1), "n is 1")
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"n": 0}, ["n is 0"]),
+        ({"batch": 0}, ["batch is 0"]),
+        ({"iteration": 3}, ["e_step.iteration is unknown", "'iterations'"]),
+        ({"iterations": 0}, ["iterations is 0"]),
+        ({"covariance": "tweedy"}, ["covariance", "'tweedie'"]),
+        ({"sampler": {"name": "dpm"}}, ["sampler.name", "'dpm'"]),
+        ({"sampler": {"step": 3}}, ["sampler.step is unknown", "'steps'"]),
+        ({"sampler": {"steps": 0}}, ["steps is 0"]),
+        ({"sampler": {"spacing": "linear"}}, ["sampler.spacing", "'log_linear'"]),
+    ],
+)
+def test_options_that_are_none(options, parts):
+    observed = problem()
+    options = {"n": 1, **options}
+    refused(
+        lambda: exact().posterior(observed.y, observed.operator, observed.sigma_y, **options),
+        *parts,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"y": torch.zeros(4, 1, 3, 2)}, ["y has shape (4, 1, 3, 2)", "(1, 2, 3)"]),
+        ({"y": torch.zeros(1, 2, 3)}, ["y has shape (1, 2, 3)"]),
+        ({"y": torch.zeros(())}, ["y has shape ()"]),
+        ({"y": torch.zeros(3, *SHAPE)}, ["3 observations", "4 operators"]),
+        ({"y": torch.zeros(0, *SHAPE)}, ["0 observations"]),
+        ({"y": torch.full((4, *SHAPE), torch.nan)}, ["y holds non-finite values"]),
+        ({"sigma_y": 0.0}, ["sigma_y must be positive"]),
+        ({"sigma_y": torch.tensor(torch.nan)}, ["sigma_y must be positive"]),
+        ({"sigma_y": torch.ones(5)}, ["sigma_y has shape (5,)"]),
+        (
+            {"operator": operators.simulate(MASK, (1, 3, 3), 4, np.random.default_rng(0))},
+            ["operator", "(1, 3, 3)", "(1, 2, 3)"],
+        ),
+    ],
+)
+def test_observations_that_do_not_fit(change, parts):
+    observed = problem()
+    arguments = {"y": observed.y, "operator": observed.operator, "sigma_y": 0.1, **change}
+    refused(lambda: exact().posterior(**arguments), *parts)
+
+
+def test_samples_that_are_not_finite():
+    prior = diffusion()
+    prior.denoiser.forward = lambda x_t, t: type("", (), {"mean": x_t * torch.nan})
+    observed = problem()
+    refused(
+        lambda: prior.posterior(
+            observed.y, observed.operator, 0.1, covariance="zeros", sampler={"steps": 1}
+        ),
+        "not finite",
+    )

@@ -1,0 +1,417 @@
+r"""Priors to go on with: samples, and posterior samples of new observations.
+
+:func:`load_prior` (:py:`diem.load_prior`) turns a file of this workflow into an azula denoiser, so
+that everything of azula works with it too: samplers, guidance, plugins. It says nothing of how the
+prior was made; :attr:`PriorDenoiser.card` does.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from azula.denoise import Denoiser, DiracPosterior
+from azula.noise import VESchedule
+from torch import Tensor
+
+from . import denoisers, storage
+from .config import merge
+from .denoisers import Prior
+from .errors import DiemError, nearest
+from .gaussian import Gaussian
+from .operators import Operator
+from .posterior import COVARIANCES
+from .sampling import SAMPLERS, SPACINGS, PosteriorSampler, Sampler, blocks, sample_prior
+from .seeds import Stage, torch_generator
+from .storage import Observations, Observed
+
+__all__ = ["BATCH", "PriorDenoiser", "load_prior", "write_posteriors", "write_samples"]
+
+BATCH = 256
+"""How many samples are drawn at once, unless told otherwise."""
+
+
+def load_prior(path: str | Path, device: str | torch.device = "cpu") -> "PriorDenoiser":
+    """Loads a prior, ready to sample.
+
+    Arguments:
+        path: A prior that the workflow trained (``prior.safetensors``) or fitted
+            (``gaussian.safetensors``), or that ``diem export`` wrote.
+        device: The device to sample on.
+
+    Raises:
+        DiemError: If the file cannot be read, or holds no prior.
+    """
+    return PriorDenoiser(denoisers.load_prior(path)).to(device)
+
+
+class PriorDenoiser(Denoiser):
+    r"""Creates an azula denoiser of a prior, which draws samples and posterior samples as well.
+
+    Everything is in the units of the observations that the prior was learned from: in simulated
+    experiments, data that span [-2, 2]. The preconditioning is inside, and the schedule is the one
+    that the prior was trained with: :math:`x_t = x + \sigma_t z`. A Gaussian prior, which no
+    network was trained for, has an exact denoiser, exact samples and exact posteriors.
+
+    Azula's samplers start best from this prior's mean: ``sampler.init((8, *prior.event_shape),
+    mean=prior.mean)``.
+
+    Arguments:
+        prior: The prior.
+
+    Attributes:
+        mean: The mean of ``x``, of the event's shape.
+        schedule: The noise schedule.
+        card: What made the prior: data, operator, settings, seed, versions and, of an exported
+            prior, its metrics.
+    """
+
+    mean: Tensor
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.register_buffer("mean", prior.gaussian.mean)
+        self.register_buffer("noise", prior.gaussian.noise)
+        self.register_buffer("factors", prior.gaussian.factors)
+        self.denoiser = prior.denoiser
+        self.schedule = VESchedule(1e-3, 1e2) if self.exact else prior.denoiser.schedule
+        self.card = prior.card
+        self.eval().requires_grad_(False)
+
+    @property
+    def exact(self) -> bool:
+        """Whether this is a Gaussian prior, of which all is known in closed form."""
+        return self.denoiser is None
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one ``x``."""
+        return tuple(self.mean.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """The device to sample on, see :meth:`torch.nn.Module.to`."""
+        return self.mean.device
+
+    @property
+    def gaussian(self) -> Gaussian:
+        """The Gaussian with the prior's first two moments."""
+        return Gaussian(self.mean, self.noise, self.factors)
+
+    def forward(self, x_t: Tensor, t: Tensor, **kwargs) -> DiracPosterior:
+        """Returns the mean ``E[x | x_t]``.
+
+        Arguments:
+            x_t: A noisy tensor, of shape ``(B, *event)``.
+            t: The time, of shape ``()`` or ``(B,)``; of a Gaussian prior ``()``.
+            kwargs: Passed to the network.
+        """
+        if self.exact:
+            return self.gaussian.denoiser(self.schedule)(x_t, t)
+        return self.denoiser(x_t, t, **kwargs)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        batch: int = BATCH,
+        progress: Callable[[float], None] = lambda samples: None,
+        **sampler: Any,
+    ) -> Tensor:
+        """Draws samples of the prior.
+
+        Arguments:
+            n: The number of samples.
+            seed: The seed. The same seed, batch and kind of device give the same samples.
+            batch: How many are drawn at once.
+            progress: Called with the number of samples that a step has brought nearer.
+            sampler: Keys of the config's ``sampler`` that differ from the E-step's which made
+                the prior: ``name``, ``steps``, ``spacing``, ...
+
+        Returns:
+            The samples, of shape ``(n, *event)``.
+        """
+        return torch.cat(
+            list(self.samples(n, seed=seed, batch=batch, progress=progress, **sampler))
+        )
+
+    def samples(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        batch: int = BATCH,
+        progress: Callable[[float], None] = lambda samples: None,
+        **sampler: Any,
+    ) -> Iterator[Tensor]:
+        """Yields the samples of :meth:`sample` batch by batch, as more than memory holds need."""
+        _check_counts(n=n, batch=batch)
+        walk = self.posterior_sampler(sampler=sampler).sampler
+        for number, start in enumerate(range(0, n, batch)):
+            count = min(batch, n - start)
+            generator = torch_generator(seed, Stage.PRIOR, 0, number, self.device)
+            step = partial(progress, count / walk.steps)
+            yield sample_prior(self._prior, count, walk, generator, step)
+            if self.exact:
+                progress(count)
+
+    def posterior(
+        self,
+        y: Tensor | np.ndarray,
+        operator: Operator,
+        sigma_y: float | Tensor | np.ndarray,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        batch: int = BATCH,
+        block: int = 0,
+        progress: Callable[[float], None] = lambda samples: None,
+        **e_step: Any,
+    ) -> Tensor:
+        r"""Draws samples of ``p(x | y)`` for observations ``y = A x + n``.
+
+        Arguments:
+            y: The observations, of shape ``(B, *observation)``.
+            operator: The forward operators, one an observation or one for all, see
+                :func:`diem.operators.build`.
+            sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+            n: The number of samples of each observation.
+            seed: The seed. The same seed, batch and kind of device give the same samples.
+            batch: How many samples are drawn at once.
+            block: Which part of a larger set of observations this is; each has its own stream.
+            progress: Called with the number of samples that a step has brought nearer.
+            e_step: Keys of the config's ``e_step`` that differ from those which made the prior:
+                ``sampler``, ``covariance``, ``iterations``, ``limit``, ...
+
+        Returns:
+            The samples, of shape ``(B, n, *event)``.
+
+        Raises:
+            DiemError: If the observations do not fit the operator, or the operator the prior.
+        """
+        _check_counts(n=n, batch=batch)
+        draw = self.posterior_sampler(**e_step)
+        observed = self._observed(y, operator, sigma_y)
+        total, parts = len(observed.y) * n, []
+        for number, start in enumerate(range(0, total, batch)):
+            # Consecutive chains belong to the same observation, so that few fill a batch too.
+            rows = torch.arange(start, min(start + batch, total), device=self.device) // n
+            some = _rows(observed, rows)
+            generator = torch_generator(seed, Stage.TEST_POSTERIOR, block, number, self.device)
+            step = partial(progress, len(rows) / draw.sampler.steps)
+            x = draw(self._prior, some.operator, some.y, some.sigma_y, generator, step_done=step)
+            if self.exact:
+                progress(len(rows))
+            parts.append(x)
+        x = torch.cat(parts)
+        if not torch.isfinite(x).all():
+            raise DiemError(
+                "The posterior samples are not finite: the noise levels of the prior and sigma_y do"
+                " not fit each other, or the sampler has too few steps."
+            )
+        return x.unflatten(0, (len(observed.y), n))
+
+    def posterior_sampler(self, **e_step: Any) -> PosteriorSampler:
+        """Returns the posterior sampler that made the prior, with some keys changed.
+
+        Arguments:
+            e_step: Keys of the config's ``e_step``; ``sampler`` is changed key by key.
+
+        Raises:
+            DiemError: If a key is unknown.
+        """
+        _check_keys(e_step, (field.name for field in fields(PosteriorSampler)), "e_step")
+        _check_keys(e_step.get("sampler", {}), (field.name for field in fields(Sampler)), "sampler")
+        made = self.card.get("e_step", {"sampler": {}})
+        sampler = PosteriorSampler.from_config(merge(made, e_step))
+        for value, known, key in (
+            (sampler.sampler.name, SAMPLERS, "sampler.name"),
+            (sampler.sampler.spacing, SPACINGS, "sampler.spacing"),
+            (sampler.covariance, COVARIANCES, "covariance"),
+        ):
+            if value not in known:
+                raise DiemError(f"{key} is {value!r}, which is unknown{nearest(value, known)}.")
+        _check_counts(steps=sampler.sampler.steps, iterations=sampler.iterations)
+        return sampler
+
+    @property
+    def _prior(self) -> Prior:
+        return Prior(self.gaussian, self.denoiser, self.card)
+
+    def _observed(
+        self, y: Tensor | np.ndarray, operator: Operator, sigma_y: float | Tensor | np.ndarray
+    ) -> Observed:
+        """Returns observations on the prior's device, if all of them fit each other."""
+        y = torch.as_tensor(y).to(self.mean)
+        sigma_y = torch.as_tensor(sigma_y).to(self.mean)
+        if operator.event_shape != self.event_shape:
+            raise DiemError(
+                f"operator: it observes data of shape {operator.event_shape}, and the prior's have"
+                f" shape {self.event_shape}."
+            )
+        operator.check()
+        if y.ndim == 0 or tuple(y.shape[1:]) != operator.observation_shape:
+            raise DiemError(
+                f"y has shape {tuple(y.shape)}, where observations of shape"
+                f" {operator.observation_shape} are expected, one a row."
+            )
+        if len(y) == 0 or len(operator) not in (1, len(y)):
+            raise DiemError(
+                f"y holds {len(y)} observations, and there are {len(operator)} operators."
+            )
+        if not torch.isfinite(y).all():
+            raise DiemError("y holds non-finite values.")
+        if not (torch.isfinite(sigma_y) & (sigma_y > 0)).all():
+            raise DiemError("sigma_y must be positive.")
+        try:
+            sigma_y.expand(y.shape)
+        except RuntimeError:
+            raise DiemError(
+                f"sigma_y has shape {tuple(sigma_y.shape)}, which does not broadcast to that of y,"
+                f" {tuple(y.shape)}."
+            ) from None
+        operator = operator.to(self.device)
+        y = torch.where(operator.observed(), y, 0.0)
+        return Observed(operator, y, sigma_y, np.arange(len(y)))
+
+
+def _rows(observed: Observed, rows: Tensor) -> Observed:
+    """Returns some observations, of which one operator or noise may serve all."""
+    operator, y, sigma_y = observed.operator, observed.y[rows], observed.sigma_y
+    operator = operator[rows if len(operator) > 1 else torch.zeros_like(rows)]
+    if sigma_y.ndim == y.ndim and len(sigma_y) > 1:
+        sigma_y = sigma_y[rows]
+    return Observed(operator, y, sigma_y, observed.index[rows.cpu().numpy()])
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise DiemError(f"{name} is {count}, and must be at least 1.")
+
+
+def _check_keys(entry: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    known = list(known)
+    for key in entry:
+        if key not in known:
+            raise DiemError(f"{where}.{key} is unknown{nearest(key, known)}.")
+
+
+def write_samples(
+    output: str | Path,
+    prior: PriorDenoiser,
+    n: int,
+    *,
+    seed: int = 0,
+    batch: int = BATCH,
+    progress: Callable[[float], None] = lambda samples: None,
+    **sampler: Any,
+) -> None:
+    """Writes samples of a prior to an HDF5 file: ``x``, of shape ``(n, *event)``, and its card.
+
+    The arguments are those of :meth:`PriorDenoiser.samples`.
+    """
+    draw = prior.posterior_sampler(sampler=sampler)
+    parts = prior.samples(n, seed=seed, batch=batch, progress=progress, **sampler)
+    card = {**_card(prior, draw, seed, batch), "samples": n}
+    storage.write_hdf5(output, {"x": (x.cpu().numpy() for x in parts)}, card)
+
+
+def write_posteriors(
+    output: str | Path,
+    prior: PriorDenoiser,
+    observations: Observations,
+    n: int,
+    *,
+    seed: int = 0,
+    batch: int = BATCH,
+    fingerprint: str = "",
+    progress: Callable[[float], None] = lambda samples: None,
+    **e_step: Any,
+) -> None:
+    """Writes posterior samples of every observation of a file, their mean and standard deviation.
+
+    Each split of the file becomes a group with ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N,
+    *event)``, and ``index``, the observations' own. Some observations at a time are sampled, and
+    kept beside the output until all are there: an interrupted run goes on and gives the same
+    numbers.
+
+    Arguments:
+        output: The HDF5 file to write.
+        prior: The prior.
+        observations: The observations.
+        n: The number of samples of each observation, at least 2.
+        seed: The seed.
+        batch: How many samples are drawn at once.
+        fingerprint: What the output depends on; parts of another fingerprint are not used.
+        progress: Called with the number of samples that a step has brought nearer.
+        e_step: As for :meth:`PriorDenoiser.posterior`.
+
+    Raises:
+        DiemError: If the observations do not fit the prior, or samples are not finite.
+    """
+    _check_counts(batch=batch)
+    if n < 2:
+        raise DiemError(f"n is {n}, and a standard deviation needs at least 2 samples.")
+    began = time.monotonic()
+    folder = Path(f"{output}.blocks-{fingerprint}")
+    counts = {split: observations.count(split) for split in observations.splits()}
+    todo = blocks(counts, max(1, batch // n))
+    for number, (split, rows) in enumerate(todo):
+        path = folder / f"{number}.h5"
+        if path.is_file():
+            progress(n * (rows.stop - rows.start))
+            continue
+        some = observations.load(split, rows)
+        x = prior.posterior(
+            *(some.y, some.operator, some.sigma_y, n),
+            seed=seed,
+            batch=batch,
+            block=number,
+            progress=progress,
+            **e_step,
+        )
+        sd, mean = torch.std_mean(x, dim=1)
+        arrays = {"x": x, "mean": mean, "sd": sd}
+        arrays = {name: value.cpu().numpy() for name, value in arrays.items()}
+        storage.write_hdf5(path, {**arrays, "index": some.index}, {})
+
+    def parts(split: str, name: str) -> Iterator[np.ndarray]:
+        for number, (of, _) in enumerate(todo):
+            if of == split:
+                with storage.Reader(folder / f"{number}.h5") as file:
+                    yield file.read(name)
+
+    names = [(split, name) for split in counts for name in ("x", "mean", "sd", "index")]
+    draw = prior.posterior_sampler(**e_step)
+    card = _card(prior, draw, seed, batch)
+    card["covariance"] = "exact" if prior.exact else draw.covariance
+    storage.write_hdf5(
+        output,
+        {f"{split}/{name}": parts(split, name) for split, name in names},
+        {**card, "samples": n, "seconds": time.monotonic() - began},
+    )
+    for stale in Path(output).parent.glob(f"{Path(output).name}.blocks-*"):
+        shutil.rmtree(stale)
+
+
+def _card(prior: PriorDenoiser, draw: PosteriorSampler, seed: int, batch: int) -> dict[str, Any]:
+    """Returns the attributes of a file of samples: what made them."""
+    exact, sampler = prior.exact, draw.sampler
+    return {
+        "seed": seed,
+        "batch": batch,
+        "device": prior.device.type,
+        "sampler": "exact" if exact else sampler.name,
+        "steps": 0 if exact else sampler.steps,
+        "denoiser_evaluations": 0 if exact else sampler.evaluations,
+        "versions": json.dumps(denoisers.versions()),
+        "prior": json.dumps(prior.card),
+    }
