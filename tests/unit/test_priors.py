@@ -167,7 +167,7 @@ def test_one_operator_serves_all_observations():
     observed = problem(4)
     shared = observed.operator[torch.tensor([0])]
     y = observed.y * observed.operator.observed()
-    alike = repeated(shared, 4)
+    alike = repeated(observed.operator, 4)
 
     one = exact().posterior(y, shared, 0.1, 2, batch=3)
     assert torch.equal(one, exact().posterior(y, alike, 0.1, 2, batch=3))
@@ -176,7 +176,7 @@ def test_one_operator_serves_all_observations():
 def test_each_observation_has_its_own_noise():
     observed = problem(2)
     sigma_y = torch.tensor([1e-3, 1e3]).reshape(2, 1, 1, 1)
-    operator = repeated(observed.operator[:1], 2)
+    operator = repeated(observed.operator, 2)
     y = observed.y[:1].expand(2, *SHAPE)
     x = exact().posterior(y, operator, sigma_y, 256)
 

@@ -284,8 +284,7 @@ class PriorDenoiser(Denoiser):
 
 def _rows(observed: Observed, rows: Tensor) -> Observed:
     """Returns some observations, of which one operator or noise may serve all."""
-    operator, y, sigma_y = observed.operator, observed.y[rows], observed.sigma_y
-    operator = operator[rows if len(operator) > 1 else torch.zeros_like(rows)]
+    operator, y, sigma_y = observed.operator[rows], observed.y[rows], observed.sigma_y
     if sigma_y.ndim == y.ndim and len(sigma_y) > 1:
         sigma_y = sigma_y[rows]
     return Observed(operator, y, sigma_y, observed.index[rows.cpu().numpy()])
