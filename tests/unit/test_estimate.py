@@ -1,0 +1,314 @@
+"""The plan of a configuration against what really runs: counted FLOPs, jobs, bytes on disk."""
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from diem import datasets, estimate, evaluation, observing, restoration, sampling, storage
+from diem.config import resolve
+from diem.denoisers import Prior, build_denoiser, load_prior
+from diem.errors import DiemError
+from diem.flops import FlopCounter
+from diem.gaussian import fit_to_observations
+from diem.networks import build
+from diem.sampling import PosteriorSampler
+from diem.training import m_step
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
+
+# Large enough that the structure of an HDF5 file is little of it.
+TINY = {
+    "device": "cpu",
+    "experiments": {
+        "tiny": {
+            "data": {"name": "phantoms", "train": 40, "validation": 8, "test": 8, "size": 16},
+            "observations": {
+                "half": {"operator": {"name": "mask", "missing": 0.5}, "sigma_y": 0.05}
+            },
+            "network": {
+                "name": "unet",
+                "channels": [8, 8],
+                "blocks": 1,
+                "embedding": 8,  # of which a batch needs one
+                "attention": {"1": 2},
+            },
+            "schedule": {"sigma_min": 0.01, "sigma_max": 10.0},
+            "gaussian": {"rank": 4, "iterations": 2, "observations": 32},
+            "laps": 3,
+            "e_step": {
+                "sampler": {"name": "pc", "steps": 2, "spacing": "karras"},
+                "iterations": 2,
+                "block": 16,
+                "repeats": 2,
+            },
+            "m_step": {"steps": 70, "batch": 16, "learning_rate": 0.001},
+            "evaluation": {
+                "laps": [1],
+                "samples": 32,
+                "block": 16,
+                "sampler": {"name": "ddim", "steps": 3},
+                "metrics": ["psnr"],
+                "test_observations": 4,
+                "posterior_samples": 3,
+            },
+            "runs": {"base": {"observations": "half"}},
+        }
+    },
+}
+SEED = 0
+
+
+def resolved(config):
+    return resolve(config, SCHEMA, "tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def config():
+    return resolved(TINY)
+
+
+@pytest.fixture(scope="module")
+def plan(config):
+    """The rows by stage, from a calibration that may do each kind of work only once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "_job_seconds", lambda: 1.5)
+        return {row["stage"]: row for row in estimate.estimate(config, seconds=0.0, gpu=2.0)}
+
+
+@pytest.fixture(scope="module")
+def made(config, tmp_path_factory):
+    """Really runs the first two laps of the chain; counts the FLOPs and bytes of each stage."""
+    entry, folder = config["experiments"]["tiny"], tmp_path_factory.mktemp("made")
+    clean, observed = folder / "clean.h5", folder / "observations.h5"
+    splits = datasets.load(entry["data"], SEED)
+    storage.write_hdf5(clean, {f"{k}/x": split.x for k, split in splits.items()}, {})
+    observing.corrupt(clean, observed, entry["observations"]["half"], SEED, "tiny")
+    run = entry["runs"]["base"]
+    sampler = PosteriorSampler.from_config(run["e_step"])
+    flops = {}
+    with storage.Observations(observed) as observations:
+        some = observations.load("train", slice(0, 32))
+        gaussian = fit_to_observations(
+            some.operator, some.y, some.sigma_y, 4, 2, torch.Generator().manual_seed(0)
+        )
+        Prior(gaussian, None, {}).save(folder / "gaussian")
+        denoiser = build_denoiser(entry["network"], entry["schedule"], (1, 16, 16), seed=0)
+        prior = Prior(gaussian, denoiser.eval().requires_grad_(False), {})
+        for lap, of in ((1, Prior(gaussian, None, {})), (2, prior)):
+            samples = folder / f"samples_{lap}.h5"
+            with FlopCounter() as counter:
+                sampling.e_step(samples, of, observations, sampler, 16, 2, SEED, lap)
+            flops[f"E-step {lap}"] = counter.get_total_flops()
+        with FlopCounter() as counter:
+            m_step(
+                folder / "prior",
+                folder / "losses.csv",
+                run["m_step"],
+                entry["network"],
+                entry["schedule"],
+                entry["gaussian"],
+                SEED,
+                2,
+                torch.device("cpu"),
+                {},
+                samples=[samples],
+            )
+        flops["M-step"] = counter.get_total_flops()
+        with FlopCounter() as counter:
+            _, arrays = evaluation.evaluate(
+                load_prior(folder / "prior"),
+                observations,
+                clean,
+                entry["data"],
+                entry["evaluation"],
+                sampler,
+                SEED,
+                {},
+            )
+        flops["evaluation"] = counter.get_total_flops()
+        storage.write_hdf5(folder / "evaluation.h5", arrays, {})
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    return flops, sizes
+
+
+def test_flops_of_e_steps_are_those_that_run(plan, made):
+    # Three laps: an exact one, and two of the sampler.
+    flops, _ = made
+    network = plan["E-steps"]["flops"] - flops["E-step 1"]
+    assert network == pytest.approx(2 * flops["E-step 2"], rel=0.02)
+
+
+def test_flops_of_m_steps_are_those_that_run(plan, made):
+    flops, _ = made
+    assert plan["M-steps"]["flops"] == pytest.approx(3 * flops["M-step"], rel=0.03)
+
+
+def test_flops_of_evaluations_are_those_that_run(plan, made):
+    # Two laps and the ceiling have a network.
+    flops, _ = made
+    assert plan["evaluation"]["flops"] == pytest.approx(3 * flops["evaluation"], rel=0.03)
+
+
+def test_bytes_are_those_on_disk(plan, made):
+    _, sizes = made
+    disk = {stage: row["bytes"] for stage, row in plan.items()}
+    assert disk["observations"] == pytest.approx(
+        sizes["clean.h5"] + sizes["observations.h5"], rel=0.15
+    )
+    assert disk["Gaussian fit"] == pytest.approx(sizes["gaussian"], rel=0.1)
+    assert disk["E-steps"] == pytest.approx(3 * sizes["samples_2.h5"], rel=0.15)
+    assert disk["M-steps"] == pytest.approx(3 * sizes["prior"], rel=0.15)
+    assert disk["evaluation"] == pytest.approx(4 * sizes["evaluation.h5"], rel=0.15)
+
+
+def test_jobs_are_those_of_the_rules(plan):
+    expected = {
+        "observations": 2,  # clean data, observations
+        "Gaussian fit": 1,
+        "E-steps": 3,
+        "M-steps": 3,
+        "ceiling": 1,
+        "evaluation": 4,  # floor, laps 1 and 3, ceiling
+    }
+    assert {stage: row["jobs"] for stage, row in plan.items()} == expected
+
+
+def test_time_on_a_gpu_is_its_rate_and_the_jobs_fixed_cost(plan):
+    row = plan["M-steps"]
+    expected = row["flops"] / 2e12 + 3 * 1.5
+    assert row["gpu_hours"] * 3600 == pytest.approx(expected)
+    assert plan["Gaussian fit"]["gpu_hours"] is None
+
+
+def test_time_is_proportional_to_the_work(config):
+    longer = copy.deepcopy(config)
+    longer["experiments"]["tiny"]["runs"]["base"]["laps"] = 5
+    (e_steps,) = (s for s in estimate._stages(longer) if s.stage == "E-steps")
+    (before,) = (s for s in estimate._stages(config) if s.stage == "E-steps")
+    (exact, posterior), (exact_before, posterior_before) = e_steps.work, before.work
+    assert exact == exact_before
+    assert posterior[0] == posterior_before[0]
+    assert posterior[1] == 2 * posterior_before[1]
+
+
+def test_median_of_the_timed_runs_counts_and_not_the_first():
+    calls = []
+
+    def prepare(device):
+        def run(count):
+            calls.append(count)
+            return count
+
+        return run
+
+    cost = estimate.measure(estimate.Work("nothing", 64, prepare), 0.5, torch.device("cpu"))
+    assert calls[0] == 1
+    assert calls[-estimate.REPEATS :] == [64] * estimate.REPEATS
+    assert cost.flops == 0
+    assert 0 < cost.seconds < 1e-3
+
+
+def test_work_longer_than_its_time_is_done_once():
+    calls = []
+
+    def prepare(device):
+        def run(count):
+            calls.append(count)
+            torch.ones(2, 3) @ torch.ones(3, 4)
+            return count
+
+        return run
+
+    cost = estimate.measure(estimate.Work("long", 64, prepare), 0.0, torch.device("cpu"))
+    assert calls == [1]
+    assert cost.flops == 2 * 2 * 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("name", "evaluations", "products"),
+    [
+        ({"name": "mmps", "iterations": 3, "solver": "gmres"}, 1, 3),
+        ({"name": "dps", "zeta": 1.0}, 1, 1),
+        ({"name": "pgdm"}, 1, 1),
+        ({"name": "diffpir", "lmbda": 10.0, "iterations": 5}, 1, 0),
+    ],
+)
+def test_calls_of_a_posterior_sampler(name, evaluations, products):
+    assert estimate._calls(name) == (evaluations, products)
+
+
+def test_counter_counts_attention_and_products_with_the_jacobian():
+    network = build(
+        {"name": "unet", "channels": [8], "blocks": 1, "attention": {"0": 2}}, (1, 4, 4)
+    )
+    plain = build({"name": "unet", "channels": [8], "blocks": 1}, (1, 4, 4))
+    x, counts = torch.randn(1, 1, 4, 4, requires_grad=True), []
+    for net in (network, plain):
+        with FlopCounter() as counter:
+            y = net(x, torch.zeros(1))
+        forward = counter.get_total_flops()
+        with FlopCounter() as counter:
+            torch.autograd.grad(y.sum(), x)
+        counts.append((forward, counter.get_total_flops()))
+    # Two blocks: query, key, value, their product, its product with the values, the output; and
+    # the modulation's two layers.
+    pixels, c, e = 16, 8, 256
+    block = 2 * pixels * c * 4 * c + 2 * 2 * pixels**2 * c + 2 * (e * e + e * 3 * c)
+    assert counts[0][0] - counts[1][0] == 2 * block
+    assert counts[0][1] > counts[1][1]
+
+
+def test_paper_is_planned_from_its_config_alone():
+    path = ROOT / "config" / "paper.yaml"
+    config = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, path.name)
+    data = config["experiments"]["cifar10"]["data"]
+    assert estimate.data_size(data) == (
+        (3, 32, 32),
+        {"train": 50000, "validation": 10000, "test": 10000},
+    )
+    stages = list(estimate._stages(config))
+    named = [s for s in stages if (s.experiment, s.name) == ("cifar10", "missing_75")]
+    e_steps = next(s for s in named if s.stage == "E-steps")
+    _, (_, evaluations) = e_steps.work
+    assert evaluations == 31 * 60000 * 257
+    assert e_steps.size == 32 * 60000 * (4 * 3072 + 8)
+    assert e_steps.jobs == 32 * config["shards"]
+    assert len({work for stage in stages for work, _ in stage.work}) < 40
+
+
+def test_size_of_data_by_name(tmp_path):
+    config = resolved(TINY)
+    assert estimate.data_size(config["experiments"]["tiny"]["data"])[0] == (1, 16, 16)
+    digits = {"name": "digits", "validation": 150, "test": 450}
+    shape, counts = estimate.data_size(digits)
+    real = datasets.load(digits, SEED)
+    assert shape == real["train"].x.shape[1:]
+    assert counts == {name: len(split.x) for name, split in real.items()}
+    fastmri = {"name": "fastmri", "path": str(tmp_path / "none.tar"), "validation_path": None}
+    fastmri |= {"validation": 99, "test": 100, "slices": [10, 40], "size": 320}
+    assert estimate.data_size(fastmri)[1] == {"train": 774 * 30, "validation": 2970, "test": 3000}
+
+
+def test_unknown_gpu_is_refused(config):
+    with pytest.raises(DiemError, match=r"estimate_gpu: 'H20' is unknown.*H200"):
+        estimate.estimate(config, gpu="H20")
+
+
+def test_table_for_the_eye(plan):
+    made = estimate.readable(list(plan.values()))
+    assert [cell for line in made.header for cell in line][-2:] == ["Time at 2 TFLOP/s", "Disk"]
+    assert made.body[-1][0] == "all"
+    assert made.body[-1][3] == "14"
+    assert math.prod(len(row) == len(made.header) for row in made.body)
+    assert "E-steps" in estimate.text(made)
+
+
+def test_architecture_has_the_pretrained_shape():
+    with torch.device("meta"):
+        denoiser = restoration.architecture("ffhq_256x256")
+    assert sum(p.numel() for p in denoiser.parameters()) == 93563910

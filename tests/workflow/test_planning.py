@@ -1,0 +1,17 @@
+"""A plan as a user asks for it, before anything is there."""
+
+import pandas as pd
+
+
+def test_estimate_prints_and_writes_its_table(workflow):
+    result = workflow.run("estimate", "--config", "estimate_gpu=50")
+
+    assert result.returncode == 0, result.stderr
+    assert "Time at 50 TFLOP/s" in result.stdout
+    table = pd.read_csv(workflow.path("results/tables/estimate.csv"))
+    assert (table["hours"] > 0).all()
+    assert list(table["stage"][:3]) == ["observations", "Gaussian fit", "E-steps"]
+    markdown = workflow.path("results/tables/estimate.md").read_text()
+    assert "| tiny | M-steps | base | 2 |" in markdown
+    # Nothing else was made.
+    assert not workflow.path("results/tiny").exists()

@@ -1,0 +1,18 @@
+"""Plans the FLOPs, the hours and the disk of every stage, and prints the table."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from diem import tables
+from diem.estimate import estimate, readable, text
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    rows = estimate(snakemake.config)
+    made = readable(rows)
+    tables.write(snakemake.params.files, pd.DataFrame(rows), made)
+    print(text(made))
