@@ -4,11 +4,12 @@ import copy
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
-from diem import datasets, estimate, evaluation, observing, restoration, sampling, storage
+from diem import datasets, estimate, evaluation, observing, own, restoration, sampling, storage
 from diem.config import resolve
 from diem.denoisers import Prior, build_denoiser, load_prior
 from diem.errors import DiemError
@@ -292,6 +293,27 @@ def test_size_of_data_by_name(tmp_path):
     fastmri = {"name": "fastmri", "path": str(tmp_path / "none.tar"), "validation_path": None}
     fastmri |= {"validation": 99, "test": 100, "slices": [10, 40], "size": 320}
     assert estimate.data_size(fastmri)[1] == {"train": 774 * 30, "validation": 2970, "test": 3000}
+
+
+def test_own_observations_are_planned_from_their_file(config, tmp_path):
+    path, entry = tmp_path / "own.h5", copy.deepcopy(TINY["experiments"]["tiny"])
+    y = np.random.default_rng(0).standard_normal((100, 1, 16, 16)).astype(np.float32)
+    y[:, :, ::2] = np.nan
+    own.write_observations(path, {"train": y, "test": y[:20]}, "mask", 0.1)
+    entry["data"] = {"name": "hdf5", "path": str(path)}
+    entry["observations"] = {"half": {}}
+    del entry["evaluation"]["metrics"]
+    resolved_entry = resolved({"device": "cpu", "experiments": {"mine": entry}})
+
+    shape, counts = estimate.data_size(resolved_entry["experiments"]["mine"]["data"])
+    assert (shape, counts) == ((1, 16, 16), {"train": 95, "validation": 5, "test": 20})
+    stages = {stage.stage: stage for stage in estimate._stages(resolved_entry)}
+    assert "ceiling" not in stages
+    assert stages["evaluation"].jobs == 3
+    work, draws = stages["E-steps"].work[0]
+    assert draws == 2 * 100
+    cost = estimate.measure(work, 0.0, torch.device("cpu"))
+    assert cost.seconds > 0
 
 
 def test_unknown_gpu_is_refused(config):

@@ -32,7 +32,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from . import heuristics, metrics, networks, operators, pictures, restoration, storage, volumes
-from .config import ceiling_training, evaluated_laps, training_of_lap
+from .config import OWN, ceiling_training, evaluated_laps, training_of_lap
 from .denoisers import Prior, build_denoiser
 from .errors import DiemError, nearest
 from .flops import FlopCounter
@@ -324,8 +324,11 @@ def _gaussian(shape: tuple[int, ...], rank: int, device: torch.device) -> Gaussi
 
 
 def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> storage.Observed:
-    """Returns observations of a Gaussian's samples, on its device."""
+    """Returns observations of a Gaussian's samples, or the user's own, on the Gaussian's device."""
     device, stream = gaussian.mean.device, rng(0, Stage.CORRUPTION)
+    if "path" in entry:
+        with _own(entry) as file:
+            return file.load("train", slice(count)).to(device)
     x = gaussian.sample(count, torch_generator(0, Stage.DATA, device=device)).cpu()
     operator = operators.simulate(entry["operator"], tuple(x.shape[1:]), count, stream)
     sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
@@ -333,6 +336,12 @@ def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> stora
         sigma_y = sigma_y.reshape(operator.observation_shape)
     y = observe(operator, x, sigma_y, stream)
     return storage.Observed(operator, y, sigma_y, stream.permutation(count)).to(device)
+
+
+def _own(entry: Mapping[str, Any]) -> storage.Observations:
+    """Opens the user's own observations."""
+    operator = entry.get("operator", {}).get("name")
+    return storage.Observations(entry["path"], operator, entry.get("sigma_y"))
 
 
 @dataclass(frozen=True)
@@ -380,7 +389,7 @@ class _Parts:
             def run(count: int) -> float:
                 o, generator = there(count), torch_generator(0, Stage.E_STEP, device=device)
                 gaussian.sample_posterior(o.operator, o.y, o.sigma_y, generator)
-                return count
+                return len(o.y)
 
             return run
 
@@ -401,7 +410,7 @@ class _Parts:
             def run(count: int) -> float:
                 o, generator = there(count), torch_generator(0, Stage.GAUSSIAN, device=device)
                 fit_to_observations(o.operator, o.y, o.sigma_y, rank, 2, generator)
-                return 2 * count
+                return 2 * len(o.y)
 
             return run
 
@@ -422,7 +431,7 @@ class _Parts:
                 short = replace(sampler, sampler=replace(sampler.sampler, steps=steps))
                 o, generator = there(batch), torch_generator(0, Stage.E_STEP, device=device)
                 short(prior, o.operator, o.y, o.sigma_y, generator)
-                return batch * short.sampler.evaluations
+                return len(o.y) * short.sampler.evaluations
 
             return run
 
@@ -430,7 +439,8 @@ class _Parts:
         settings = {**e_step, "sampler": {**e_step["sampler"], "steps": 0}}
         settings = {key: settings[key] for key in settings if key not in ("repeats", "restart")}
         parts = ("network", "schedule", "gaussian")
-        fixed = [observations["operator"]["name"], *(self.entry[part] for part in parts)]
+        operator = observations.get("path") or observations["operator"]["name"]
+        fixed = [operator, *(self.entry[part] for part in parts)]
         return Work(self._key("posterior", settings, *fixed), 17 * block, prepare)
 
     def prior(self, block: int, sampler: Mapping[str, Any]) -> Work:
@@ -517,6 +527,13 @@ def data_size(data: Mapping[str, Any]) -> tuple[tuple[int, ...], dict[str, int]]
         DiemError: If only files can tell, and they are not there.
     """
     name = data["name"]
+    if name == OWN:
+        with storage.Observations(data["path"], data.get("operator"), data.get("sigma_y")) as file:
+            counts = {split: file.count(split) for split in file.splits()}
+            lacking = [split for split in storage.SPLITS if split not in counts]
+            held = {split: max(1, round(data[split] * counts["train"])) for split in lacking}
+            counts["train"] -= sum(held.values())
+            return file.event_shape, counts | held
     held = {split: data[split] for split in ("validation", "test")}
     if name == "manifold":
         return (data["dimensions"],), {"train": data["train"], **held}
@@ -559,12 +576,18 @@ def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_S
     used = dict.fromkeys(run["observations"] for run in runs.values())
     observed = dict.fromkeys([*used, *evaluation["reconstruct"]])
     of = {key: entry["observations"][key] for key in observed}
-    sizes = {key: _observation_size(of[key], shape) for key in observed}
+    own = entry["data"]["name"] == OWN
+    if own:
+        path = entry["data"]["path"]
+        of = {key: {**value, "path": path} for key, value in of.items()}
+        sizes = dict.fromkeys(observed, Path(path).stat().st_size / total)
+    else:
+        sizes = {key: _observation_size(of[key], shape) for key in observed}
 
     yield _Stage(
-        *(name, "observations", "", 1 + len(observed)),
-        [(parts.observing(of[key]), total) for key in observed],
-        total * (event + sum(sizes.values())),
+        *(name, "observations", "", len(observed) + (not own)),
+        [] if own else [(parts.observing(of[key]), total) for key in observed],
+        total * (sum(sizes.values()) + (0 if own else event)),
         network=False,
     )
     fitted = min(counts["train"], entry["gaussian"]["observations"])
@@ -595,29 +618,32 @@ def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_S
             work += parts.training_work(m_step, sampled["train"], sampled["validation"])
         yield _Stage(name, "M-steps", key, laps, work, laps * parts.prior_size())
 
-    yield _Stage(
-        *(name, "ceiling", "", 1),
-        parts.training_work(ceiling_training(entry), counts["train"], counts["validation"]),
-        parts.prior_size(),
-    )
+    if not own:
+        yield _Stage(
+            *(name, "ceiling", "", 1),
+            parts.training_work(ceiling_training(entry), counts["train"], counts["validation"]),
+            parts.prior_size(),
+        )
 
     draws = min(evaluation["test_observations"], counts["test"]) * evaluation["posterior_samples"]
     prior = parts.prior(evaluation["block"], evaluation["sampler"])
     priors = evaluation["samples"] * Sampler(**evaluation["sampler"]).evaluations
     laps = {key: len(evaluated_laps(entry, key)) for key in runs}
-    work = [(prior, (sum(laps.values()) + len(used)) * priors)]
     evaluated = [(run["observations"], run["e_step"], laps[key]) for key, run in runs.items()]
-    for key, e_step, count in [*evaluated, *((key, entry["e_step"], 1) for key in used)]:
+    ceilings = [] if own else [(key, entry["e_step"], 1) for key in used]
+    work = [(prior, (sum(laps.values()) + len(ceilings)) * priors)]
+    for key, e_step, count in [*evaluated, *ceilings]:
         sampler = PosteriorSampler.from_config(e_step).sampler
         work.append((parts.posterior(of[key], e_step), count * draws * sampler.evaluations))
     floors = [(parts.exact(of[key], entry["e_step"]["block"]), draws) for key in used]
     size = evaluation["samples"] * event + draws * event
-    jobs = {key: sum(n for of_run, _, n in evaluated if of_run == key) + 2 for key in used}
+    bounds = 1 if own else 2
+    jobs = {key: sum(n for of_run, _, n in evaluated if of_run == key) + bounds for key in used}
     shown = min(evaluation["test_observations"], counts["test"])
     yield _Stage(
         *(name, "evaluation", "", sum(jobs.values())),
         work + floors,
-        sum(n * (size + shown * (2 * event + sizes[key])) for key, n in jobs.items()),
+        sum(n * (size + shown * (bounds * event + sizes[key])) for key, n in jobs.items()),
     )
 
     if evaluation["reconstruct"]:
