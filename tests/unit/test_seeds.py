@@ -24,6 +24,7 @@ def test_stages_are_fixed_and_distinct():
         "TEST_POSTERIOR": 12,
         "RESTORATION": 13,
         "HEURISTICS": 14,
+        "PREDICTION": 15,
     }
 
 

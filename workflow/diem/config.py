@@ -41,7 +41,7 @@ IMAGES = {"digits", "phantoms", "fastmri", *COLOUR}
 OWN = "hdf5"
 """The data that are a user's own observations, of which nothing clean is known."""
 
-OWN_METRICS = ["residual", "observation_distance"]
+OWN_METRICS = ["residual", "observation_distance", "prediction"]
 """The metrics that need no clean data; the default of the user's own observations."""
 
 NEEDS_TRUTH = {"corner_truth", "corner_model", "slices", "uncertainty"}
@@ -319,6 +319,7 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
     possible = {
         "distance": not DISTANCES.isdisjoint(metrics),
         "divergence": not BY_LAP.isdisjoint(metrics),
+        "lap_choice": "prediction" in metrics,
         "prior": images,
         "inpainting": images,
         "slices": fourier,

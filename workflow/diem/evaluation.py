@@ -14,6 +14,8 @@ from torch import Tensor
 
 from . import __version__, datasets, inception, metrics, storage
 from .denoisers import Prior
+from .errors import DiemError
+from .operators import Partial
 from .sampling import PosteriorSampler, Sampler, sample_prior
 from .seeds import Stage, torch_generator
 
@@ -103,7 +105,8 @@ def evaluate(
         progress: Called with the number of samples drawn.
 
     Returns:
-        The rows, and the arrays that figures are made of: ``prior/x``, and of the first test
+        The rows, and the arrays that figures are made of: ``prior/x``, ``prediction/score`` of each
+        test observation of which something was hidden, if it is asked for, and of the first test
         observations ``posterior/x`` ``(observations, samples, *event)``, ``posterior/y``,
         ``posterior/observed``, ``posterior/adjoint`` (``A' y``) and, if there are clean data,
         ``posterior/truth``.
@@ -179,12 +182,25 @@ def evaluate(
             value = metrics.distance_to_manifold(samples, curve).mean()
             rows.add(subject, "distance_to_manifold", value, **here, reference="exact curve")
 
+    arrays = {"prior/x": x.numpy()}
+    if "prediction" in wanted:
+        scores = _prediction_scores(
+            prior, observations, settings, posterior_sampler, seed, progress
+        )
+        arrays["prediction/score"] = scores.numpy()
+        known = scores[~scores.isnan()]
+        card = {
+            **_posterior_card(prior, posterior_sampler, scores[:, None]),
+            "samples": len(known) * settings["posterior_samples"],
+            "reference": "hidden half of test observations",
+            "reference_samples": len(known),
+        }
+        rows.add("posterior", "prediction", known.mean(), **card)
     if "observation_distance" in wanted:
         value, count = _observation_distance(x, observations, seed)
         card = {**drawn, "samples": count, "split": "test", "reference": "held-out observations"}
         rows.add("prior", "observation_distance", value, **card, reference_samples=count)
 
-    arrays = {"prior/x": x.numpy()}
     posterior, observed = _posterior_samples(
         prior, observations, settings, posterior_sampler, seed, progress
     )
@@ -334,17 +350,82 @@ def _posterior_samples(
     progress: Callable[[int], None],
 ) -> tuple[Tensor, storage.Observed]:
     """Draws posterior samples of the first test observations: ``(observations, draws, *event)``."""
-    device = prior.gaussian.mean.device
     count = min(settings["test_observations"], observations.count("test"))
     observed = observations.load("test", slice(0, count))
+
+    def stream(draw: int, device: torch.device) -> torch.Generator:
+        return torch_generator(seed, Stage.TEST_POSTERIOR, 0, draw, device)
+
+    return _draws(prior, observed, settings, sampler, stream, progress), observed
+
+
+def _draws(
+    prior: Prior,
+    observed: storage.Observed,
+    settings: Mapping[str, Any],
+    sampler: PosteriorSampler,
+    stream: Callable[[int, torch.device], torch.Generator],
+    progress: Callable[[int], None],
+) -> Tensor:
+    """Draws posterior samples ``(observations, draws, *event)``, each draw from its stream."""
+    device = prior.gaussian.mean.device
     there = observed.to(device)
     draws = []
     for number in range(settings["posterior_samples"]):
-        generator = torch_generator(seed, Stage.TEST_POSTERIOR, 0, number, device)
-        x = sampler(prior, there.operator, there.y, there.sigma_y, generator)
-        draws.append(x.cpu())
-        progress(count)
-    return torch.stack(draws, dim=1), observed
+        generator = stream(number, device)
+        draws.append(sampler(prior, there.operator, there.y, there.sigma_y, generator).cpu())
+        progress(len(there.y))
+    return torch.stack(draws, dim=1)
+
+
+def _prediction_scores(
+    prior: Prior,
+    observations: storage.Observations,
+    settings: Mapping[str, Any],
+    sampler: PosteriorSampler,
+    seed: int,
+    progress: Callable[[int], None],
+) -> Tensor:
+    """Scores how well one half of each test observation is predicted from the other half.
+
+    Which half is hidden is drawn for each observation, all channels of a pixel together. Posterior
+    samples given the shown half are observed, with noise, and scored against the hidden half by
+    :func:`diem.metrics.crps`. Halves, noise and random streams are the same for every prior.
+
+    Returns:
+        The scores of those observations of which some values were hidden.
+    """
+    total = min(settings["predicted_observations"], observations.count("test"))
+    size = settings["test_observations"]
+    scores = []
+    for part, start in enumerate(range(0, total, size), start=1):
+        held = observations.load("test", slice(start, min(start + size, total)))
+        generator = torch_generator(seed, Stage.PREDICTION, 0, part)
+        shape = held.y.shape
+        pixels = (shape[0], 1, *shape[2:]) if len(shape) > 2 else shape
+        shown = (torch.rand(pixels, generator=generator) < 0.5).expand(shape)
+        noise = torch.randn(settings["posterior_samples"], *shape, generator=generator)
+
+        def stream(draw: int, device: torch.device, part: int = part) -> torch.Generator:
+            return torch_generator(seed, Stage.PREDICTION, part, draw, device)
+
+        half = Partial(held.operator, shown)
+        observed = storage.Observed(half, held.y * shown, held.sigma_y, held.index)
+        draws = _draws(prior, observed, settings, sampler, stream, progress)
+        predicted = [
+            held.operator.forward(x) + held.sigma_y * n
+            for x, n in zip(draws.unbind(dim=1), noise, strict=True)
+        ]
+        hidden = held.operator.observed() & ~shown
+        scores.append(metrics.crps(torch.stack(predicted, dim=1), held.y, hidden))
+    scores = torch.cat(scores)
+    scores = scores[~scores.isnan()]
+    if len(scores) < 2:
+        raise DiemError(
+            f"{observations.path}: the test observations are too few to predict hidden values of"
+            " (evaluation.metrics, 'prediction')."
+        )
+    return scores
 
 
 def _residuals(posterior: Tensor, observed: storage.Observed) -> dict[str, float]:

@@ -27,6 +27,7 @@ __all__ = [
     "Extractor",
     "Moments",
     "Transport",
+    "crps",
     "distance_to_manifold",
     "feature_moments",
     "frechet_distance",
@@ -586,6 +587,39 @@ def residual_summary(residuals: Array, observed: Array | None = None) -> dict[st
         "rms": float(np.sqrt(np.mean(magnitude**2))),
         "beyond_3": float(np.mean(magnitude > 3)),
     }
+
+
+def crps(draws: Array, y: Array, kept: Array) -> Tensor:
+    r"""Returns the continuous ranked probability score of predictions, averaged over values.
+
+    .. math:: \frac{1}{K} \sum_k |s_k - y| - \frac{1}{2 K (K - 1)} \sum_{k, l} |s_k - s_l|
+
+    It has the unit of :math:`y`. No other distribution than that of :math:`y` has a lower
+    expectation, whatever the number of draws, so that it compares models by their predictions of
+    values that they have not seen.
+
+    References:
+        | Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting & Raftery, 2007)
+        | https://doi.org/10.1198/016214506000001437
+
+    Arguments:
+        draws: Draws of the predictive distribution, with shape :math:`(N, K, *event)` and at least
+            two of each.
+        y: The values, with shape :math:`(N, *event)`.
+        kept: Which values count, booleans of the same shape.
+
+    Returns:
+        The scores, with shape :math:`(N,)`; NaN where no value counts.
+    """
+    draws, y = _double(draws), _double(y)
+    kept = torch.as_tensor(kept, dtype=torch.bool, device=y.device).flatten(1)
+    count = draws.shape[1]
+    draws, y = draws.flatten(2), y.flatten(1)
+    miss = (draws - y[:, None]).abs().mean(dim=1)
+    # Of sorted draws, the sum over pairs is one over ranks.
+    rank = 2.0 * torch.arange(count, dtype=y.dtype, device=y.device) - count + 1
+    spread = (draws.sort(dim=1).values * rank[:, None]).sum(dim=1) / (count * (count - 1))
+    return torch.where(kept, miss - spread, 0.0).sum(dim=1) / kept.sum(dim=1)
 
 
 # The extractor of features for images

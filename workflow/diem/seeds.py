@@ -31,6 +31,7 @@ class Stage(IntEnum):
     TEST_POSTERIOR = 12
     RESTORATION = 13
     HEURISTICS = 14
+    PREDICTION = 15
 
 
 def _sequence(seed: int, stage: Stage, lap: int, block: int) -> np.random.SeedSequence:

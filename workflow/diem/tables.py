@@ -53,6 +53,7 @@ METRICS = {
     "sliced_wasserstein": Metric("Sliced Wasserstein distance", "data units", "↓"),
     "sinkhorn_divergence": Metric("Sinkhorn divergence", "squared data units", "↓"),
     "distance_to_manifold": Metric("Distance to the manifold", "data units", "↓"),
+    "prediction": Metric("Prediction of hidden observations", "CRPS, data units", "↓"),
     "observation_distance": Metric("Observation distance", "data units", "↓"),
     "psnr": Metric("PSNR", "dB", "↑"),
     "ssim": Metric("SSIM", better="↑"),

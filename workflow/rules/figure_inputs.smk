@@ -61,6 +61,7 @@ FIGURES = {
     "corner_model": corner_model_input,
     "divergence": lambda experiment: {"metrics": metrics_paths(experiment)},
     "distance": lambda experiment: {"metrics": metrics_paths(experiment)},
+    "lap_choice": lambda experiment: {"metrics": metrics_paths(experiment)},
     "prior": prior_input,
     "inpainting": inpainting_input,
     "slices": inpainting_input,

@@ -9,7 +9,16 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from .chain import corner_model, corner_truth, distance, divergence, evolution, inpainting, prior
+from .chain import (
+    corner_model,
+    corner_truth,
+    distance,
+    divergence,
+    evolution,
+    inpainting,
+    lap_choice,
+    prior,
+)
 from .drawing import Evaluation, Row, Source, by_lap, corner, image_rows, marginals, save
 from .heuristics import coil_corners, divergence_by_sigma
 from .mri import slices, uncertainty
@@ -38,6 +47,7 @@ FIGURES: dict[str, Callable[[Source], Figure]] = {
     "corner_model": corner_model,
     "divergence": divergence,
     "distance": distance,
+    "lap_choice": lap_choice,
     "prior": prior,
     "inpainting": inpainting,
     "slices": slices,

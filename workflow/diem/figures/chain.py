@@ -10,6 +10,9 @@ from matplotlib.figure import Figure
 from ..errors import DiemError
 from .drawing import BINS, TRUTH, Row, Source, by_lap, corner, image_rows, marginals
 
+CLEAN = ("fid", "frechet_distance", "distance_to_manifold", "sliced_wasserstein")
+"""The metrics that tell the quality of a prior by clean data, the most telling first."""
+
 
 def evolution(source: Source) -> Figure:
     """Draws how the prior's pair marginals change from the floor over the laps.
@@ -62,6 +65,22 @@ def distance(source: Source) -> Figure:
     metrics = ("frechet_distance", "fid", "inception_score")
     title = f"{source.experiment}: how close prior samples are to clean images, by lap"
     return by_lap(source.rows, metrics, source.labels, title)
+
+
+def lap_choice(source: Source) -> Figure:
+    """Draws the number that the lap is chosen by, and what clean data say of the same laps.
+
+    Raises:
+        DiemError: If the prediction of hidden observations was not evaluated.
+    """
+    known = set(source.rows["metric"])
+    if "prediction" not in known:
+        raise DiemError("figures: 'lap_choice' needs evaluation.metrics with prediction.")
+    clean = [name for name in CLEAN if name in known][:1]
+    title = f"{source.experiment}: the lap to use, ringed, by held-out observations alone"
+    if clean:
+        title += " (left) and by clean data"
+    return by_lap(source.rows, ["prediction", *clean], source.labels, title, marked=True)
 
 
 def prior(source: Source) -> Figure:

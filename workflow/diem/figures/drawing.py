@@ -194,23 +194,30 @@ def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None 
 
 @styled
 def by_lap(
-    rows: pd.DataFrame, metrics: Sequence[str], labels: Mapping[str, str], title: str
+    rows: pd.DataFrame,
+    metrics: Sequence[str],
+    labels: Mapping[str, str],
+    title: str,
+    marked: bool = False,
 ) -> Figure:
-    """Draws metrics of prior samples by lap: a panel per metric and set of observations.
+    """Draws metrics by lap: a panel per metric and set of observations.
 
     Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceiling of
-    each panel's observations are horizontal lines.
+    each panel's observations are horizontal lines. The metrics are those of prior samples, and the
+    prediction of hidden observations.
 
     Arguments:
         rows: An experiment's metric rows, see :func:`diem.tables.read_rows`.
         metrics: The metrics to draw; those that the rows lack are left out.
         labels: The label of each run.
         title: The title.
+        marked: Whether the best lap of each line, by the panel's own metric, has a ring.
 
     Raises:
         DiemError: If the rows have none of the metrics.
     """
-    rows = rows[(rows["subject"] == "prior") & rows["metric"].isin(metrics)]
+    of_priors = (rows["subject"] == "prior") | (rows["metric"] == "prediction")
+    rows = rows[of_priors & rows["metric"].isin(metrics)]
     found = [metric for metric in metrics if (rows["metric"] == metric).any()]
     if not found:
         raise DiemError(f"figures: this one needs evaluation.metrics with {' or '.join(metrics)}.")
@@ -226,6 +233,8 @@ def by_lap(
         of_metric = rows[rows["metric"] == metric]
         panel = of_metric[of_metric["observations"] == observations]
         ends.append((ax, _lines(ax, panel, labels, styles)))
+        if marked:
+            _ring_best(ax, panel, labels, styles)
         ax.set_xlabel("lap")
         if metric == found[0] and len(sets) > 1:
             ax.set_title(observations)
@@ -332,13 +341,11 @@ def _made(rows: pd.DataFrame) -> str:
         name = tables.METRICS[row["metric"]].name
         if name not in cards[tables.card(row)]:
             cards[tables.card(row)].append(name)
-    return "\n".join(
-        [
-            *(f"{', '.join(names)}: {card}." for card, names in cards.items()),
-            "Floor: the Gaussian prior of lap 0. Ceiling: the same network trained on clean data."
-            f" Seed {rows['seed'].iloc[0]}.",
-        ]
-    )
+    bounds = "Floor: the Gaussian prior of lap 0."
+    if (rows["stage"] == "ceiling").any():
+        bounds += " Ceiling: the same network trained on clean data."
+    told = [f"{', '.join(names)}: {card}." for card, names in cards.items()]
+    return "\n".join([*told, f"{bounds} Seed {rows['seed'].iloc[0]}."])
 
 
 def _line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
@@ -366,6 +373,17 @@ def _lines(
         ends.append((values[-1], labels[run], styles[labels[run]]["color"]))
     ax.set_xticks(_lap_ticks({0, *panel["lap"]}))
     return ends
+
+
+def _ring_best(
+    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str], styles: Mapping[str, dict]
+) -> None:
+    """Rings the best lap of each run."""
+    for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
+        falls = tables.METRICS[line["metric"].iloc[0]].better == "↓"
+        best = line.loc[line["value"].idxmin() if falls else line["value"].idxmax()]
+        color = styles[labels[run]]["color"]
+        ax.plot(best["lap"], best["value"], "o", ms=10, mfc="none", mec=color, mew=1.5)
 
 
 def _lap_ticks(laps: Set[int]) -> list[int]:

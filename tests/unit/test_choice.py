@@ -1,0 +1,198 @@
+"""The choice of a lap: the score, the hidden halves, and the table."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import observe, random_gaussian
+
+from diem import choice, evaluation, storage, tables
+from diem.checks import verify_operator
+from diem.denoisers import Prior
+from diem.errors import DiemError
+from diem.gaussian import Gaussian
+from diem.metrics import crps
+from diem.operators import Partial
+from diem.sampling import PosteriorSampler, Sampler
+
+
+def test_crps_is_its_definition():
+    draws, y = torch.randn(3, 5, 4).double(), torch.randn(3, 4).double()
+    kept = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], dtype=torch.bool)
+
+    scores = crps(draws, y, kept)
+
+    miss = (draws - y[:, None]).abs().mean(dim=1)
+    spread = (draws[:, :, None] - draws[:, None]).abs().sum(dim=(1, 2)) / (2 * 5 * 4)
+    values = miss - spread
+    torch.testing.assert_close(scores[0], values[0][kept[0]].mean())
+    torch.testing.assert_close(scores[1], values[1, 3])
+    assert scores[2].isnan()
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_crps_of_the_right_normal_is_the_lowest(count):
+    # The expectation for a standard normal predicted by itself is 1 / sqrt(pi), for any count.
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(40000, 1, generator=generator)
+    noise = torch.randn(40000, count, 1, generator=generator)
+    kept = torch.ones(40000, 1, dtype=torch.bool)
+
+    right, *wrong = (
+        crps(mean + std * noise, y, kept) for mean, std in ((0, 1), (0.3, 1), (0, 0.6), (0, 1.6))
+    )
+
+    assert right.mean() == pytest.approx(1 / math.sqrt(math.pi), abs=5 * float(right.std()) / 200)
+    for scores in wrong:
+        assert (scores - right).mean() > 3 * (scores - right).std() / 200
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        ({"name": "mask", "missing": 0.3}, (3, 6, 5)),
+        ({"name": "projection", "rows": 3}, (6,)),
+        ({"name": "fourier", "acceleration": 2, "coils": 2}, (2, 6, 8)),
+    ],
+)
+def test_a_partial_operator_is_one(spec, shape):
+    observed, _ = observe(random_gaussian(shape, 2), spec, 3, 0.1)
+    shown = torch.rand(observed.y.shape) < 0.5
+
+    partial = Partial(observed.operator, shown)
+
+    verify_operator(partial, "partial")
+    assert torch.equal(partial.observed(), observed.operator.observed() & shown)
+    assert len(partial[torch.tensor([0, 2])]) == 2
+
+
+SETTINGS = {
+    "samples": 16,
+    "block": 16,
+    "sampler": {"name": "ddim", "steps": 4},
+    "metrics": ["prediction"],
+    "test_observations": 100,
+    "posterior_samples": 4,
+    "predicted_observations": 400,
+}
+
+
+@pytest.fixture
+def observations(tmp_path):
+    truth = random_gaussian((1, 4, 4), 3)
+    observed, _ = observe(truth, {"name": "mask", "missing": 0.3}, 300, 0.1)
+    path = tmp_path / "observations.h5"
+    storage.write_observations(path, {"test": observed}, "mask", {})
+    return path, truth.to(torch.float32)
+
+
+def evaluated(path, gaussian, seed=0):
+    prior = Prior(gaussian, None, {})
+    sampler = PosteriorSampler(Sampler("ddim", 4))
+    with storage.Observations(path) as file:
+        card = {"run": "r", "observations": "o", "stage": "lap", "lap": 1}
+        rows, arrays = evaluation.evaluate(prior, file, None, {}, SETTINGS, sampler, seed, card)
+    (row,) = rows
+    return row, arrays["prediction/score"]
+
+
+def test_hidden_halves_tell_the_true_prior_from_others(observations):
+    path, truth = observations
+    others = [
+        Gaussian(truth.mean + 0.3, truth.noise, truth.factors),
+        Gaussian(truth.mean, truth.noise, 0.5 * truth.factors),
+        Gaussian(truth.mean, 4 * truth.noise, truth.factors),
+    ]
+
+    row, right = evaluated(path, truth)
+
+    assert row["subject"] == "posterior"
+    assert row["reference_samples"] == len(right)
+    assert row["samples"] == 4 * len(right)
+    assert row["value"] == pytest.approx(right.mean())
+    for other in others:
+        _, scores = evaluated(path, other)
+        difference = scores - right
+        assert difference.mean() > 2 * difference.std() / math.sqrt(len(difference))
+
+
+def test_the_same_prior_has_the_same_scores(observations):
+    path, truth = observations
+
+    np.testing.assert_array_equal(evaluated(path, truth)[1], evaluated(path, truth)[1])
+
+
+def files(folder, scores):
+    """Writes metric rows and scores as the evaluation of a floor and of laps does."""
+    metrics, evaluations = [], []
+    for (stage, run, lap), score in scores.items():
+        row = dict.fromkeys(evaluation.CARD, "") | {
+            **{"experiment": "e", "observations": "o", "stage": stage, "run": run, "lap": lap},
+            **{"metric": "prediction", "subject": "posterior", "value": score.mean()},
+            **{"samples": 8, "split": "test", "sampler": "ddim", "sampler_steps": 2},
+            **{"denoiser_evaluations": 3, "optimizer_steps": lap, "seed": 0, "diem": "0"},
+        }
+        name = folder / f"{run}_{lap}"
+        tables.write_rows(name.with_suffix(".csv"), [row, {**row, "metric": "residual_rms"}])
+        storage.write_hdf5(name.with_suffix(".h5"), {"prediction/score": score}, {})
+        metrics.append(name.with_suffix(".csv"))
+        evaluations.append(name.with_suffix(".h5"))
+    return metrics, evaluations
+
+
+def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = rng.exponential(size=100)  # the same of every lap, so that it hides no difference
+    scores = {
+        ("floor", "floor", 0): scene + 1.0,
+        ("lap", "a", 1): scene + 0.5 + 0.1 * rng.standard_normal(100),
+        ("lap", "a", 2): scene + 0.1 * rng.standard_normal(100),
+        ("lap", "a", 4): scene + 0.01 + 0.1 * rng.standard_normal(100),
+        ("lap", "b", 1): scene + 2.0,
+        ("lap", "b", 2): scene + 1.5,
+    }
+
+    table = choice.choice(*files(tmp_path, scores), {"a": "A", "b": "B"})
+    text = tables.markdown(choice.readable(table))
+
+    assert table[["run", "lap", "verdict"]].to_numpy().tolist() == [
+        ["a", 0, ""],
+        ["a", 1, ""],
+        ["a", 2, "chosen"],
+        ["a", 4, "tie"],
+        ["b", 0, ""],
+        ["b", 1, ""],
+        ["b", 2, "chosen"],
+    ]
+    assert choice.chosen_lap(table, "a") == 2
+    assert "B: the Gaussian prior predicts better than every lap." in text
+    assert "A: the" not in text
+    pd.testing.assert_series_equal(
+        table["prediction"],
+        pd.Series(
+            [s.mean() for s in [*scores.values()][:4]]
+            + [
+                scores["floor", "floor", 0].mean(),
+                scores["lap", "b", 1].mean(),
+                scores["lap", "b", 2].mean(),
+            ],
+            name="prediction",
+        ),
+    )
+
+
+def test_a_last_lap_that_is_chosen_is_told(tmp_path):
+    scene = np.random.default_rng(0).exponential(size=100)
+    scores = {
+        ("floor", "floor", 0): scene + 1.0,
+        ("lap", "a", 1): scene + 0.5,
+        ("lap", "a", 2): scene,
+    }
+
+    table = choice.choice(*files(tmp_path, scores), {"a": "A"})
+
+    assert "A: the chosen lap is the last" in tables.markdown(choice.readable(table))
+    with pytest.raises(DiemError, match="'c'"):
+        choice.chosen_lap(table, "c")

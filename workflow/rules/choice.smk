@@ -1,0 +1,43 @@
+include: "choice_inputs.smk"
+
+
+rule chosen_lap:
+    input:
+        unpack(choice_input),
+    output:
+        csv=f"{RESULTS}/tables/{{experiment}}_chosen_lap.csv",
+        html=report(
+            f"{RESULTS}/tables/{{experiment}}_chosen_lap.html",
+            caption="../report/chosen_lap.rst",
+            category="{experiment}",
+            labels={"result": "table of the lap to use", "format": "html"},
+        ),
+        markdown=f"{RESULTS}/tables/{{experiment}}_chosen_lap.md",
+        latex=f"{RESULTS}/tables/{{experiment}}_chosen_lap.tex",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/chosen_lap.log",
+    conda:
+        "../../envs/diem.yaml"
+    params:
+        labels=lambda wildcards: {
+            name: run["label"] for name, run in experiment_of(wildcards)["runs"].items()
+        },
+    message:
+        "Choosing the lap of each run of {wildcards.experiment}, by held-out observations"
+    script:
+        "../scripts/chosen_lap.py"
+
+
+rule chosen_prior:
+    input:
+        unpack(chosen_prior_input),
+    output:
+        f"{RESULTS}/{{experiment}}/runs/{{run}}/chosen/prior.safetensors",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/{{run}}/chosen_prior.log",
+    conda:
+        "../../envs/diem.yaml"
+    message:
+        "The prior of the chosen lap of {wildcards.experiment}/{wildcards.run}"
+    script:
+        "../scripts/chosen_prior.py"

@@ -1,0 +1,24 @@
+"""Writes the prior of the lap that was chosen, with the choice in its card."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from diem import choice
+from diem.denoisers import load_prior
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    table = pd.read_csv(snakemake.input.table)
+    lap = choice.chosen_lap(table, snakemake.wildcards.run)
+    priors = {prior.card["lap"]: prior for prior in map(load_prior, snakemake.input.priors)}
+    prior = priors[lap]
+    prior.card["chosen_by"] = {
+        "metric": "prediction",
+        "laps": sorted(priors),
+        "table": snakemake.input.table,
+    }
+    prior.save(snakemake.output[0])
