@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 __all__ = ["main"]
+
+CHECK = """\
+examples:
+  diem check observations.h5
+  diem check observations.h5 --operator telescope:Beam --sigma-y 0.05
+
+It ends with 0 if the workflow can use the file. A class is imported only if it is named here.
+"""
 
 SAMPLE = """\
 examples:
@@ -29,10 +38,21 @@ from, and what made it as attributes. The same seed, batch and kind of device gi
 POSTERIOR = """\
 examples:
   diem posterior prior.safetensors observations.h5 -o posterior.h5
-  diem posterior prior.safetensors observations.h5 -o posterior.h5 -n 64 --iterations 3
+  diem posterior prior.safetensors observations.h5 -o posterior.h5 -n 64 --figure posterior.png
 
 Each split of the observations becomes a group with 'x' (the samples), 'mean', 'sd' and 'index'.
 What is not told is as in the E-step that made the prior. Interrupted, the same command goes on.
+"""
+
+
+EXPORT = """\
+examples:
+  diem export results/digits/runs/missing_50 -o digits.safetensors
+  diem export results/digits/runs/missing_50 -o digits.safetensors --lap 4
+
+It takes the lap that was chosen by held-out observations, where there is a choice, or else the
+last, and writes its weights, what made them and its metrics to one file; the same to be read by
+people goes to the file's name with .md.
 """
 
 
@@ -43,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        options.call(options)
     except DiemError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -63,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=f"diem {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
+    verb = _verb(verbs, "check", _check, "tell what a file of observations holds", CHECK)
+    verb.add_argument("file", metavar="FILE", help="a file of observations (.h5)")
+    _add_observing(verb)
+
     verb = _verb(verbs, "sample", _sample, "draw samples of a prior", SAMPLE)
     verb.add_argument("prior", metavar="PRIOR", help="a prior (.safetensors)")
     _add_output(verb, "n", "the number of samples")
@@ -74,8 +98,15 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("prior", metavar="PRIOR", help="a prior (.safetensors)")
     verb.add_argument("observations", metavar="OBSERVATIONS", help="a file of observations (.h5)")
     _add_output(verb, "n", "the number of samples of each observation (16)", default=16)
+    verb.add_argument("--figure", metavar="FILE", help="a figure to draw as well (.png or .pdf)")
+    _add_observing(verb)
     _add_drawing(verb)
     _add_guidance(verb)
+
+    verb = _verb(verbs, "export", _export, "write a prior to give away, with its card", EXPORT)
+    verb.add_argument("run", metavar="RUN", help="a run's folder, results/<experiment>/runs/<run>")
+    verb.add_argument("-o", "--output", metavar="FILE", required=True, help=".safetensors")
+    verb.add_argument("--lap", type=int, metavar="N", help="the lap (the chosen one, or the last)")
     return parser
 
 
@@ -86,7 +117,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28, width=88)
 
 
-def _verb(verbs, name: str, run, summary: str, epilog: str) -> argparse.ArgumentParser:
+def _verb(verbs, name: str, call, summary: str, epilog: str) -> argparse.ArgumentParser:
     verb = verbs.add_parser(
         name,
         help=summary,
@@ -94,7 +125,7 @@ def _verb(verbs, name: str, run, summary: str, epilog: str) -> argparse.Argument
         epilog=epilog,
         formatter_class=_Formatter,
     )
-    verb.set_defaults(run=run)
+    verb.set_defaults(call=call)
     return verb
 
 
@@ -104,6 +135,12 @@ def _add_output(verb: argparse.ArgumentParser, name: str, what: str, **options) 
     verb.add_argument(
         "-o", "--output", metavar="FILE", required=True, help="the HDF5 file to write"
     )
+
+
+def _add_observing(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("what the file does not tell")
+    group.add_argument("--operator", metavar="NAME", help="a built-in name, or module:Class")
+    group.add_argument("--sigma-y", type=float, metavar="X", help="the noise's standard deviation")
 
 
 def _add_drawing(verb: argparse.ArgumentParser) -> None:
@@ -141,6 +178,19 @@ def _progress(samples: int) -> Iterator["tqdm"]:
         yield bar
 
 
+def _check(options: argparse.Namespace) -> None:
+    from .checks import check_file
+
+    findings = check_file(options.file, options.operator, options.sigma_y)
+    for level, sentence in findings:
+        if level != "error":
+            print(sentence if level == "note" else f"{level.capitalize()}: {sentence}")
+    errors = [sentence for level, sentence in findings if level == "error"]
+    if errors:
+        raise DiemError("\nError: ".join(errors))
+    print("The file can be used.")
+
+
 def _sample(options: argparse.Namespace) -> None:
     from . import priors
     from .jobs import select_device
@@ -155,27 +205,45 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _posterior(options: argparse.Namespace) -> None:
-    from . import priors, storage
+    from . import figures, priors, storage
     from .jobs import select_device
 
+    kind = Path(options.figure or "").suffix
+    if options.figure and kind not in (".png", ".pdf"):
+        raise DiemError(f"{options.figure}: the name of a figure must end in .png or .pdf.")
     prior = priors.load_prior(options.prior, select_device(options.device))
     e_step = {"sampler": _sampler(options)} | _given(
         covariance=options.covariance, iterations=options.iterations, limit=options.limit
     )
     drawing = {"seed": options.seed, **_given(batch=options.batch)}
-    with storage.Observations(options.observations) as observations:
-        count = sum(observations.count(split) for split in observations.splits())
-        with _progress(count * options.n) as bar:
+    told = (options.operator, options.sigma_y)
+    with storage.Observations(options.observations, *told) as observations:
+        with _progress(len(observations) * options.n) as bar:
             priors.write_posteriors(
                 options.output,
                 prior,
                 observations,
                 options.n,
                 fingerprint=storage.digest(
-                    [options.prior, options.observations], options.n, drawing, e_step
+                    [options.prior, options.observations], options.n, told, drawing, e_step
                 ),
                 progress=bar.update,
                 **drawing,
                 **e_step,
             )
-    print(f"{options.output}: {options.n} samples of each of {count} observations.")
+        count = len(observations)
+        print(f"{options.output}: {options.n} samples of each of {count} observations.")
+        if options.figure:
+            shown = priors.read_posteriors(options.output, observations, figures.POSTERIORS)
+            name = Path(options.observations).stem
+            figures.save(figures.posteriors(shown, name), options.figure, kind[1:])
+            print(f"{options.figure}: the first of them.")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from . import cards
+
+    card = cards.export(options.run, options.output, options.lap)
+    readable = Path(options.output).with_suffix(".md")
+    print(f"{options.output}: the prior of lap {card['lap']}, with {len(card['metrics'])} metrics.")
+    print(f"{readable}: its card.")

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 
-PARTS = ("experiments", "heuristics", "samplers")
+PARTS = ("experiments", "heuristics", "samplers", "posterior")
 """The parts of a configuration, of which at least one is not empty."""
 
 COLOUR = {"cifar10", "photographs", "images"}
@@ -102,6 +102,10 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
         _check_values(experiment, f"{source}: experiments.{name}")
     for name, entry in resolved["samplers"].items():
         _check_comparison(entry, f"{source}: samplers.{name}")
+    for name, entry in resolved["posterior"].items():
+        if isinstance(entry["prior"], Mapping):
+            where = f"{source}: posterior.{name}.prior"
+            _check_run(entry["prior"], resolved["experiments"], where)
     return resolved
 
 
@@ -281,6 +285,21 @@ def _check_references(experiment: Mapping[str, Any], where: str) -> None:
             raise DiemError(
                 f"{where}.evaluation.reconstruct holds {_short(name)}, which is unknown{hint}."
             )
+
+
+def _check_run(prior: Mapping[str, Any], experiments: Mapping[str, Any], where: str) -> None:
+    """Checks that a run's prior is one that the configuration makes."""
+    known = experiments
+    for key in ("experiment", "run"):
+        if prior[key] not in known:
+            raise DiemError(
+                f"{where}.{key} is {_short(prior[key])}, which is unknown"
+                f"{nearest(prior[key], known)}."
+            )
+        known = known[prior[key]].get("runs", known)
+    laps = known[prior["run"]]["laps"]
+    if prior["lap"] is not None and prior["lap"] > laps:
+        raise DiemError(f"{where}.lap is {prior['lap']}, and the run has {laps} laps.")
 
 
 def _check_values(experiment: Mapping[str, Any], where: str) -> None:

@@ -31,7 +31,14 @@ from .sampling import SAMPLERS, SPACINGS, PosteriorSampler, Sampler, blocks, sam
 from .seeds import Stage, torch_generator
 from .storage import Observations, Observed
 
-__all__ = ["BATCH", "PriorDenoiser", "load_prior", "write_posteriors", "write_samples"]
+__all__ = [
+    "BATCH",
+    "PriorDenoiser",
+    "load_prior",
+    "read_posteriors",
+    "write_posteriors",
+    "write_samples",
+]
 
 BATCH = 256
 """How many samples are drawn at once, unless told otherwise."""
@@ -399,6 +406,37 @@ def write_posteriors(
     )
     for stale in Path(output).parent.glob(f"{Path(output).name}.blocks-*"):
         shutil.rmtree(stale)
+
+
+def read_posteriors(
+    path: str | Path, observations: Observations, count: int
+) -> dict[str, np.ndarray]:
+    r"""Reads the first posteriors of a file of :func:`write_posteriors`, for a figure.
+
+    Arguments:
+        path: The file.
+        observations: The observations that they are of.
+        count: How many observations to read, of the first split.
+
+    Returns:
+        ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N, *event)``, and what was seen as an
+        event: ``y`` with NaN where nothing was observed, if it has the event's shape, or else
+        ``adjoint``, :math:`A^\top y`.
+    """
+    split = observations.splits()[0]
+    some = observations.load(split, slice(0, count))
+    shape = observations.event_shape
+    with storage.Reader(path) as file:
+        shown = {
+            name: file.read(f"{split}/{name}", slice(0, count)) for name in ("x", "mean", "sd")
+        }
+    if shown["mean"].shape != (len(some.y), *shape):
+        raise DiemError(f"{path}: it holds no posteriors of {observations.path}.")
+    if some.operator.observation_shape == shape:
+        shown["y"] = torch.where(some.operator.observed(), some.y, torch.nan).numpy()
+    else:
+        shown["adjoint"] = some.operator.adjoint(some.y).numpy()
+    return shown
 
 
 def _card(prior: PriorDenoiser, draw: PosteriorSampler, seed: int, batch: int) -> dict[str, Any]:

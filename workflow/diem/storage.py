@@ -417,6 +417,10 @@ class Observations(Reader):
         """Returns the splits that the file holds, in order."""
         return [split for split in SPLITS if f"{split}/y" in self]
 
+    def __len__(self) -> int:
+        """The number of observations in all splits."""
+        return sum(self.count(split) for split in self.splits())
+
     def count(self, split: str) -> int:
         """Returns the number of observations in a split."""
         shape = self.shape(f"{split}/y")

@@ -14,6 +14,7 @@ from . import storage
 
 __all__ = [
     "METRICS",
+    "SUBJECTS",
     "Metric",
     "Readable",
     "card",
@@ -71,6 +72,7 @@ SUBJECTS = {
     "posterior": "posterior samples",
     "posterior_mean": "posterior means",
 }
+"""How the subjects of metrics are told."""
 
 UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}
 """How the card tells samples of no diffusion sampler."""

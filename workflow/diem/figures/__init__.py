@@ -22,10 +22,12 @@ from .chain import (
 from .drawing import Evaluation, Row, Source, by_lap, corner, image_rows, marginals, save
 from .heuristics import coil_corners, divergence_by_sigma
 from .mri import slices, uncertainty
+from .posteriors import POSTERIORS, posteriors
 from .samplers import samplers_images, samplers_metrics
 
 __all__ = [
     "FIGURES",
+    "POSTERIORS",
     "READS",
     "Evaluation",
     "Row",
@@ -36,6 +38,7 @@ __all__ = [
     "divergence_by_sigma",
     "image_rows",
     "marginals",
+    "posteriors",
     "samplers_images",
     "samplers_metrics",
     "save",

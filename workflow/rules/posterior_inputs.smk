@@ -1,0 +1,38 @@
+def posterior_of(wildcards):
+    return CONFIG["posterior"][wildcards.posterior]
+
+
+def posterior_path(name):
+    return f"{RESULTS}/posterior/{{posterior}}/{name}"
+
+
+def posterior_input(wildcards):
+    """The prior is a file of the user's, or one that this configuration makes."""
+    entry = posterior_of(wildcards)
+    prior = entry["prior"]
+    if not isinstance(prior, str):
+        experiment, run = prior["experiment"], prior["run"]
+        lap = EXPERIMENTS[experiment]["runs"][run]["laps"] if prior["lap"] is None else prior["lap"]
+        prior = prior_path(experiment, run, lap)
+    return {"prior": prior, "observations": entry["observations"]}
+
+
+def posterior_settings(wildcards):
+    """The settings that shape the samples; what is not told is the prior's own."""
+    shaping = ("sampler", "covariance", "iterations", "limit")
+    entry = posterior_of(wildcards)
+    return {key: entry[key] for key in shaping if key in entry}
+
+
+def posterior_targets():
+    return [
+        f"{RESULTS}/{path}"
+        for name in CONFIG["posterior"]
+        for path in (
+            f"posterior/{name}/samples.h5",
+            *(f"figures/posterior_{name}.{kind}" for kind in ("pdf", "png")),
+        )
+    ]
+
+
+POSTERIORS = "|".join(CONFIG["posterior"]) or "(?!)"

@@ -1,0 +1,17 @@
+"""Draws the first posteriors of new observations, as PDF and PNG."""
+
+from typing import TYPE_CHECKING
+
+from diem import figures, priors, storage
+from diem.jobs import job
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    files, entry = snakemake.input, snakemake.params.entry
+    with storage.Observations(files.observations, entry["operator"], entry["sigma_y"]) as file:
+        shown = priors.read_posteriors(files.samples, file, figures.POSTERIORS)
+    figure = figures.posteriors(shown, snakemake.wildcards.posterior)
+    for kind, path in snakemake.output.items():
+        figures.save(figure, path, kind)

@@ -1,0 +1,29 @@
+"""Draws posterior samples of new observations."""
+
+from typing import TYPE_CHECKING
+
+from diem import priors, storage
+from diem.jobs import job, progress, select_device
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    files, params = snakemake.input, snakemake.params
+    entry = params.entry
+    prior = priors.load_prior(files.prior, select_device(snakemake.config["device"]))
+    with (
+        storage.Observations(files.observations, entry["operator"], entry["sigma_y"]) as file,
+        progress(snakemake.log[0], "sample", entry["samples"] * len(file)) as bar,
+    ):
+        priors.write_posteriors(
+            snakemake.output[0],
+            prior,
+            file,
+            entry["samples"],
+            seed=params.seed,
+            batch=entry["batch"],
+            fingerprint=storage.digest([*files], entry, params.e_step, params.seed),
+            progress=bar.update,
+            **params.e_step,
+        )
