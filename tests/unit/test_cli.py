@@ -14,6 +14,8 @@ from diem.cli import main
 from diem.denoisers import Prior
 
 SHAPE = (1, 2, 3)
+MASK = {"name": "mask", "missing": 0.5}
+VERBS = ("check", "sample", "posterior", "estimate", "export")
 
 
 @pytest.fixture
@@ -21,8 +23,10 @@ def folder(tmp_path, monkeypatch):
     """A folder with a Gaussian prior and observations, as the current one."""
     gaussian = random_gaussian(SHAPE, 2, torch.float32)
     Prior(gaussian, None, {"lap": 0}).save(tmp_path / "prior.safetensors")
-    observed, _ = observe(gaussian, {"name": "mask", "missing": 0.5}, 3, 0.1)
+    observed, _ = observe(gaussian, MASK, 3, 0.1)
     storage.write_observations(tmp_path / "y.h5", {"test": observed}, "mask", {})
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    (tmp_path / "typo.yaml").write_text("experiment: {}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -34,7 +38,7 @@ def test_the_help_needs_no_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for verb in ("sample", "posterior"):
+    for verb in VERBS:
         assert f"  {verb} " in result.stdout
 
 
@@ -45,7 +49,7 @@ def test_it_is_a_module_too():
     assert result.stdout == f"diem {__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["sample", "posterior"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_has_examples(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
@@ -78,6 +82,46 @@ def test_posterior(folder, capsys):
         np.testing.assert_allclose(one["test/mean"][:], one["test/x"][:].mean(axis=1), atol=1e-5)
 
 
+def test_posterior_with_a_figure(folder, capsys):
+    command = "posterior prior.safetensors y.h5 -n 4 -o p.h5 --figure p.png"
+    assert run(command) == 0
+
+    assert "p.png" in capsys.readouterr().out
+    assert (folder / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_check(folder, capsys):
+    storage.write_hdf5("empty.h5", {}, {})
+    observed, _ = observe(random_gaussian(SHAPE, 2, torch.float32), MASK, 30, 0.1)
+    storage.write_observations("good.h5", {"train": observed}, "mask", {})
+
+    assert run("check good.h5") == 0
+    out = capsys.readouterr().out
+    assert "30 observations" in out
+    assert out.endswith("The file can be used.\n")
+    assert run("check empty.h5") == 1
+    assert capsys.readouterr().err.startswith("Error: empty.h5: the attribute 'operator'")
+
+
+def test_estimate(folder, capsys, monkeypatch):
+    from diem import estimate
+
+    seen = []
+    rows = {"experiment": "e", "stage": "E-steps", "run": "r", "jobs": 1, "flops": 1e12}
+    rows |= {"hours": 0.5, "gpu": "9.0", "gpu_tflops": 9.0, "gpu_hours": None, "bytes": 1e6}
+    rows |= {"device": "cpu", "threads": 1, "job_seconds": 2.0, "calibration_seconds": 3.0}
+    monkeypatch.setattr(
+        estimate, "estimate", lambda config, gpu: seen.append((config["seed"], gpu)) or [rows]
+    )
+    (folder / "c.yaml").write_text(
+        "heuristics: {some: {}}\nseed: 5\nthreads: 1\n", encoding="utf-8"
+    )
+
+    assert run("estimate c.yaml --gpu 9") == 0
+    assert seen == [(5, 9.0)]
+    assert "E-steps" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("command", "part"),
     [
@@ -91,6 +135,17 @@ def test_posterior(folder, capsys):
         ("posterior prior.safetensors prior.safetensors -o x.h5", "no complete HDF5 file"),
         ("posterior prior.safetensors y.h5 -n 1 -o x.h5", "n is 1"),
         ("posterior prior.safetensors y.h5 --covariance x -o x.h5", "covariance is 'x'"),
+        ("posterior prior.safetensors y.h5 --figure x.gif -o x.h5", "x.gif: the name"),
+        ("posterior prior.safetensors y.h5 --operator blur -o x.h5", "'mask', where 'blur'"),
+        ("posterior prior.safetensors y.h5 --sigma-y 1 -o x.h5", "a sigma_y is given beside it"),
+        ("check nothing", "nothing: there is no such file"),
+        ("check prior.safetensors", "no complete HDF5 file"),
+        ("estimate nothing", "nothing: No such file or directory"),
+        ("estimate prior.safetensors", "prior.safetensors: this is no YAML"),
+        ("estimate list.yaml", "list.yaml: a configuration is a mapping"),
+        ("estimate typo.yaml", "typo.yaml: experiment is unknown (did you mean 'experiments'?)"),
+        ("export . -o x.safetensors", "there is no lap with a prior"),
+        ("export . -o x.pt", "must end in .safetensors"),
     ],
 )
 def test_errors_are_one_sentence(folder, capsys, command, part):

@@ -27,6 +27,8 @@ x = prior.sample(16)
 x = prior.posterior(y, operator, sigma_y, 16)  # of observations y = A x + noise
 ```"""
 
+SUBJECTS = {**tables.SUBJECTS, "e_step": "samples it was trained on"}
+
 SETTINGS = {
     "data": "data",
     "observations": "observations",
@@ -110,7 +112,7 @@ def markdown(card: Mapping[str, Any], name: str) -> str:
     ) | dict.fromkeys(("reference", "reference_samples", "extractor", "extractor_accuracy"), "")
     rows = [
         (
-            tables.SUBJECTS.get(row["subject"], row["subject"]),
+            SUBJECTS.get(row["subject"], row["subject"]),
             tables.metric_label(row["metric"], row.get("extractor", "")),
             f"{row['value']:.4g}",
             tables.card({**blank, **row}),

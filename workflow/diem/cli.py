@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
+
 CHECK = """\
 examples:
   diem check observations.h5
@@ -44,6 +46,15 @@ Each split of the observations becomes a group with 'x' (the samples), 'mean', '
 What is not told is as in the E-step that made the prior. Interrupted, the same command goes on.
 """
 
+
+ESTIMATE = """\
+examples:
+  diem estimate config/config.yaml
+  diem estimate my.yaml --gpu A100
+
+It times each kind of work for about a minute. Snakemake's target 'estimate' does the same and
+writes the table to results/tables.
+"""
 
 EXPORT = """\
 examples:
@@ -102,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_observing(verb)
     _add_drawing(verb)
     _add_guidance(verb)
+
+    verb = _verb(verbs, "estimate", _estimate, "plan FLOPs, hours and disk of a config", ESTIMATE)
+    verb.add_argument("config", metavar="CONFIG", help="a configuration (.yaml)")
+    verb.add_argument("--gpu", metavar="NAME", help="a GPU, or its TFLOP/s (estimate_gpu)")
 
     verb = _verb(verbs, "export", _export, "write a prior to give away, with its card", EXPORT)
     verb.add_argument("run", metavar="RUN", help="a run's folder, results/<experiment>/runs/<run>")
@@ -238,6 +253,33 @@ def _posterior(options: argparse.Namespace) -> None:
             name = Path(options.observations).stem
             figures.save(figures.posteriors(shown, name), options.figure, kind[1:])
             print(f"{options.figure}: the first of them.")
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    import yaml
+
+    from .config import resolve
+
+    path = Path(options.config)
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DiemError(f"{path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DiemError(f"{path}: this is no YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(config, dict):
+        raise DiemError(f"{path}: a configuration is a mapping of keys.")
+    config = resolve(config, SCHEMA, str(path))
+
+    import torch
+
+    from . import estimate
+
+    torch.set_num_threads(config["threads"])
+    gpu = options.gpu
+    with contextlib.suppress(TypeError, ValueError):
+        gpu = float(gpu)
+    print(estimate.text(estimate.readable(estimate.estimate(config, gpu=gpu))))
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -155,6 +155,8 @@ def estimate(
     rate = _rate(gpu)
     device = select_device(config["device"])
     stages = list(_stages(config))
+    if not stages:
+        raise DiemError("The configuration has no experiment, heuristics or samplers to plan.")
     kinds = list(dict.fromkeys(work for stage in stages for work, _ in stage.work))
     fixed = _job_seconds()
     with FlopCounter():  # the first use imports what takes seconds

@@ -1,0 +1,99 @@
+"""Exported priors: one file with weights and metrics, and a card for people."""
+
+import pytest
+import torch
+from helpers import random_gaussian
+from safetensors.torch import load_file
+
+import diem
+from diem import tables
+from diem.cards import export
+from diem.denoisers import Prior, build_denoiser
+from diem.errors import DiemError
+from diem.evaluation import CARD
+
+SHAPE = (1, 2, 3)
+NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}
+SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
+
+
+def write_prior(folder, lap, **card):
+    gaussian = random_gaussian(SHAPE, 2, torch.float32)
+    denoiser = build_denoiser(NETWORK, SCHEDULE, SHAPE, seed=lap) if lap else None
+    made = {"network": NETWORK, "schedule": SCHEDULE} if lap else {}
+    card = {"experiment": "some", "run": "base", "lap": lap, "seed": 7, **made, **card}
+    Prior(gaussian, denoiser, card).save(folder / "prior.safetensors")
+
+
+def write_metrics(folder, value):
+    row = dict.fromkeys(CARD, "")
+    row |= {"subject": "prior", "metric": "psnr", "value": value, "lap": 1, "samples": 12}
+    row |= {"split": "test", "sampler": "ddim", "sampler_steps": 3, "denoiser_evaluations": 4}
+    folder.mkdir(parents=True, exist_ok=True)
+    tables.write_rows(folder / "metrics.csv", [row])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of three laps, of which the last has not been evaluated."""
+    folder = tmp_path / "results" / "some" / "runs" / "base"
+    for lap in (1, 2, 10):
+        (folder / f"lap_{lap:02d}").mkdir(parents=True)
+        write_prior(folder / f"lap_{lap:02d}", lap)
+        if lap < 10:
+            write_metrics(folder / f"lap_{lap:02d}", 10.0 * lap)
+    return folder
+
+
+def test_a_lap_is_exported_with_its_metrics(run, tmp_path):
+    output = tmp_path / "given.safetensors"
+    export(run, output, lap=2)
+
+    card = diem.load_prior(output).card
+    (row,) = card["metrics"]
+    assert (row["metric"], row["value"], row["sampler_steps"]) == ("psnr", 20.0, "3")
+    assert "extractor" not in row
+    stored, exported = load_file(run / "lap_02" / "prior.safetensors"), load_file(output)
+    assert stored.keys() == exported.keys()
+    assert all(torch.equal(stored[key], exported[key]) for key in stored)
+    text = (tmp_path / "given.md").read_text()
+    assert text.startswith("# Prior some/base, lap 2\n")
+    assert 'diem.load_prior("given.safetensors")' in text
+    assert "| PSNR (dB) |" in text
+    assert "ddim with 3 steps" in text
+    assert "{name: mlp, hidden: [8], embedding: 4}" in text
+
+
+def test_the_last_lap_is_exported_unless_another_was_chosen(run, tmp_path):
+    output = tmp_path / "given.safetensors"
+    assert export(run, output)["lap"] == 10
+    assert "not been evaluated" in (tmp_path / "given.md").read_text()
+
+    (run / "chosen").mkdir()
+    write_prior(run / "chosen", 2, chosen_by={"metric": "prediction"})
+    card = export(run, output)
+    assert (card["lap"], card["metrics"][0]["value"]) == (2, 20.0)
+    assert "prediction" in (tmp_path / "given.md").read_text()
+
+
+def test_a_gaussian_that_was_chosen_has_the_metrics_of_the_floor(run, tmp_path):
+    (run / "chosen").mkdir()
+    write_prior(run / "chosen", 0, observations="plain")
+    write_metrics(run.parents[1] / "observations" / "plain" / "floor", 3.0)
+
+    card = export(run, tmp_path / "given.safetensors")
+    assert card["metrics"][0]["value"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "options", "part"),
+    [
+        ("", "given.safetensors", {"lap": 5}, "lap_05/prior.safetensors: there is no such file"),
+        ("nothing", "given.safetensors", {}, "there is no lap with a prior"),
+        ("", "given.pt", {}, "must end in .safetensors"),
+    ],
+)
+def test_what_cannot_be_exported(run, tmp_path, folder, name, options, part):
+    with pytest.raises(DiemError, match=part):
+        export(run / folder, tmp_path / name, **options)
+    assert not (tmp_path / name).exists()

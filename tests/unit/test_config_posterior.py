@@ -1,0 +1,79 @@
+"""The part `posterior` of the configuration."""
+
+from pathlib import Path
+
+import pytest
+
+from diem.config import resolve
+from diem.errors import DiemError
+
+SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+
+EXPERIMENT = {
+    "data": {"name": "digits"},
+    "observations": {"half": {"operator": {"name": "mask", "missing": 0.5}, "sigma_y": 0.1}},
+    "network": {"name": "mlp"},
+    "laps": 3,
+    "runs": {"base": {"observations": "half"}},
+}
+
+
+def resolved(prior, **entry):
+    config = {
+        "experiments": {"digits": EXPERIMENT},
+        "posterior": {"new": {"prior": prior, "observations": "new.h5", **entry}},
+    }
+    return resolve(config, SCHEMA, "my.yaml")["posterior"]["new"]
+
+
+def test_what_is_not_told_is_left_to_the_prior():
+    entry = resolved("prior.safetensors", sampler={"steps": 5})
+
+    assert entry == {
+        "prior": "prior.safetensors",
+        "observations": "new.h5",
+        "samples": 16,
+        "batch": 256,
+        "sampler": {"steps": 5},
+    }
+
+
+def test_the_prior_of_a_run():
+    prior = resolved({"experiment": "digits", "run": "base", "lap": 3})["prior"]
+    assert prior["lap"] == 3
+    assert resolved({"experiment": "digits", "run": "base"})["prior"]["lap"] is None
+
+
+def test_posteriors_alone():
+    entry = {"prior": "prior.safetensors", "observations": "new.h5"}
+    config = resolve({"posterior": {"new": entry}}, SCHEMA, "my.yaml")
+    assert config["experiments"] == {}
+
+
+@pytest.mark.parametrize(
+    ("prior", "entry", "sentence"),
+    [
+        ({"experiment": "digit", "run": "base"}, {}, "prior.experiment is 'digit'"),
+        ({"experiment": "digits", "run": "bass"}, {}, "prior.run is 'bass'"),
+        ({"experiment": "digits", "run": "base", "lap": 4}, {}, "prior.lap is 4"),
+        ({"experiment": "digits"}, {}, "prior lacks the key 'run'"),
+        ({"experiment": "digits", "run": "base", "laps": 1}, {}, "prior.laps is unknown"),
+        (3, {}, "prior is 3"),
+        ("", {}, "prior is ''"),
+        ("p", {"samples": 1}, "samples is 1, and must be at least 2"),
+        ("p", {"batch": 0}, "batch is 0"),
+        ("p", {"limit": 0}, "limit is 0"),
+        ("p", {"covariance": "tweedy"}, "did you mean 'tweedie'"),
+        ("p", {"sampler": {"step": 3}}, "sampler.step is unknown (did you mean 'steps'?)"),
+        ("p", {"sigma_y": -1}, "sigma_y is -1"),
+        ("p", {"operator": "masks"}, "did you mean 'mask'"),
+        ("p", {"observation": "y.h5"}, "observation is unknown (did you mean 'observations'?)"),
+    ],
+)
+def test_errors_name_the_key(prior, entry, sentence):
+    with pytest.raises(DiemError) as error:
+        resolved(prior, **entry)
+
+    message = str(error.value)
+    assert message.startswith("my.yaml: posterior.new")
+    assert sentence in message

@@ -1,0 +1,33 @@
+"""Posterior samples of new observations, by a run's prior and by a prior's file."""
+
+import h5py
+
+
+def test_posteriors_of_observations(workflow):
+    observations = "results/tiny/observations/plain/observations.h5"
+    workflow.config["posterior"] = {
+        "by_run": {
+            "prior": {"experiment": "tiny", "run": "base", "lap": 1},
+            "observations": observations,
+            "samples": 4,
+            "sampler": {"steps": 3},
+        },
+        "by_file": {
+            "prior": "results/tiny/observations/plain/gaussian.safetensors",
+            "observations": observations,
+            "samples": 2,
+        },
+    }
+
+    result = workflow.run("posterior")
+
+    assert result.returncode == 0, result.stderr
+    for name, samples, sampler in (("by_run", 4, "ddpm"), ("by_file", 2, "exact")):
+        with h5py.File(workflow.path(f"results/posterior/{name}/samples.h5")) as file:
+            assert file["test/x"].shape == (64, samples, 5)
+            assert file["train/sd"].shape == (192, 5)
+            assert file.attrs["sampler"] == sampler
+        for kind in ("pdf", "png"):
+            figure = workflow.path(f"results/figures/posterior_{name}.{kind}")
+            assert figure.stat().st_size > 1000
+    assert not workflow.path(workflow.lap(2, "prior.safetensors")).exists()
