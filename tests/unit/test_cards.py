@@ -19,8 +19,8 @@ SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 
 def write_prior(folder, lap, **card):
     gaussian = random_gaussian(SHAPE, 2, torch.float32)
-    denoiser = build_denoiser(NETWORK, SCHEDULE, SHAPE, seed=lap) if lap else None
-    made = {"network": NETWORK, "schedule": SCHEDULE} if lap else {}
+    denoiser = build_denoiser(NETWORK, SCHEDULE, SHAPE, seed=lap)
+    made = {"network": NETWORK, "schedule": SCHEDULE}
     card = {"experiment": "some", "run": "base", "lap": lap, "seed": 7, **made, **card}
     Prior(gaussian, denoiser, card).save(folder / "prior.safetensors")
 
@@ -74,15 +74,6 @@ def test_the_last_lap_is_exported_unless_another_was_chosen(run, tmp_path):
     card = export(run, output)
     assert (card["lap"], card["metrics"][0]["value"]) == (2, 20.0)
     assert "prediction" in (tmp_path / "given.md").read_text()
-
-
-def test_a_gaussian_that_was_chosen_has_the_metrics_of_the_floor(run, tmp_path):
-    (run / "chosen").mkdir()
-    write_prior(run / "chosen", 0, observations="plain")
-    write_metrics(run.parents[1] / "observations" / "plain" / "floor", 3.0)
-
-    card = export(run, tmp_path / "given.safetensors")
-    assert card["metrics"][0]["value"] == 3.0
 
 
 @pytest.mark.parametrize(

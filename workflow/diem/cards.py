@@ -69,8 +69,6 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
         raise DiemError(f"{output}: the name of a prior's file must end in .safetensors.")
     prior = load_prior(_prior(run, lap))
     metrics = run / f"lap_{prior.card['lap']:02d}" / "metrics.csv"
-    if prior.card["lap"] == 0:
-        metrics = run.parents[1] / "observations" / prior.card["observations"] / "floor/metrics.csv"
     rows = tables.read_rows([metrics]).to_dict("records") if metrics.is_file() else []
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
     prior.save(output)

@@ -11,10 +11,15 @@ def posterior_input(wildcards):
     entry = posterior_of(wildcards)
     prior = entry["prior"]
     if not isinstance(prior, str):
-        experiment, run = prior["experiment"], prior["run"]
-        lap = EXPERIMENTS[experiment]["runs"][run]["laps"] if prior["lap"] is None else prior["lap"]
-        prior = prior_path(experiment, run, lap)
+        prior = prior_of_run(**prior)
     return {"prior": prior, "observations": entry["observations"]}
+
+
+def prior_of_run(experiment, run, lap):
+    if lap is None and experiment in CHOOSING:
+        return chosen_path(experiment, run)
+    last = EXPERIMENTS[experiment]["runs"][run]["laps"]
+    return prior_path(experiment, run, last if lap is None else lap)
 
 
 def posterior_settings(wildcards):
