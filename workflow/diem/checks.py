@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import operators
 from .errors import DiemError
 from .operators import Operator
 from .storage import SPLITS, Observations, Observed, Reader
@@ -119,6 +118,11 @@ def verify_operator(operator: Operator, name: str, seed: int = 0) -> None:
     if not (ax.any() or az.any()):
         raise refused("forward is zero for every x, so nothing is observed")
 
+    if len(operator) > 1:
+        part = called("forward of a part", lambda: operator[1:2].forward(x[1:2]), (1, *shape))
+        if (norm(part - ax[1:2]) > TOLERANCE * norm(ax[1:2])).any():
+            raise refused("forward mixes the observations of a batch, or operator[rows] fails")
+
     error = norm(forward(2 * x - 3 * z) - (2 * ax - 3 * az))
     scale = norm(ax) + norm(az)
     if (error > TOLERANCE * scale).any() or forward(torch.zeros_like(x)).any():
@@ -136,10 +140,6 @@ def verify_operator(operator: Operator, name: str, seed: int = 0) -> None:
         raise refused(f"observed holds {observed.dtype}, where booleans are needed")
     if ax[~observed.expand_as(ax)].any():
         raise refused("forward is not zero where observed says that nothing is observed")
-    if len(operator) > 1:
-        part = called("forward of a part", lambda: operator[1:2].forward(x[1:2]), (1, *shape))
-        if (norm(part - ax[1:2]) > TOLERANCE * norm(ax[1:2])).any():
-            raise refused("forward mixes the observations of a batch, or operator[rows] fails")
 
 
 @dataclass
@@ -290,28 +290,31 @@ def _check_contents(file: Observations, found: list[Finding]) -> None:
 
 def _read(file: Observations, split: str, tell: Callable[[str, str], None]) -> _Totals:
     """Reads a split from end to end."""
-    cls = operators.find(file.operator)
-    known = {"y", "index", "sigma_y", "operator"}
-    extra = [f"{split}/{name}" for name in sorted(set(file.names(split)) - known)]
-    fields = set(file.names(f"{split}/operator")) - {*cls.fields, *cls.optional}
-    extra += [f"{split}/operator/{name}" for name in sorted(fields)]
-    for name in extra:
-        tell("warning", f"{name!r} is not read: the operator {file.operator!r} does not know it.")
     count = file.count(split)
     if count == 0:
         raise DiemError(f"{file.path}: '{split}/y' holds no observation.")
-    some = file.load(split, slice(0, min(PROBED, count)))
-    verify_operator(some.operator, file.operator)
+    operator = file.load_operator(split, slice(0, min(PROBED, count)))
+    try:
+        verify_operator(operator, file.operator)
+    except DiemError as error:
+        raise DiemError(f"{file.path}: {split}: {error}") from None
 
+    known = {"y", "index", "sigma_y", "operator"}
+    extra = [f"{split}/{name}" for name in sorted(set(file.names(split)) - known)]
+    fields = set(file.names(f"{split}/operator")) - {*operator.fields, *operator.optional}
+    extra += [f"{split}/operator/{name}" for name in sorted(fields)]
+    for name in extra:
+        tell("warning", f"{name!r} is not read: the operator {file.operator!r} does not know it.")
     totals, generator = _Totals(), torch.Generator().manual_seed(0)
     for rows in row_blocks(file, split):
         totals.add(file.load(split, rows), generator)
-    share = totals.values / (totals.count * math.prod(some.y.shape[1:]))
+    shape = operator.observation_shape
+    share = totals.values / (totals.count * math.prod(shape))
     low, high = totals.sigma_low, totals.sigma_high
     noise = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     tell(
         "note",
-        f"{split}: {count:,} observations of shape {tuple(some.y.shape[1:])}, {share:.1%} of their"
+        f"{split}: {count:,} observations of shape {shape}, {share:.1%} of their"
         f" values observed, between {totals.low:.4g} and {totals.high:.4g}; sigma_y {noise}.",
     )
     return totals
@@ -387,7 +390,7 @@ def _judge_noise(split: str, totals: _Totals, tell: Callable[[str, str], None]) 
     if told:
         tell("warning", f"{split}: sigma_y is {sigma:.3g}, and {told}: it is implausibly large.")
     levels = np.array(sorted(totals.levels))
-    if 2 < len(levels) <= 4096 < totals.values:
+    if len(levels) > 2 and 10 * len(levels) < min(totals.values, 40960):
         step = float(np.diff(levels).min())
         if totals.sigma_low < step / math.sqrt(12):
             tell(

@@ -8,11 +8,12 @@ is named by its import path, see :func:`find`.
 """
 
 import abc
+import contextlib
 import importlib
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -750,9 +751,24 @@ def build(
         else:
             # Stored in the smallest type that holds them, applied to single precision.
             tensors[field] = value if value.dtype == torch.bool else value.float()
-    operator = cls(event_shape, tensors)
-    operator.check()
+    with _told(name, "built"):
+        operator = cls(event_shape, tensors)
+        operator.check()
     return operator
+
+
+@contextlib.contextmanager
+def _told(name: str, done: str) -> Iterator[None]:
+    """Tells whatever a user's class raises; what a built-in raises is a defect."""
+    try:
+        yield
+    except DiemError:
+        raise
+    except Exception as error:
+        if name in OPERATORS:
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DiemError(f"operator {name!r} cannot be {done} ({reason}).") from None
 
 
 def simulate(
@@ -771,13 +787,6 @@ def simulate(
     """
     name, options = spec["name"], {key: value for key, value in spec.items() if key != "name"}
     cls = find(name)
-    try:
+    with _told(name, "simulated"):
         parameters = cls.simulate(event_shape, count, rng, **options)
-    except DiemError:
-        raise
-    except Exception as error:  # whatever a user's class raises
-        if name in OPERATORS:
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DiemError(f"operator {name!r} cannot be simulated ({reason}).") from None
     return build(name, event_shape, parameters)

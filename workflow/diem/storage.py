@@ -439,23 +439,32 @@ class Observations(Reader):
         index = np.arange(self.count(split))[rows]
         if f"{split}/index" in self:
             index = self.read(f"{split}/index", rows, shape=())
+        operator = self.load_operator(split, rows)
+        y = torch.from_numpy(self.read(f"{split}/y", rows, shape=operator.observation_shape))
+        if len(index) != len(y):
+            raise DiemError(
+                f"{self.path}: '{split}' has {len(y)} observations and {len(index)} indices."
+            )
+        y = torch.where(operator.observed(), y.float(), 0.0)
+        if not torch.isfinite(y).all():
+            raise DiemError(f"{self.path}: '{split}/y' holds non-finite values as float32.")
+        return Observed(operator, y, self._noise(split, rows, y.shape), index)
+
+    def load_operator(self, split: str, rows: slice = slice(None)) -> Operator:
+        """Reads the operators of some observations of a split.
+
+        Raises:
+            DiemError: If a parameter is missing, damaged, not finite, or of another shape.
+        """
         parameters = {}
         for field in self.names(f"{split}/operator"):
             one_for_all = self._one_for_all(split, f"operator/{field}")
             some = slice(None) if one_for_all else rows
             parameters[field] = self.read(f"{split}/operator/{field}", some)
         try:
-            operator = operators.build(self.operator, self.event_shape, parameters)
+            return operators.build(self.operator, self.event_shape, parameters)
         except DiemError as error:
             raise DiemError(f"{self.path}: {split}: {error}") from None
-        y = torch.from_numpy(self.read(f"{split}/y", rows, shape=operator.observation_shape))
-        if len(index) != len(y):
-            raise DiemError(
-                f"{self.path}: '{split}' has {len(y)} observations and {len(index)} indices."
-            )
-        sigma_y = self._noise(split, rows, y.shape)
-        y = torch.where(operator.observed(), y.float(), 0.0)
-        return Observed(operator, y, sigma_y, index)
 
     def _one_for_all(self, split: str, name: str) -> bool:
         """Returns whether a data set has one row for all observations, rather than one each."""
@@ -488,8 +497,9 @@ class Observations(Reader):
             if sigma_y.ndim == 1:
                 sigma_y = sigma_y.reshape(-1, *(1,) * (len(shape) - 1))
         if not fits:
+            stored = self.shape(name) if "/" in name else tuple(sigma_y.shape)
             raise DiemError(
-                f"{self.path}: {name!r} has shape {tuple(sigma_y.shape)}, where () or the"
+                f"{self.path}: {name!r} has shape {stored}, where () or the"
                 f" observation's shape {tuple(shape[1:])} is expected"
                 f"{', one row an observation' if '/' in name else ''}."
             )
