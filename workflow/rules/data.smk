@@ -61,6 +61,8 @@ rule inception_reference:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
     message:
         "Reference of the FID of {wildcards.experiment}: Inception features of clean images"
     script:
@@ -117,6 +119,8 @@ rule gaussian_prior:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_gaussian_prior.log",
     conda:
         "../../envs/diem.yaml"
+    resources:
+        gpu=GPUS,
     params:
         gaussian=setting("gaussian"),
         seed=SEED,

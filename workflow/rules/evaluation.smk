@@ -9,6 +9,10 @@ rule evaluate_lap:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=evaluation_memory,
+        runtime=evaluation_minutes,
     params:
         card=lambda wildcards: {
             "experiment": wildcards.experiment,
@@ -62,6 +66,10 @@ rule reconstruct:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=evaluation_memory,
+        runtime=evaluation_minutes,
     params:
         card=lambda wildcards: {
             "experiment": wildcards.experiment,

@@ -14,6 +14,9 @@ rule heuristics_block:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        runtime=long_minutes,
     params:
         entry=heuristics_entry,
         cases=heuristics_cases,
@@ -32,6 +35,9 @@ rule heuristics_coil:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        runtime=long_minutes,
     params:
         entry=coil_entry,
         seed=SEED,

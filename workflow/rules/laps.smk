@@ -8,6 +8,10 @@ rule e_step:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=e_step_memory,
+        runtime=e_step_minutes,
     params:
         e_step=run_setting("e_step"),
         laps=lambda wildcards: (
@@ -32,6 +36,10 @@ rule m_step:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=m_step_memory,
+        runtime=m_step_minutes,
     params:
         made=lambda wildcards: made_of(wildcards, run_of(wildcards)),
         m_step=m_step_entry,

@@ -30,6 +30,10 @@ use rule m_step as sampler_prior with:
         f"{RESULTS}/logs/samplers/{{experiment}}/prior.log",
     wildcard_constraints:
         experiment=COMPARISONS,
+    resources:
+        gpu=GPUS,
+        mem_mb=sampler_prior_memory,
+        runtime=sampler_prior_minutes,
     params:
         made=lambda wildcards: {"data": comparison_of(wildcards)["data"]},
         m_step=lambda wildcards: training_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),
@@ -55,6 +59,9 @@ rule restored:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        runtime=long_minutes,
     params:
         entry=restored_entry,
         weights=lambda wildcards: comparison_of(wildcards).get("pretrained", {}).get("weights"),

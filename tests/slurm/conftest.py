@@ -1,0 +1,50 @@
+"""Runs of the real workflow on a real Slurm, which the tests start on this machine."""
+
+import importlib.util
+
+import cluster
+import pytest
+from running import ROOT, Workflow
+
+OPTIONS = ("--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "1")
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory):
+    reason = cluster.missing()
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        reason = f"needs Snakemake's plugin: pip install --requirement {ROOT / 'envs/slurm.txt'}"
+    if reason:
+        pytest.skip(f"a real Slurm {reason}")
+    with cluster.Slurm(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+class OnSlurm(Workflow):
+    """A folder with a config, and the command that runs it on Slurm."""
+
+    def command(self, *arguments: str) -> list[str]:
+        python, _, _, *rest = super().command(*arguments)
+        return [python, str(ROOT / "tests/slurm/polling.py"), *rest]
+
+
+def small(workflow: Workflow) -> Workflow:
+    """Returns a workflow of one lap and two shards."""
+    workflow.config.update(device="auto", shards=2)
+    workflow.experiment.update(laps=1)
+    workflow.experiment["evaluation"]["laps"] = []
+    return workflow
+
+
+@pytest.fixture
+def on_slurm(slurm, tmp_path):
+    return small(OnSlurm(tmp_path, "slurm", OPTIONS))
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory):
+    """A finished run on this machine, to compare with."""
+    workflow = small(Workflow(tmp_path_factory.mktemp("local")))
+    result = workflow.run()
+    assert result.returncode == 0, result.stderr
+    return workflow

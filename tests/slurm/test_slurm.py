@@ -1,0 +1,107 @@
+"""The profile for Slurm: a whole run, a cancelled shard, a killed main process, the same bits."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from running import ROOT
+from safetensors.numpy import load_file
+
+pytestmark = pytest.mark.slurm
+
+SECONDS = 400
+
+
+def wait_for(process, log, there):
+    """Waits until something is there, while a process runs; returns it."""
+    deadline = time.monotonic() + SECONDS
+    while not (found := there()):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    return found
+
+
+def contents(path):
+    """Returns the data sets of a file by name."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]}) if hasattr(item, "dtype") else None
+        )
+    return found
+
+
+def same(one, other, name):
+    a, b = one.path(name), other.path(name)
+    if name.endswith(".csv"):
+        pd.testing.assert_frame_equal(pd.read_csv(a), pd.read_csv(b), check_exact=True)
+        return
+    read = load_file if name.endswith(".safetensors") else contents
+    a, b = read(a), read(b)
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key], err_msg=f"{name}: {key}")
+
+
+def clear_orphans(workflow):
+    """Runs the command that docs/cluster.md gives."""
+    page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```\n(.*scancel.*)\n```", page)
+    subprocess.run(["bash", "-c", command], cwd=workflow.folder, check=True, timeout=60)
+
+
+def test_cancelled_killed_and_finished(slurm, local, on_slurm):
+    log = on_slurm.path("stderr.txt")
+    process = on_slurm.start()
+
+    def shards():
+        return [job for job in slurm.jobs() if "e_step" in job["comment"]]
+
+    # The shards run beside each other, each with a GPU.
+    running = wait_for(
+        process, log, lambda: (s := shards()) and [j["state"] for j in s] == ["RUNNING"] * 2 and s
+    )
+    for job in running:
+        assert job["partition"] == "gpu"
+        told = slurm.ask("scontrol", "show", "job", job["id"])
+        assert "gres/gpu=1" in told
+    assert slurm.memory(running[0]["id"]) == slurm.memory(running[1]["id"])
+    subprocess.run(["scancel", running[0]["id"]], check=True)
+    ids = {job["id"] for job in running}
+    again = wait_for(process, log, lambda: [j for j in shards() if j["id"] not in ids])
+    assert slurm.memory(again[0]["id"]) == pytest.approx(2 * slurm.memory(running[0]["id"]), abs=1)
+
+    # The main process is killed while the M-step runs, and leaves it behind.
+    wait_for(process, log, lambda: [j for j in slurm.jobs() if "m_step" in j["comment"]])
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert any("m_step" in job["comment"] for job in slurm.jobs())
+    clear_orphans(on_slurm)
+    deadline = time.monotonic() + 30
+    while slurm.jobs():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    done = {
+        path: path.stat().st_mtime_ns
+        for path in on_slurm.path("results").rglob("*.h5")
+        if ".blocks-" not in str(path)
+    }
+    assert on_slurm.path(on_slurm.lap(1, "samples_2-of-2.h5")) in done
+    result = on_slurm.run()
+    assert result.returncode == 0, result.stderr
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert "rule e_step" not in result.stderr
+    assert not slurm.jobs()
+
+    names = [on_slurm.lap(1, f"samples_{shard}-of-2.h5") for shard in (1, 2)]
+    names += [on_slurm.lap(1, name) for name in ("prior.safetensors", "losses.csv", "metrics.csv")]
+    for name in [*names, "results/tiny/ceiling/prior.safetensors", "results/tables/tiny_rows.csv"]:
+        same(local, on_slurm, name)
