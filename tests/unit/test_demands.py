@@ -1,5 +1,6 @@
 """What jobs ask of a cluster: against counted operations, and in what makes them more."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,23 @@ def test_retries_ask_for_twice_as_much(paper):
 def test_samples_of_a_file():
     entry = {"data": {"name": "cifar10"}}
     assert demands.samples_of(entry, 1000 * 3072 * 4 / 2**20) == pytest.approx(1000)
+
+
+def test_every_job_that_can_use_a_gpu_asks_for_one():
+    """A script that selects a device belongs to a rule with ``gpu``, on the GPU partition."""
+    rules = {}
+    for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
+        for part in re.split(r"^(?=rule |use rule )", path.read_text("utf-8"), flags=re.M)[1:]:
+            name = re.match(r"(?:use rule \w+ as|rule) (\w+)", part)[1]
+            rules[name] = part
+    profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text("utf-8"))
+    on_gpus = set(profile["set-resources"])
+    for path in sorted((ROOT / "workflow/scripts").glob("*.py")):
+        if "select_device" not in path.read_text("utf-8") or path.stem == "estimate":
+            continue
+        owners = [name for name, part in rules.items() if f"scripts/{path.name}" in part]
+        owners += [n for n, part in rules.items() if part.startswith(f"use rule {owners[0]} as")]
+        for name in owners:
+            assert name in on_gpus, name
+            assert "gpu=GPUS" in rules[owners[0]], name
+    assert on_gpus <= set(rules)

@@ -24,6 +24,9 @@ rule posterior_samples:
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        runtime=long_minutes,
     params:
         entry=lambda wildcards: {
             key: posterior_of(wildcards).get(key)
