@@ -541,6 +541,9 @@ def test_the_card_of_a_shard(run):
         "steps": 3,
         "covariance": "tweedie",
         "denoiser_evaluations": 10,
+        "precision": "float32",
+        "channels_last": False,
+        "compile": False,
         "vector_jacobian_products": 20,
         "sigma_start": "none",
     }

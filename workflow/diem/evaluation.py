@@ -40,6 +40,7 @@ CARD = (
     "sampler",
     "sampler_steps",
     "denoiser_evaluations",
+    "precision",
     "optimizer_steps",
     "seed",
     "diem",
@@ -125,14 +126,15 @@ def evaluate(
         "sampler": "exact" if exact else sampler.name,
         "sampler_steps": 0 if exact else sampler.steps,
         "denoiser_evaluations": 0 if exact else sampler.evaluations,
+        "precision": "exact" if exact else "float32",
     }
     subjects = {"prior": (x, {"samples": len(x), "split": "none", **drawn})}
     if e_step_samples and test is not None:
         trained, _ = storage.read_samples(e_step_samples, "train", prior.event_shape)
         with storage.Reader(e_step_samples[0]) as file:
-            names = ("sampler", "steps", "denoiser_evaluations")
-            made = [file.attribute(name) for name in names]
-        made = dict(zip(("sampler", "sampler_steps", "denoiser_evaluations"), made, strict=True))
+            names = ("sampler", "denoiser_evaluations", "precision")
+            made = {name: file.attribute(name) for name in names}
+            made["sampler_steps"] = file.attribute("steps")
         here = {"samples": len(trained), "split": "train", **made}
         subjects["e_step"] = (torch.from_numpy(trained), here)
 
@@ -283,6 +285,7 @@ def _posterior_card(prior: Prior, sampler: PosteriorSampler, posterior: Tensor) 
         "sampler": "exact" if exact else reverse.name,
         "sampler_steps": 0 if exact else reverse.steps,
         "denoiser_evaluations": 0 if exact else reverse.evaluations,
+        "precision": "exact" if exact else sampler.precision,
     }
 
 

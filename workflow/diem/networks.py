@@ -199,9 +199,18 @@ class SelfAttention(nn.Module):
         pixels = x.movedim(1, -1)  # (B, H, W, C)
         qkv = self.qkv(pixels).flatten(1, 2).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, H W, C / heads) each
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = _attention(q, k, v)
         y = y.transpose(1, 2).reshape(pixels.shape)
         return self.out(y).movedim(-1, 1)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Returns scaled dot-product attention of ``(B, heads, pixels, features)`` each."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # PyTorch's fused kernel for CPUs is several times slower than its products in this type.
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return scores.softmax(dim=-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 class ModulatedResidual(nn.Module):

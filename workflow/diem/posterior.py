@@ -13,17 +13,20 @@ References:
     | https://arxiv.org/abs/2405.13712
 """
 
+from collections.abc import Sequence
+
 import torch
 from azula.denoise import Denoiser, DiracPosterior
 from azula.linalg.covariance import Covariance, IsotropicCovariance
 from azula.noise import Schedule
 from torch import Tensor
 
+from .engine import autocast
 from .gaussian import Gaussian
 from .operators import Operator
 from .solvers import column, conjugate_gradient, dot, gmres
 
-__all__ = ["COVARIANCES", "SOLVERS", "PosteriorDenoiser"]
+__all__ = ["COVARIANCES", "SOLVERS", "PartsDenoiser", "PosteriorDenoiser"]
 
 COVARIANCES = ("tweedie", "cov_x", "identity", "cov_t", "zeros")
 """The names of ``V``.
@@ -62,6 +65,7 @@ class PosteriorDenoiser(Denoiser):
             plausibility that is not in the paper.
         solver: ``cg`` (conjugate gradients, as in the paper's E-step) or ``gmres``, which also
             suits a network whose Jacobian is far from symmetric and positive.
+        precision: The precision of the network's products, see :data:`diem.engine.PRECISIONS`.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class PosteriorDenoiser(Denoiser):
         gaussian: Gaussian | None = None,
         limit: float | None = None,
         solver: str = "cg",
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         if covariance not in COVARIANCES:
@@ -91,6 +96,7 @@ class PosteriorDenoiser(Denoiser):
         self.iterations = iterations
         self.solve = SOLVERS[solver]
         self.gaussian = gaussian
+        self.precision = precision
         self.limit = limit
         if limit is not None:
             self.count = operator.observed().flatten(1).sum(dim=1).clamp(min=1).to(y)
@@ -112,7 +118,7 @@ class PosteriorDenoiser(Denoiser):
         # d log p(x_t) is scaled by alpha in a schedule that shrinks x; here alpha is 1 for VE.
         gamma_t = sigma_t**2 / alpha_t
 
-        with torch.enable_grad():
+        with torch.enable_grad(), autocast(self.precision, x_t.device):
             x_t = x_t.detach().requires_grad_()
             mean = self.denoiser(x_t, t, **kwargs).mean
 
@@ -155,3 +161,35 @@ class PosteriorDenoiser(Denoiser):
         if self.covariance == "cov_t":
             return IsotropicCovariance(var_t)
         return IsotropicCovariance(torch.zeros_like(var_t))
+
+
+class PartsDenoiser(Denoiser):
+    """Creates a denoiser that evaluates the parts of a batch one after another.
+
+    Only one part's graph is in memory at a time. Since no sample depends on its neighbours, the
+    result is that of the whole batch but for rounding.
+
+    Arguments:
+        parts: The denoisers of the parts, which share a schedule.
+        size: The number of samples of each part but the last.
+    """
+
+    def __init__(self, parts: Sequence[Denoiser], size: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.size = size
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.parts[0].schedule
+
+    def forward(self, x_t: Tensor, t: Tensor, **kwargs) -> DiracPosterior:
+        """Returns the means of all parts.
+
+        Arguments:
+            x_t: A noisy tensor, of shape ``(B, *event)``.
+            t: The time, of shape ``()`` or ``(1,)``.
+            kwargs: Passed to the parts' denoisers.
+        """
+        pairs = zip(self.parts, x_t.split(self.size), strict=True)
+        return DiracPosterior(mean=torch.cat([part(x, t, **kwargs).mean for part, x in pairs]))

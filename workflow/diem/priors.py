@@ -23,6 +23,7 @@ from torch import Tensor
 from . import denoisers, storage
 from .config import merge
 from .denoisers import Prior
+from .engine import PRECISIONS
 from .errors import DiemError, nearest
 from .gaussian import Gaussian
 from .operators import Operator
@@ -236,12 +237,14 @@ class PriorDenoiser(Denoiser):
         """
         _check_keys(e_step, (field.name for field in fields(PosteriorSampler)), "e_step")
         _check_keys(e_step.get("sampler", {}), (field.name for field in fields(Sampler)), "sampler")
-        made = self.card.get("e_step", {"sampler": {}})
+        # Another machine may hold other batches, and need not be able to compile.
+        made = {**self.card.get("e_step", {"sampler": {}}), "batch": None, "compile": False}
         sampler = PosteriorSampler.from_config(merge(made, e_step))
         for value, known, key in (
             (sampler.sampler.name, SAMPLERS, "sampler.name"),
             (sampler.sampler.spacing, SPACINGS, "sampler.spacing"),
             (sampler.covariance, COVARIANCES, "covariance"),
+            (sampler.precision, PRECISIONS, "precision"),
         ):
             if value not in known:
                 raise DiemError(f"{key} is {value!r}, which is unknown{nearest(value, known)}.")
@@ -449,6 +452,7 @@ def _card(prior: PriorDenoiser, draw: PosteriorSampler, seed: int, batch: int) -
         "sampler": "exact" if exact else sampler.name,
         "steps": 0 if exact else sampler.steps,
         "denoiser_evaluations": 0 if exact else sampler.evaluations,
+        "precision": "exact" if exact else draw.precision,
         "versions": json.dumps(denoisers.versions()),
         "prior": json.dumps(prior.card),
     }

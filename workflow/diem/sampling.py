@@ -36,9 +36,10 @@ from tqdm import tqdm
 
 from . import storage
 from .denoisers import Prior, sigma_to_time
+from .engine import compile_network, set_memory_format
 from .errors import DiemError
 from .operators import Operator
-from .posterior import PosteriorDenoiser
+from .posterior import PartsDenoiser, PosteriorDenoiser
 from .seeds import Stage, torch_generator
 
 __all__ = [
@@ -181,12 +182,21 @@ class PosteriorSampler:
         iterations: The number of conjugate-gradient iterations.
         limit: The largest residual that the guidance follows, see
             :class:`diem.posterior.PosteriorDenoiser`.
+        batch: The most observations that the network evaluates at once, or none for all of them.
+            It bounds the memory and changes the numbers by rounding only.
+        precision: The precision of the network's products, see :data:`diem.engine.PRECISIONS`.
+        channels_last: Whether the network's kernels and images are laid out channels-last.
+        compile: Whether the network is compiled.
     """
 
     sampler: Sampler
     covariance: str = "tweedie"
     iterations: int = 1
     limit: float | None = None
+    batch: int | None = None
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
 
     @property
     def products(self) -> int:
@@ -226,25 +236,51 @@ class PosteriorSampler:
 
         Returns:
             The samples, of shape ``(B, *event)``.
+
+        Raises:
+            DiemError: If the network is to be compiled and this machine cannot.
         """
         if prior.denoiser is None:
             return prior.gaussian.sample_posterior(operator, y, sigma_y, generator)
-        denoiser = PosteriorDenoiser(
-            prior.denoiser,
-            operator,
-            y,
-            sigma_y,
-            covariance=self.covariance,
-            iterations=self.iterations,
-            gaussian=prior.gaussian,
-            limit=self.limit,
-        )
+        set_memory_format(prior.denoiser, self.channels_last)
+        if self.compile:
+            compile_network(prior.denoiser.backbone, "e_step.compile")
+        denoiser = self._denoiser(prior, operator, y, sigma_y)
         if start is None:
             start = prior.gaussian.mean.expand(len(y), *prior.event_shape)
             sigma_start = prior.denoiser.schedule.sigma_max
         noise = torch.empty_like(start, memory_format=torch.contiguous_format)
         x_t = start + sigma_start * noise.normal_(generator=generator)
         return self.sampler(denoiser, x_t, sigma_start, generator, step_done)
+
+    def _denoiser(
+        self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float | Tensor
+    ) -> Denoiser:
+        """Returns the posterior's denoiser, in parts of :attr:`batch` observations."""
+        size = self.batch or len(y)
+        sigma_y = torch.as_tensor(sigma_y, dtype=y.dtype, device=y.device)
+        own = sigma_y.ndim == y.ndim and len(sigma_y) == len(y)
+        parts = [
+            PosteriorDenoiser(
+                prior.denoiser,
+                operator[start : start + size],
+                y[start : start + size],
+                sigma_y[start : start + size] if own else sigma_y,
+                covariance=self.covariance,
+                iterations=self.iterations,
+                gaussian=prior.gaussian,
+                limit=self.limit,
+                precision=self.precision,
+            )
+            for start in range(0, len(y), size)
+        ]
+        return parts[0] if len(parts) == 1 else PartsDenoiser(parts, size)
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What the network ran with, for the card of samples."""
+        names = ("precision", "channels_last", "compile")
+        return {name: getattr(self, name) for name in names}
 
 
 def restart_level(restart: tuple[float, float] | None, lap: int, laps: int) -> float | None:
@@ -386,6 +422,7 @@ def e_step(
         "covariance": "exact" if exact else sampler.covariance,
         "denoiser_evaluations": 0 if exact else sampler.sampler.evaluations,
         "vector_jacobian_products": 0 if exact else sampler.products,
+        **({"precision": "exact"} if exact else sampler.engine),
         "sigma_start": "none" if sigma_start is None else sigma_start,
         "seconds": time.monotonic() - began,
     }

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from . import augmentation, storage
 from .denoisers import Prior, build_denoiser, load_prior, versions
+from .engine import autocast, compile_network, set_memory_format
 from .errors import DiemError
 from .gaussian import fit_to_samples
 from .seeds import Stage, rng, torch_generator
@@ -54,6 +55,9 @@ class Training:
         ema_warmup: Whether the decay grows as ``(1 + n) / (10 + n)`` over the first steps, so that
             the average forgets the start sooner.
         augment: How training images are changed at random, see :mod:`diem.augmentation`.
+        precision: The precision of the network's products, see :data:`diem.engine.PRECISIONS`.
+        channels_last: Whether the network's kernels and images are laid out channels-last.
+        compile: Whether the network is compiled.
     """
 
     steps: int
@@ -64,6 +68,9 @@ class Training:
     ema: float = 0.999
     ema_warmup: bool = True
     augment: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
 
     @classmethod
     def from_config(cls, entry: Mapping[str, Any], count: int) -> Self:
@@ -190,10 +197,14 @@ def train(
         ``loss``, ``validation_loss`` (of the average) and ``learning_rate``.
 
     Raises:
-        DiemError: If the loss is no longer finite.
+        DiemError: If the loss is no longer finite, or the network is to be compiled and this
+            machine cannot.
     """
+    set_memory_format(denoiser, training.channels_last)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
     denoiser.train().requires_grad_(True)
+    if training.compile:
+        compile_network(denoiser.backbone, "m_step.compile")
     weights = list(denoiser.parameters())
     means = list(average.parameters())
     optimizer = _Adam(weights)
@@ -215,7 +226,8 @@ def train(
                 batch = augmentation.augment(x[rows], training.augment, generator)
                 t = _beta(times, len(batch)).to(batch)
                 z = torch.empty_like(batch).normal_(generator=generator)
-                loss = _weighted_error(denoiser, batch, t, z)
+                with autocast(training.precision, x.device):
+                    loss = _weighted_error(denoiser, batch, t, z)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(weights, training.clip)
                 optimizer.step(training.rate(step))

@@ -1,0 +1,199 @@
+"""How networks are run: precision, memory format, compilation, and batches in parts."""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import random_gaussian, simulate
+
+from diem import engine
+from diem.denoisers import Prior, build_denoiser, load_prior
+from diem.errors import DiemError
+from diem.networks import _attention
+from diem.posterior import PosteriorDenoiser
+from diem.sampling import PosteriorSampler, Sampler
+from diem.training import Training, train
+
+SCHEDULE = {"sigma_min": 1e-2, "sigma_max": 1e1}
+MLP = {"name": "mlp", "hidden": [32, 32], "embedding": 8}
+UNET = {
+    "name": "unet",
+    "channels": [8, 16],
+    "blocks": 1,
+    "embedding": 8,
+    "attention": {"1": 2},
+    "dropout": 0.0,
+}
+PROBLEMS = [
+    pytest.param(MLP, {"name": "projection", "rows": 2}, (5,), id="mlp"),
+    pytest.param(UNET, {"name": "mask", "missing": 0.4}, (1, 8, 8), id="unet"),
+]
+problems = pytest.mark.parametrize(("network", "spec", "shape"), PROBLEMS)
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None, reason="torch.compile needs a C++ compiler (g++)"
+)
+
+
+def make(network, spec, shape, batch=6):
+    """Returns a prior with random weights, operators, and observations."""
+    denoiser = build_denoiser(network, SCHEDULE, shape, 0).eval().requires_grad_(False)
+    prior = Prior(random_gaussian(shape, 2, torch.float32), denoiser, {})
+    operator = simulate(spec, shape, batch, torch.float32)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, *shape, generator=generator)
+    return prior, operator, operator.forward(x) + 0.1 * operator.observed()
+
+
+def sample(prior, operator, y, sigma_y=0.1, steps=3, **options):
+    sampler = PosteriorSampler(Sampler("ddpm", steps), iterations=2, **options)
+    return sampler(prior, operator, y, sigma_y, torch.Generator().manual_seed(2))
+
+
+def error(x, reference):
+    return float((x - reference).detach().norm() / reference.norm())
+
+
+# Precision
+
+
+def test_explicit_attention_is_attention():
+    q, k, v = torch.randn(3, 2, 4, 16, 8, generator=torch.Generator().manual_seed(0))
+    expected = F.scaled_dot_product_attention(q, k, v)
+    assert torch.equal(_attention(q, k, v), expected)
+
+    leaves = [a.bfloat16().requires_grad_() for a in (q, k, v)]
+    out = _attention(*leaves)
+    assert out.dtype == torch.bfloat16
+    assert error(out.float(), expected) < 0.01
+
+    # Its gradients too.
+    u = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+    singles = [a.clone().requires_grad_() for a in (q, k, v)]
+    grads = torch.autograd.grad(F.scaled_dot_product_attention(*singles), singles, u)
+    for g, h in zip(torch.autograd.grad(out, leaves, u.bfloat16()), grads, strict=True):
+        assert error(g.float(), h) < 0.02
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.3, 3.0])
+@problems
+def test_bfloat16_is_near_float32(network, spec, shape, sigma):
+    prior, operator, y = make(network, spec, shape)
+    x_t = sigma * torch.randn(len(y), *shape, generator=torch.Generator().manual_seed(3))
+    t = torch.log(torch.tensor([sigma / 1e-2])) / torch.log(torch.tensor(1e3))
+    means = {}
+    for precision in engine.PRECISIONS:
+        posterior = PosteriorDenoiser(
+            prior.denoiser, operator, y, 0.1, iterations=2, precision=precision
+        )
+        means[precision] = posterior(x_t, t).mean
+    assert means["bfloat16"].dtype == torch.float32
+    assert 0 < error(means["bfloat16"], means["float32"]) < 0.1
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="'float16'"):
+        engine.autocast("float16", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("network", [MLP, UNET], ids=["mlp", "unet"])
+def test_training_in_bfloat16_keeps_single_precision_weights(network):
+    shape = (1, 8, 8)
+    x = random_gaussian(shape, 2, torch.float32).sample(64, torch.Generator().manual_seed(0))
+    curves = {}
+    for precision in engine.PRECISIONS:
+        denoiser = build_denoiser(network, SCHEDULE, shape, 0)
+        training = Training(20, 16, 1e-3, precision=precision, channels_last=True)
+        average, curve = train(denoiser, x, x[:16], training, 0)
+        assert {w.dtype for w in average.parameters()} == {torch.float32}
+        curves[precision] = curve[-1]["loss"]
+    single, half = curves.values()
+    assert half != single
+    assert half == pytest.approx(single, rel=0.05)
+
+
+# Memory format
+
+
+def test_channels_last_gives_the_same_samples(tmp_path):
+    prior, operator, y = make(*PROBLEMS[1].values)
+    expected = sample(prior, operator, y)
+    x = sample(prior, operator, y, channels_last=True)
+    kernel = prior.denoiser.backbone.first.weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-4)
+
+    card = {"network": UNET, "schedule": SCHEDULE}
+    Prior(prior.gaussian, prior.denoiser, card).save(tmp_path / "prior.safetensors")
+    loaded = load_prior(tmp_path / "prior.safetensors")
+    assert torch.equal(loaded.denoiser.backbone.first.weight, kernel)
+
+
+# Batches in parts
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("limit", [None, 0.5])
+@problems
+def test_parts_of_a_block_give_the_numbers_of_the_block(network, spec, shape, limit, own):
+    prior, operator, y = make(network, spec, shape)
+    sigma_y = torch.linspace(0.1, 0.2, len(y)).reshape(-1, *(1,) * (y.ndim - 1)) if own else 0.1
+    expected = sample(prior, operator, y, sigma_y, limit=limit)
+    for batch in (1, 4, 100):
+        x = sample(prior, operator, y, sigma_y, limit=limit, batch=batch)
+        torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_parts_bound_what_the_network_sees():
+    prior, operator, y = make(*PROBLEMS[0].values)
+    sizes = []
+    prior.denoiser.backbone.register_forward_hook(lambda _, x, y: sizes.append(len(y)))
+    sample(prior, operator[:1], y, steps=2, batch=4)
+    assert sizes == [4, 2] * 3
+
+
+# Compilation
+
+
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_network_gives_the_same_numbers():
+    prior, operator, y = make(*PROBLEMS[0].values)
+    expected = sample(prior, operator, y)
+    x = sample(prior, operator, y, compile=True)
+    assert prior.denoiser.backbone._compiled_call_impl is not None
+    torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-4)
+
+
+@problems
+def test_networks_compile_whole_in_both_halves_of_a_lap(network, spec, shape, monkeypatch):
+    compile_ = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **options: compile_(f, backend="aot_eager", **options)
+    )
+    prior, operator, y = make(network, spec, shape)
+    expected = sample(prior, operator, y, batch=4)
+    x = sample(prior, operator, y, batch=4, compile=True)
+    torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-4)
+
+    data = prior.gaussian.sample(32, torch.Generator().manual_seed(0))
+    losses = []
+    for compiled in (False, True):
+        denoiser = build_denoiser(network, SCHEDULE, shape, 0)
+        average, curve = train(denoiser, data, data, Training(4, 16, 1e-3, compile=compiled), 0)
+        losses.append(curve[-1]["loss"])
+        assert average.backbone._compiled_call_impl is None  # it is saved and evaluated as it is
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_what_cannot_be_compiled_is_an_error(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("No working C++ compiler found.\nMore.")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: refuse)
+    prior, operator, y = make(*PROBLEMS[0].values)
+    with pytest.raises(DiemError, match=r"e_step.compile is true, .* C\+\+ compiler found.$"):
+        sample(prior, operator, y, compile=True)
+    with pytest.raises(DiemError, match="m_step.compile is true"):
+        train(prior.denoiser, y, y, Training(1, 2, 1e-3, compile=True), 0)
