@@ -126,7 +126,10 @@ class _Stage:
 
 
 def estimate(
-    config: Mapping[str, Any], seconds: float = 40.0, gpu: str | float | None = None
+    config: Mapping[str, Any],
+    seconds: float = 40.0,
+    gpu: str | float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Any]]:
     """Plans a configuration: what each stage will cost.
 
@@ -139,6 +142,8 @@ def estimate(
             share is done once, on a single sample.
         gpu: A name of :data:`PEAKS`, or a sustained rate in TFLOP/s. The config's
             ``estimate_gpu`` is the default.
+        clock: Tells the seconds of the calibration. ``time.process_time`` tells those of a CPU that
+            is shared with others as if it were not.
 
     Returns:
         The rows, from first to last stage: ``experiment``, ``stage``, ``run``, ``jobs``, ``flops``,
@@ -164,7 +169,7 @@ def estimate(
     costs = {}
     for number, work in enumerate(kinds):
         left = max(seconds - (time.monotonic() - began), 0)
-        costs[work] = measure(work, left / (len(kinds) - number), device)
+        costs[work] = measure(work, left / (len(kinds) - number), device, clock)
     spent = time.monotonic() - began
 
     rows = []
@@ -266,7 +271,12 @@ def _rate(gpu: str | float) -> float:
 # The calibration
 
 
-def measure(work: Work, seconds: float, device: torch.device) -> Cost:
+def measure(
+    work: Work,
+    seconds: float,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Cost:
     """Measures what one item of some work costs.
 
     The number of items grows to the work's own, or to what fits in the time. Those runs warm up,
@@ -276,17 +286,18 @@ def measure(work: Work, seconds: float, device: torch.device) -> Cost:
         work: The kind of work.
         seconds: About how long this may take.
         device: The device.
+        clock: Tells the seconds.
     """
     run = work.prepare(device)
 
     def clocked(count: int) -> tuple[float, float]:
-        began = time.perf_counter()
+        began = clock()
         done = run(count)
         if device.type != "cpu":
             torch.accelerator.synchronize()
-        return done, time.perf_counter() - began
+        return done, clock() - began
 
-    count, began = 1, time.perf_counter()
+    count, began = 1, clock()
     while True:
         with FlopCounter() as counter:
             done, spent = clocked(count)
@@ -296,7 +307,7 @@ def measure(work: Work, seconds: float, device: torch.device) -> Cost:
         count = larger
     flops = counter.get_total_flops() / done
     times = []
-    while len(times) < REPEATS and time.perf_counter() - began + spent < seconds:
+    while len(times) < REPEATS and clock() - began + spent < seconds:
         done, spent = clocked(count)
         times.append(spent / done)
     return Cost(flops, statistics.median(times or [spent / done]))
