@@ -1,9 +1,9 @@
 """Checks the plan of `snakemake estimate` against real laps of each of the demo's experiments.
 
 The E-steps and M-steps of two laps, of which the second samples with a network, run with the demo's
-own settings, data and files, beside their plan: seconds, FLOPs, and bytes on disk. Seconds are those
-of the CPU, with one thread, on both sides, so that a busy machine can be used; the starts of jobs
-are left out on both. Run it from the root of the repository:
+own settings, data and files, beside their plan: seconds, FLOPs, and bytes on disk. Seconds are the
+CPU's, of one thread, on both sides, so that a busy machine can be used; the starts of jobs are left
+out on both. Run it from the root of the repository:
 
     python benchmarks/estimate.py
 """

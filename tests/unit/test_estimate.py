@@ -316,6 +316,21 @@ def test_own_observations_are_planned_from_their_file(config, tmp_path):
     assert cost.seconds > 0
 
 
+def test_predictions_of_hidden_halves_are_planned(config):
+    def draws(metrics):
+        entry = copy.deepcopy(TINY)
+        entry["experiments"]["tiny"]["evaluation"] |= {
+            "metrics": metrics,
+            "predicted_observations": 6,
+        }
+        stages = {stage.stage: stage for stage in estimate._stages(resolved(entry))}
+        *_, (_, floor) = stages["evaluation"].work
+        return floor
+
+    assert draws(["psnr"]) == 4 * 3
+    assert draws(["prediction"]) == (4 + 6) * 3
+
+
 def test_unknown_gpu_is_refused(config):
     with pytest.raises(DiemError, match=r"estimate_gpu: 'H20' is unknown.*H200"):
         estimate.estimate(config, gpu="H20")

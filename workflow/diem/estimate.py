@@ -638,7 +638,12 @@ def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_S
             parts.prior_size(),
         )
 
-    draws = min(evaluation["test_observations"], counts["test"]) * evaluation["posterior_samples"]
+    shown = min(evaluation["test_observations"], counts["test"])
+    draws = shown * evaluation["posterior_samples"]
+    drawn = draws
+    if "prediction" in evaluation["metrics"]:
+        hidden = min(evaluation["predicted_observations"], counts["test"])
+        drawn += hidden * evaluation["posterior_samples"]
     prior = parts.prior(evaluation["block"], evaluation["sampler"])
     priors = evaluation["samples"] * Sampler(**evaluation["sampler"]).evaluations
     laps = {key: len(evaluated_laps(entry, key)) for key in runs}
@@ -647,12 +652,11 @@ def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_S
     work = [(prior, (sum(laps.values()) + len(ceilings)) * priors)]
     for key, e_step, count in [*evaluated, *ceilings]:
         sampler = PosteriorSampler.from_config(e_step).sampler
-        work.append((parts.posterior(of[key], e_step), count * draws * sampler.evaluations))
-    floors = [(parts.exact(of[key], entry["e_step"]["block"]), draws) for key in used]
+        work.append((parts.posterior(of[key], e_step), count * drawn * sampler.evaluations))
+    floors = [(parts.exact(of[key], entry["e_step"]["block"]), drawn) for key in used]
     size = evaluation["samples"] * event + draws * event
     bounds = 1 if own else 2
     jobs = {key: sum(n for of_run, _, n in evaluated if of_run == key) + bounds for key in used}
-    shown = min(evaluation["test_observations"], counts["test"])
     yield _Stage(
         *(name, "evaluation", "", sum(jobs.values())),
         work + floors,
