@@ -4,7 +4,8 @@ The work of every stage is made of a few kinds: an evaluation of the posterior d
 prior's, an optimizer step, and so on. A calibration runs each kind for a moment, with the real
 networks, operators and batch sizes on the user's own device and random numbers in the place of the
 data; its FLOPs are counted and its seconds measured. The rest is multiplication. No data set is
-read or allocated, nothing is downloaded.
+read or allocated, nothing is downloaded. Nothing is compiled either, which can take longer than all
+of it: with ``compile: true`` the hours are those without.
 
 A front end needs two lines, with the configuration as :func:`diem.config.resolve` returns it::
 
@@ -228,7 +229,8 @@ def readable(rows: list[dict[str, Any]]) -> Readable:
         " of each job are its start.",
         f"The rate of {first['gpu_tflops']:g} TFLOP/s{assumed}; stages without a time there are not"
         " the network's.",
-        "Not in it: downloads, the metrics' own time, tables, figures, logs.",
+        "Not in it: downloads, compilation and what it saves, the metrics' own time, tables,"
+        " figures, logs.",
     ]
     return Readable(header, body, 3, notes)
 
@@ -431,6 +433,7 @@ class _Parts:
 
     def posterior(self, observations: Mapping[str, Any], e_step: Mapping[str, Any]) -> Work:
         """One evaluation of a posterior denoiser, with the sampler's part of it."""
+        e_step = {**e_step, "compile": False}
         sampler, block = PosteriorSampler.from_config(e_step), e_step["block"]
         per_step = 1 + sampler.sampler.corrections * (sampler.sampler.name == "pc")
 
@@ -479,6 +482,7 @@ class _Parts:
 
     def training(self, m_step: Mapping[str, Any]) -> Work:
         """One sample's part of an optimizer step."""
+        m_step = {**m_step, "compile": False}
         batch = m_step["batch"]
 
         def prepare(device: torch.device) -> Callable[[int], float]:
