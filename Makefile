@@ -1,5 +1,6 @@
 # make        sets up and runs the demo: every table, every figure, and the report
 # make test   sets up and runs all tests
+# make bench  sets up and runs the benchmarks, each of which writes its table beside itself
 # make lint   sets up and checks the style of workflow and code
 # make clean  removes the virtual environment; results stay
 
@@ -9,7 +10,7 @@ CORES ?= all
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo setup test lint clean
+.PHONY: demo setup test bench lint clean
 
 demo: $(READY)
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
@@ -31,6 +32,12 @@ $(READY): envs/requirements.txt pyproject.toml
 test: $(READY)
 	@echo "diem: running the tests"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+bench: export OMP_NUM_THREADS := 1
+bench: $(READY)
+	@echo "diem: running the benchmarks"
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/estimate.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
