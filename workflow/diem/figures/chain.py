@@ -79,7 +79,8 @@ def lap_choice(source: Source) -> Figure:
     clean = [name for name in CLEAN if name in known][:1]
     title = f"{source.experiment}: the lap to use, ringed, by held-out observations alone"
     if clean:
-        title += " (left) and by clean data"
+        several = source.rows["observations"].nunique() > 1
+        title += f" ({'above' if several else 'left'}) and by clean data"
     return by_lap(source.rows, ["prediction", *clean], source.labels, title, marked=True)
 
 

@@ -35,8 +35,8 @@ TICKS = (-2, 0, 2)
 MISSING = (0.90, 0.62, 0.0)
 """The colour of missing pixels, Okabe and Ito's orange, which no grey value is taken for."""
 
-LOWEST = {"inception_score": 1.0}
-"""The least values of metrics, where that is not zero."""
+LOWEST = {"inception_score": 1.0, "prediction": None}
+"""The least values of metrics, where that is not zero; none where only differences tell."""
 
 GREY = "0.4"
 TRUTH = "truth"
@@ -383,7 +383,8 @@ def _ring_best(
         falls = tables.METRICS[line["metric"].iloc[0]].better == "↓"
         best = line.loc[line["value"].idxmin() if falls else line["value"].idxmax()]
         color = styles[labels[run]]["color"]
-        ax.plot(best["lap"], best["value"], "o", ms=10, mfc="none", mec=color, mew=1.5)
+        ring = {"ms": 10, "mfc": "none", "mec": color, "mew": 1.5, "clip_on": False}
+        ax.plot(best["lap"], best["value"], "o", **ring)
 
 
 def _lap_ticks(laps: Set[int]) -> list[int]:
@@ -395,13 +396,15 @@ def _lap_ticks(laps: Set[int]) -> list[int]:
     return ticks
 
 
-def _scale(ax: Axes, values: pd.Series, lowest: float) -> None:
+def _scale(ax: Axes, values: pd.Series, lowest: float | None) -> None:
     """Chooses a logarithmic axis where values span a wide range, and else starts at the lowest."""
     if values.min() > 0 and values.max() > 4 * values.min():
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         ax.yaxis.set_minor_formatter(NullFormatter())
+    elif lowest is None:
+        ax.margins(y=0.12)
     else:
         ax.set_ylim(bottom=min(lowest, values.min()))
 

@@ -1,0 +1,122 @@
+"""Observations of one's own, through an operator of one's own: no clean data anywhere."""
+
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from test_chain import one_sentence
+
+import diem
+from diem import datasets
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "telescope.py"
+
+
+def observe(folder):
+    """Writes photograph patches as the telescope of the example sees them, and forgets them."""
+    shutil.copy(EXAMPLE, folder)
+    namespace = {"__name__": "telescope"}
+    exec(EXAMPLE.read_text(encoding="utf-8"), namespace)
+    spec = {"name": "photographs", "size": 8, "reduce": 8}
+    x = datasets.load({**spec, "train": 240, "validation": 1, "test": 1}, 0)["train"].x
+    rng = np.random.default_rng(0)
+    width = rng.uniform(0.4, 0.8, 240).astype(np.float32)
+    alive = rng.random((240, 1, 8, 8)) < 0.7
+    parameters = {"width": torch.from_numpy(width), "alive": torch.from_numpy(alive)}
+    y = namespace["Beam"](x.shape[1:], parameters).forward(torch.from_numpy(x)).numpy()
+    sigma_y = rng.uniform(0.05, 0.1, 240).astype(np.float32)
+    y += sigma_y[:, None, None, None] * rng.standard_normal(y.shape) * alive
+    train = {"y": y, "width": width, "alive": alive, "sigma_y": sigma_y}
+    diem.write_observations(folder / "sky.h5", {"train": train})
+
+
+@pytest.fixture
+def own(workflow):
+    observe(workflow.folder)
+    entry = workflow.config["experiments"].pop("tiny")
+    entry |= {
+        "data": {"name": "hdf5", "path": "sky.h5", "validation": 0.1, "test": 0.2},
+        "observations": {"beam": {"operator": "telescope:Beam"}},
+        "network": {"name": "residual_mlp", "width": 32, "blocks": 1, "embedding": 16},
+        "figures": ["prior", "inpainting", "lap_choice"],
+        "runs": {"base": {"observations": "beam"}},
+    }
+    entry["e_step"]["limit"] = 1.5
+    entry["evaluation"].pop("metrics")
+    workflow.config["experiments"]["sky"] = entry
+    return workflow
+
+
+def test_from_a_file_to_tables_and_figures(own):
+    result = own.run()
+
+    assert result.returncode == 0, result.stderr
+    for figure in ("prior", "inpainting", "lap_choice"):
+        assert own.path(f"results/figures/sky_{figure}.pdf").stat().st_size > 1000
+    rows = pd.read_csv(own.path("results/tables/sky_rows.csv"), keep_default_na=False)
+    assert set(rows.stage) == {"floor", "lap"}
+    metrics = {"residual_median", "residual_rms", "residual_beyond_3"}
+    assert set(rows.metric) == {*metrics, "observation_distance", "prediction"}
+    assert np.isfinite(rows.value).all()
+    exact = rows[(rows.stage == "floor") & (rows.metric == "residual_rms")].value.iloc[0]
+    assert 0.8 < exact < 1.2  # each observation's own noise
+
+    table = pd.read_csv(own.path("results/tables/sky_chosen_lap.csv"), keep_default_na=False)
+    assert table.lap.tolist() == [0, 1, 2]
+    (lap,) = table[table.verdict == "chosen"].lap
+    laps = table[table.lap > 0]
+    assert lap == laps.lap[laps.prediction.idxmin()]
+    files = ["chosen/prior.safetensors", f"lap_{lap:02d}/prior.safetensors"]
+    weights = []
+    for name in files:
+        with safe_open(own.path(f"results/sky/runs/base/{name}"), "pt") as file:
+            weights.append({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+    with h5py.File(own.path("results/sky/observations/beam/observations.h5")) as file:
+        counts = [len(file[split]["y"]) for split in ("train", "validation", "test")]
+    assert counts == [168, 24, 48]
+    assert not own.path("results/sky/clean.h5").exists()
+    assert "nothing to be done" in own.run().stderr.lower()
+
+    # What is then broken loses none of it.
+    tables = {p.name: p.read_bytes() for p in own.path("results/tables").iterdir()}
+    with h5py.File(own.path("sky.h5"), "r+") as file:
+        file["train/y"][3] = np.nan
+    sentence = one_sentence(own.run())
+    for word in ("sky.h5", "'train/y'", "non-finite"):
+        assert word in sentence
+    own.path("sky.h5").unlink()
+    sentence = one_sentence(own.run())
+    for word in ("experiments.sky.data.path", "sky.h5", "no such file"):
+        assert word in sentence
+    assert tables == {p.name: p.read_bytes() for p in own.path("results/tables").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("adjoint", ["'telescope:Beam'", "adjoint is not the adjoint"]),
+        ("syntax", ["'telescope:Beam'", "cannot be imported", "SyntaxError"]),
+    ],
+)
+def test_an_operator_that_is_none_stops_before_anything_is_spent(own, body, words):
+    module = own.path("telescope.py")
+    source = module.read_text(encoding="utf-8")
+    if body == "adjoint":
+        source = re.sub(r"return self\._blurred\(y .*", "return y", source)
+    else:
+        source += "\n)"
+    module.write_text(source, encoding="utf-8")
+
+    sentence = one_sentence(own.run())
+
+    for word in ("sky.h5", *words):
+        assert word in sentence
+    assert not own.path("results/sky/observations/beam/gaussian.safetensors").exists()
+    assert not own.path("results/sky/runs").exists()
