@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diem.config import merge, resolve
+from diem.config import RECIPES, ceiling_training, merge, resolve, training_of_lap
 from diem.errors import DiemError
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +147,43 @@ def test_a_run_may_switch_off_what_the_experiment_switches_on(config):
     assert runs["base"]["e_step"]["restart"] == [4.0, 1.0]
     assert runs["other"]["e_step"]["restart"] is None
     assert runs["other"]["e_step"]["limit"] == 2.0
+
+
+def test_the_fast_recipe_fills_what_the_experiment_leaves_open(config):
+    config["experiments"]["line"]["recipe"] = "fast"
+    put(config, f"{LINE}.e_step", {"sampler": {"steps": 5}, "restart": None})
+    put(config, f"{LINE}.m_step", {"ema": 0.5})
+    fast = RECIPES["fast"]
+
+    run = resolve(config, SCHEMA, "c")["experiments"]["line"]["runs"]["base"]
+
+    assert run["e_step"]["sampler"]["steps"] == 5
+    assert run["e_step"]["sampler"]["spacing"] == fast["e_step"]["sampler"]["spacing"]
+    assert run["e_step"]["restart"] is None
+    assert run["e_step"]["limit"] == fast["e_step"]["limit"]
+    assert run["m_step"]["ema"] == 0.5
+    assert run["m_step"]["final"] == fast["m_step"]["final"]
+
+
+def test_without_a_recipe_the_papers_is_meant(config):
+    named = copy.deepcopy(config)
+    named["experiments"]["line"]["recipe"] = "paper"
+
+    assert resolve(config, SCHEMA, "c") == resolve(named, SCHEMA, "c")
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(10, None), (10, 4)])
+def test_the_last_lap_and_the_ceiling_train_longer(steps, epochs):
+    entry = {"steps": steps, "epochs": epochs, "final": 3, "batch": 2}
+    length = "epochs" if epochs else "steps"
+
+    first, last = (training_of_lap(entry, lap, 5) for lap in (4, 5))
+    ceiling = ceiling_training({"laps": 5, "m_step": entry})
+
+    assert first[length] == entry[length]
+    assert last[length] == 3 * entry[length]
+    assert ceiling[length] == 7 * entry[length]
+    assert (first["epochs"] is None) == (epochs is None) == (ceiling["epochs"] is None)
 
 
 def test_the_configuration_that_was_read_is_not_changed(config):
@@ -764,11 +801,6 @@ def test_a_comparison_needs_a_prior(config):
             "experiments.digits.data",
             {"name": "phantoms", "size": 4},
             ["experiments.digits.data.size", "at least 8"],
-        ),
-        (
-            f"{LINE}.m_step",
-            {"epochs": 2, "final_steps": 5},
-            ["either 'epochs' or 'final_steps'"],
         ),
     ],
 )

@@ -29,6 +29,23 @@ __all__ = [
 ]
 
 
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "fast": {
+        "e_step": {
+            "sampler": {"name": "ddpm", "steps": 8, "spacing": "karras"},
+            "limit": 1.5,
+            "restart": [2.0, 1.0],
+        },
+        "m_step": {"ema": 0.999, "ema_warmup": True, "final": 3},
+    },
+}
+"""What an experiment's ``recipe`` says where the experiment itself says nothing.
+
+The schema's defaults are the paper's. Each part of the fast recipe is explained in
+``config/README.md``, and ``benchmarks/recipe.md`` has what they buy.
+"""
+
 PARTS = ("experiments", "heuristics", "samplers", "posterior")
 """The parts of a configuration, of which at least one is not empty."""
 
@@ -85,6 +102,8 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
         raise DiemError(f"{source}: the configuration has none of {', '.join(PARTS)}.")
 
     for name, experiment in config.get("experiments", {}).items():
+        for part, settings in RECIPES[experiment.get("recipe", "paper")].items():
+            experiment[part] = merge(settings, experiment.get(part, {}))
         for key, run in experiment["runs"].items():
             shared = {k: experiment[k] for k in ("laps", "e_step", "m_step") if k in experiment}
             experiment["runs"][key] = merge({"label": key, **shared}, run)
@@ -148,11 +167,12 @@ def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
 
 
 def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
-    """Returns an ``m_step`` entry with the steps of one lap in the place of ``final_steps``."""
+    """Returns an ``m_step`` entry with the length of one lap, in the place of ``final``."""
     entry = dict(entry)
-    final = entry.pop("final_steps")
-    if final and lap == laps:
-        return {**entry, "steps": final, "epochs": None}
+    times = entry.pop("final")
+    if lap == laps:
+        entry["steps"] *= times
+        entry["epochs"] = entry["epochs"] and times * entry["epochs"]
     return entry
 
 
@@ -370,10 +390,6 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
             raise DiemError(
                 f"{where}.runs.{key}.m_step.augment.saturation is {augment['saturation']}, where"
                 " the lower factor comes first."
-            )
-        if run["m_step"]["epochs"] and run["m_step"]["final_steps"]:
-            raise DiemError(
-                f"{where}.runs.{key}.m_step: either 'epochs' or 'final_steps' is given, not both."
             )
         for level in run["e_step"]["restart"] or []:
             if not schedule["sigma_min"] < level <= schedule["sigma_max"]:

@@ -500,7 +500,7 @@ class _Parts:
 
             return run
 
-        kept = {key: m_step[key] for key in m_step if key not in ("steps", "epochs", "final_steps")}
+        kept = {key: m_step[key] for key in m_step if key not in ("steps", "epochs", "final")}
         fixed = [self.entry["network"], self.entry["schedule"]]
         return Work(self._key("training", kept, *fixed), CHUNK * batch, prepare)
 
