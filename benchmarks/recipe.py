@@ -1,0 +1,441 @@
+"""Quality against counted FLOPs: the paper's recipe, scaled down, and the fast one.
+
+Both learn from the same observations with the same network. The paper's recipe has ``LAPS`` laps;
+the fast one runs twice, once with a tenth of the network's FLOPs of that, and once with as many.
+FLOPs are counted by PyTorch's counter where some samples are drawn and a step is trained, and
+multiplied; evaluation is not counted. Distances are to held-out clean data, and beside each quality
+stands the observation residual of the E-step's samples. ``floor`` is the Gaussian prior,
+``ceiling`` the network trained on clean data with the FLOPs of the paper's recipe.
+
+Each case is kept in ``benchmarks/recipe.json`` as soon as it is done, and not done again:
+
+    python benchmarks/recipe.py                    # all data sets, seeds 0, 1 and 2
+    python benchmarks/recipe.py --data digits --seeds 0
+"""
+
+import argparse
+import copy
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from diem import datasets, metrics, operators
+from diem.config import resolve, training_of_lap
+from diem.denoisers import Prior, build_denoiser
+from diem.figures.drawing import WIDTH, save, styled
+from diem.flops import FlopCounter
+from diem.gaussian import fit_to_observations, fit_to_samples
+from diem.observing import observe
+from diem.sampling import PosteriorSampler, Sampler, restart_level, sample_prior
+from diem.seeds import Stage, rng, torch_generator
+from diem.storage import atomic
+from diem.training import Training, train
+
+HERE = Path(__file__).parent
+SCHEMA = HERE.parent / "workflow" / "schemas" / "config.schema.yaml"
+LAPS = 10
+"""Laps of the paper's recipe; the paper itself has 16 to 64."""
+
+DATA: dict[str, dict[str, Any]] = {
+    "digits": {
+        "data": {"name": "digits", "validation": 150, "test": 450},
+        "observations": {"only": {"operator": {"name": "mask", "missing": 0.5}, "sigma_y": 0.01}},
+        "network": {"name": "residual_mlp", "width": 256, "blocks": 4},
+        "gaussian": {"rank": 16},
+        "m_step": {"batch": 256, "learning_rate": 0.003},
+        "evaluation": {"metrics": ["frechet_distance", "sliced_wasserstein", "psnr"]},
+    },
+    "photographs": {
+        "data": {"name": "photographs", "size": 8, "reduce": 2, "train": 1024, "validation": 128},
+        "observations": {"only": {"operator": {"name": "mask", "missing": 0.5}, "sigma_y": 0.01}},
+        "network": {"name": "residual_mlp", "width": 256, "blocks": 4},
+        "gaussian": {"rank": 64},
+        "m_step": {"batch": 256, "learning_rate": 0.003},
+        "evaluation": {"metrics": ["sliced_wasserstein", "psnr"]},
+    },
+    "manifold": {
+        "data": {"name": "manifold", "train": 1024, "validation": 128, "test": 2048},
+        "observations": {"only": {"operator": {"name": "projection", "rows": 2}, "sigma_y": 0.01}},
+        "network": {"name": "residual_mlp", "width": 128, "blocks": 3},
+        "gaussian": {"rank": 4},
+        "m_step": {"batch": 512, "learning_rate": 0.001, "drop_outside": 3.0},
+        "evaluation": {"metrics": ["distance_to_manifold", "sliced_wasserstein", "psnr"]},
+    },
+}
+"""The data sets: everything that the recipes share. The fast recipe was chosen on the digits."""
+
+PAPER = {
+    "digits": {
+        "schedule": {"sigma_min": 0.001, "sigma_max": 100.0},
+        "e_step": {"sampler": {"name": "ddpm", "steps": 64}},
+        "m_step": {"steps": 489},
+    },
+    "photographs": {
+        "schedule": {"sigma_min": 0.001, "sigma_max": 100.0},
+        "e_step": {"sampler": {"name": "ddpm", "steps": 64}},
+        "m_step": {"steps": 418},
+    },
+    "manifold": {
+        "schedule": {"sigma_min": 0.001, "sigma_max": 10.0},
+        "e_step": {"sampler": {"name": "pc", "steps": 32}, "iterations": 2},
+        "m_step": {"steps": 348},
+    },
+}
+"""The paper's recipe with fewer steps: its schedules, samplers and iterations, and optimizer steps
+that keep its ratio of 0.7 between the FLOPs of E-step and M-step on CIFAR-10."""
+
+FAST = {
+    "digits": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}, "m_step": {"steps": 256}},
+    "photographs": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}, "m_step": {"steps": 256}},
+    "manifold": {
+        "schedule": {"sigma_min": 0.001, "sigma_max": 10.0},
+        "e_step": {"iterations": 2},
+        "m_step": {"steps": 256},
+    },
+}
+"""What the fast recipe leaves to the experiment."""
+
+PARTS = ["paper", "fast_tenth", "fast", "bounds"]
+SHARES = {"fast_tenth": 10, "fast": 1}
+"""The FLOPs of the paper's recipe are so many times those of the fast one."""
+
+LABELS = {
+    "floor": "floor (Gaussian)",
+    "paper": "paper",
+    "fast_tenth": "fast, a tenth",
+    "fast": "fast, equal",
+    "ceiling": "ceiling (clean data)",
+}
+CURVES = {"paper": ("C0", "o-"), "fast_tenth": ("C1", "s-"), "fast": ("C2", "^-")}
+MAIN = {
+    "digits": ("prior/frechet_distance", "prior's Fréchet distance"),
+    "photographs": ("prior/sliced_wasserstein", "prior's sliced Wasserstein"),
+    "manifold": ("prior/distance_to_manifold", "prior's distance to the manifold"),
+}
+PSNR = ("posterior_mean/psnr", "PSNR of posterior means (dB)")
+
+HEAD = f"""# The two recipes
+
+Made by `benchmarks/recipe.py`: medians over the seeds, with their ranges. `prior` is of 2,048
+unconditional samples, `e_step` of the posterior samples that the last lap was trained on, both
+against held-out clean data; `posterior_mean` is of 8 posterior samples of each of 128 held-out
+observations. Residuals are in units of sigma_y. The paper's recipe is scaled down, and has {LAPS}
+laps; the ceiling was trained with its FLOPs. The held-out photographs' patches are others of the
+same parts of the scenes, which may overlap with those that were observed. The fast recipe was chosen on the digits, seed 0.
+
+![Quality against FLOPs](recipe.png)
+"""
+
+
+def settings(name: str, recipe: str, laps: int) -> dict[str, Any]:
+    """Returns an experiment with every default filled in, by the config's own rules."""
+    entry = copy.deepcopy(DATA[name])
+    for part, values in (PAPER if recipe == "paper" else FAST)[name].items():
+        entry[part] = {**entry.get(part, {}), **values}
+    entry |= {"recipe": recipe, "laps": laps, "runs": {"only": {"observations": "only"}}}
+    config = {"experiments": {name: entry}}
+    return resolve(config, SCHEMA, "benchmarks/recipe.py")["experiments"][name]
+
+
+class Case:
+    """A data set and seed: clean data, observations, and how to measure a prior."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name, self.seed = name, seed
+        shared = settings(name, "paper", 1)
+        self.metrics = shared["evaluation"]["metrics"]
+        splits = datasets.load(shared["data"], seed)
+        if name == "photographs":
+            # Its test split shows other parts of the scenes: that shift would hide all else.
+            splits["test"] = datasets.load(shared["data"], seed + 1000)["train"]
+        self.clean = {split: torch.from_numpy(v.x) for split, v in splits.items()}
+        entry = shared["observations"]["only"]
+        self.sigma_y = entry["sigma_y"]
+        self.operator, self.y = {}, {}
+        for number, (split, x) in enumerate(self.clean.items()):
+            stream = rng(seed, Stage.CORRUPTION, 0, number)
+            operator = operators.simulate(entry["operator"], x.shape[1:], len(x), stream)
+            self.operator[split], self.y[split] = (
+                operator,
+                observe(operator, x, self.sigma_y, stream),
+            )
+        if "frechet_distance" in self.metrics:
+            train, test = splits["train"], splits["test"]
+            self.extractor = metrics.train_extractor(train.x, train.label, test.x, test.label, seed)
+        if name == "manifold":
+            curve = datasets.manifold_curve(shared["data"], seed, 2**12)
+            self.curve = torch.from_numpy(curve)
+        stream = torch_generator(seed, Stage.GAUSSIAN)
+        gaussian = shared["gaussian"]
+        self.gaussian = fit_to_observations(
+            self.operator["train"],
+            self.y["train"],
+            self.sigma_y,
+            gaussian["rank"],
+            gaussian["iterations"],
+            stream,
+        )
+
+    def distances(self, subject: str, x: Tensor) -> dict[str, float]:
+        """Measures samples against held-out clean data."""
+        test, found = self.clean["test"], {}
+        if "frechet_distance" in self.metrics:
+            features = self.extractor.features
+            found["frechet_distance"] = metrics.frechet_distance(
+                features(x.clamp(-2, 2)), features(test)
+            )
+        if "distance_to_manifold" in self.metrics:
+            distance = metrics.distance_to_manifold(x, self.curve).mean()
+            found["distance_to_manifold"] = float(distance)
+        found["sliced_wasserstein"] = metrics.sliced_wasserstein(x, test, seed=self.seed)
+        return {f"{subject}/{key}": float(value) for key, value in found.items()}
+
+    def measure(self, prior: Prior, sampler: PosteriorSampler) -> dict[str, float]:
+        """Measures a prior: its own samples, and posterior means of held-out observations."""
+        reverse = Sampler("pc", 32, "karras", delta=0.3)
+        if self.name == "manifold":
+            reverse = Sampler("ddpm", 64, "karras")
+        stream = torch_generator(self.seed, Stage.PRIOR)
+        found = self.distances("prior", sample_prior(prior, 2048, reverse, stream))
+        stream = torch_generator(self.seed, Stage.TEST_POSTERIOR)
+        rows = torch.arange(128).repeat(8)
+        operator, y = self.operator["test"][rows], self.y["test"][rows]
+        x = sampler(prior, operator, y, self.sigma_y, stream)
+        mean = x.unflatten(0, (8, 128)).mean(dim=0)
+        value = metrics.psnr(mean, self.clean["test"][:128], 4.0).mean()
+        return {**found, "posterior_mean/psnr": float(value)}
+
+    def residuals(self, x: Tensor) -> dict[str, float]:
+        """Summarises how the E-step's samples fit their observations."""
+        operator = self.operator["train"]
+        residual = metrics.residual(self.y["train"], operator.forward(x), self.sigma_y)
+        summary = metrics.residual_summary(residual, operator.observed())
+        return {f"e_step/residual_{key}": float(value) for key, value in summary.items()}
+
+
+def training(entry: dict[str, Any], steps: int | None = None) -> Training:
+    """Returns the settings of a training, with another number of steps if one is given."""
+    names = {field.name for field in fields(Training)}
+    kept = {key: value for key, value in entry.items() if key in names}
+    return Training(**{**kept, "steps": steps or kept["steps"]})
+
+
+def flops_of(case: Case, entry: dict[str, Any]) -> tuple[float, float]:
+    """Counts the FLOPs of a posterior sample from noise, and of an optimizer step."""
+    event = tuple(case.clean["train"].shape[1:])
+    denoiser = build_denoiser(entry["network"], entry["schedule"], event, 0)
+    batch = entry["m_step"]["batch"]
+    x = case.clean["train"][:batch]
+    # The training also validates, on one sample here.
+    with FlopCounter() as counter:
+        train(copy.deepcopy(denoiser), x, x[:1], training(entry["m_step"], 1), 0)
+    step = counter.get_total_flops()
+    denoiser.requires_grad_(False)
+    sampler = PosteriorSampler.from_config(entry["e_step"])
+    operator, y = case.operator["train"][:16], case.y["train"][:16]
+    with FlopCounter() as counter:
+        stream = torch_generator(0, Stage.E_STEP)
+        sampler(Prior(case.gaussian, denoiser, {}), operator, y, case.sigma_y, stream)
+    return counter.get_total_flops() / 16, step
+
+
+def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
+    """Learns a prior, and yields a row for some laps and the last."""
+    entry = settings(case.name, recipe, laps)
+    per_sample, per_step = flops_of(case, entry)
+    sampler = PosteriorSampler.from_config(entry["e_step"])
+    event = tuple(case.clean["train"].shape[1:])
+    stream = torch_generator(case.seed, Stage.NETWORK).initial_seed()
+    denoiser = build_denoiser(entry["network"], entry["schedule"], event, stream)
+    prior, samples, flops = Prior(case.gaussian, None, {}), {}, 0.0
+    shown = {2**k for k in range(8)} | {3 * 2**k for k in range(7)} | {laps}
+    for lap in range(1, laps + 1):
+        level = restart_level(entry["e_step"]["restart"], lap, laps)
+        for number, split in enumerate(("train", "validation")):
+            y = case.y[split]
+            stream = torch_generator(case.seed, Stage.E_STEP, lap, number)
+            samples[split] = sampler(
+                prior,
+                case.operator[split],
+                y,
+                case.sigma_y,
+                stream,
+                start=samples[split] if level else None,
+                sigma_start=level,
+            )
+            flops += per_sample * len(y) * (prior.denoiser is not None)
+        of_lap = training_of_lap(entry["m_step"], lap, laps)
+        x, bound = samples["train"], of_lap["drop_outside"]
+        if bound:
+            x = x[(x.abs() <= bound).flatten(1).all(dim=1)]
+        rank = entry["gaussian"]["rank"]
+        denoiser, _ = train(denoiser, x, samples["validation"], training(of_lap), case.seed, lap)
+        prior = Prior(fit_to_samples(x, rank), denoiser, {})
+        flops += per_step * of_lap["steps"]
+        if lap in shown:
+            measured = {
+                **case.distances("e_step", samples["train"]),
+                **case.measure(prior, sampler),
+            }
+            yield {"lap": lap, "flops": flops, **measured, **case.residuals(samples["train"])}
+
+
+def bounds(case: Case, flops: float) -> list[dict[str, Any]]:
+    """Measures the floor and the ceiling."""
+    entry = settings(case.name, "fast", 1)
+    sampler = PosteriorSampler.from_config(entry["e_step"])
+    event = tuple(case.clean["train"].shape[1:])
+    stream = torch_generator(case.seed, Stage.NETWORK).initial_seed()
+    denoiser = build_denoiser(entry["network"], entry["schedule"], event, stream)
+    steps = int(flops / flops_of(case, entry)[1])
+    clean = (case.clean["train"], case.clean["validation"])
+    denoiser, _ = train(denoiser, *clean, training(entry["m_step"], steps), case.seed)
+    ceiling = Prior(fit_to_samples(clean[0], entry["gaussian"]["rank"]), denoiser, {})
+    floor = Prior(case.gaussian, None, {})
+    exact = floor.gaussian.sample_posterior(
+        case.operator["train"],
+        case.y["train"],
+        case.sigma_y,
+        torch_generator(case.seed, Stage.E_STEP),
+    )
+    below = {**case.distances("e_step", exact), **case.residuals(exact)}
+    return [
+        {"bound": "floor", "flops": 0.0, **case.measure(floor, sampler), **below},
+        {"bound": "ceiling", "flops": flops, **case.measure(ceiling, sampler)},
+    ]
+
+
+def laps_for(case: Case, flops: float) -> int:
+    """Returns how many laps of the fast recipe cost at most so many FLOPs, and at least two."""
+    entry = settings(case.name, "fast", 2)
+    per_sample, per_step = flops_of(case, entry)
+    steps, final = entry["m_step"]["steps"], entry["m_step"]["final"]
+    lap = per_sample * (len(case.y["train"]) + len(case.y["validation"])) + per_step * steps
+    # The first lap samples the Gaussian, which is no network; the last one trains longer.
+    spent = per_step * steps * final
+    return max(2, 1 + int((flops - spent) / lap))
+
+
+def case_of(name: str, seed: int, part: str, done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Does one case and returns its rows."""
+    case = Case(name, seed)
+    if part == "paper":
+        return list(learn(case, "paper", LAPS))
+    flops = done[f"{name}/{seed}/paper"][-1]["flops"]
+    if part == "bounds":
+        return bounds(case, flops)
+    return list(learn(case, "fast", laps_for(case, flops / SHARES[part])))
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Returns the last laps of all recipes, as medians over seeds with their ranges."""
+
+    def cell(values: pd.Series) -> str:
+        values = values.dropna()
+        if values.empty:
+            return ""
+        low, middle, high = values.min(), values.median(), values.max()
+        return f"{middle:.3g} ({low:.3g} to {high:.3g})"
+
+    lines = []
+    for name in DATA:
+        of = rows[rows["data"] == name].dropna(axis="columns", how="all")
+        last = of.sort_values("lap").groupby(["part", "seed"], sort=False).tail(1)
+        columns = [c for c in last if "/" in c]
+        shown = pd.DataFrame(
+            {
+                LABELS[part]: {
+                    "network FLOPs": cell(group["flops"]),
+                    "laps": cell(group["lap"]),
+                    **{column: cell(group[column]) for column in columns},
+                }
+                for part in LABELS
+                if len(group := last[last["part"] == part])
+            }
+        )
+        lines += [f"## {name}", "", shown.to_markdown(), ""]
+    return "\n".join(lines)
+
+
+@styled
+def figure(rows: pd.DataFrame) -> Figure:
+    """Draws quality against FLOPs: a column a data set."""
+    drawn = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    axes = drawn.subplots(2, len(DATA), squeeze=False)
+    for column, (name, main) in enumerate(MAIN.items()):
+        of = rows[rows["data"] == name]
+        for ax, (metric, label) in zip(axes[:, column], (main, PSNR), strict=True):
+            for stage in ("floor", "ceiling"):
+                value = of[of["part"] == stage][metric].median()
+                ax.axhline(value, color="0.4", linestyle=":" if stage == "floor" else "--")
+                ax.annotate(
+                    stage,
+                    (0.02, value),
+                    xycoords=("axes fraction", "data"),
+                    textcoords="offset points",
+                    xytext=(0, 2),
+                    color="0.4",
+                    fontsize=7,
+                )
+            for part, (colour, line) in CURVES.items():
+                values = of[of["part"] == part].groupby("lap")[["flops", metric]]
+                middle = values.median()
+                x = middle["flops"] / 1e12
+                ax.plot(x, middle[metric], line, color=colour, label=LABELS[part], markersize=3)
+                low, high = values.min()[metric], values.max()[metric]
+                ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+            ax.set_xscale("log")
+            ax.set_ylabel(label)
+            if metric != PSNR[0]:
+                ax.set_yscale("log")
+                ax.set_title(name)
+            else:
+                ax.set_xlabel("network TFLOPs")
+    axes[0, 0].legend(fontsize=7)
+    return drawn
+
+
+def main() -> None:
+    """Does what is not done yet, and writes the table and the figure of what is."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    path = HERE / "recipe.json"
+    for part, name, seed in itertools.product(chosen.parts, chosen.data, chosen.seeds):
+        done = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        key = f"{name}/{seed}/{part}"
+        if key in done:
+            continue
+        rows = case_of(name, seed, part, done)
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps({**done, key: rows}, indent=1), encoding="utf-8")
+        print(key, rows[-1], flush=True)
+
+    done = json.loads(path.read_text(encoding="utf-8"))
+    rows = []
+    for key, some in done.items():
+        name, seed, part = key.split("/")
+        shared = {"data": name, "seed": int(seed)}
+        rows += [{**shared, "part": row.get("bound", part), **row} for row in some]
+    rows = pd.DataFrame(rows)
+    text = f"{HEAD}\n{table(rows)}"
+    with atomic(HERE / "recipe.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(text)
+    for kind in ("pdf", "png"):
+        save(figure(rows), HERE / f"recipe.{kind}", kind)
+
+
+if __name__ == "__main__":
+    main()
