@@ -36,6 +36,7 @@ test: $(READY)
 bench: export OMP_NUM_THREADS := 1
 bench: $(READY)
 	@echo "diem: running the benchmarks"
+	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/estimate.py
 

@@ -165,6 +165,27 @@ class _Batches:
         return np.concatenate([self._permutation(e)[rows[epochs == e]] for e in np.unique(epochs)])
 
 
+def _step(
+    denoiser: KarrasDenoiser,
+    means: list[Tensor],
+    optimizer: _Adam,
+    x: Tensor,
+    t: Tensor,
+    z: Tensor,
+    training: Training,
+    step: int,
+) -> Tensor:
+    """Takes one optimizer step, moves the average ``means`` along, and returns the loss."""
+    with autocast(training.precision, x.device):
+        loss = _weighted_error(denoiser, x, t, z)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(optimizer.weights, training.clip)
+    optimizer.step(training.rate(step))
+    with torch.no_grad():
+        torch._foreach_lerp_(means, optimizer.weights, 1 - training.decay(step))
+    return loss.detach()
+
+
 def train(
     denoiser: KarrasDenoiser,
     x: Tensor,
@@ -226,14 +247,7 @@ def train(
                 batch = augmentation.augment(x[rows], training.augment, generator)
                 t = _beta(times, len(batch)).to(batch)
                 z = torch.empty_like(batch).normal_(generator=generator)
-                with autocast(training.precision, x.device):
-                    loss = _weighted_error(denoiser, batch, t, z)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(weights, training.clip)
-                optimizer.step(training.rate(step))
-                with torch.no_grad():
-                    torch._foreach_lerp_(means, weights, 1 - training.decay(step))
-                total += loss.detach()
+                total += _step(denoiser, means, optimizer, batch, t, z, training, step)
         loss = float(total) / len(chunk)
         if not math.isfinite(loss):
             raise DiemError(
