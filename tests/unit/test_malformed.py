@@ -19,7 +19,7 @@ from diem.errors import DiemError
 from diem.own import bring
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
-HELD_OUT = {"validation": 0.05, "test": 0.1}
+HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 
 
 def good(path, **changes):

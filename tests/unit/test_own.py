@@ -17,7 +17,7 @@ from diem.gaussian import Gaussian, fit_to_observations
 from diem.operators import build, csr_parameters
 from diem.own import bring
 
-HELD_OUT = {"validation": 0.05, "test": 0.1}
+HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 
 
 def levels(findings, level):
@@ -187,3 +187,20 @@ def test_large_files_are_read_in_blocks(tmp_path, images, monkeypatch):
 
     assert max(largest) <= 5000
     assert check_file(path) == whole
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_observations_are_brought_to_the_network_s_units(tmp_path, images, each):
+    y, sigma_y = 100 + 20 * images, np.full(len(images), 2.0, np.float32)
+    split = {"y": y, "sigma_y": sigma_y} if each else {"y": y}
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+    diem.write_observations(path, {"train": split}, operator="mask", sigma_y=None if each else 2.0)
+
+    bring(path, output, {}, {**HELD_OUT, "offset": 100.0, "scale": 20.0}, 0, "some")
+
+    with storage.Observations(output) as file:
+        some = file.load("train")
+        assert torch.allclose(some.sigma_y, torch.tensor(0.1))
+        expected = np.nan_to_num(images[some.index])
+        np.testing.assert_allclose(some.y, expected, atol=1e-4)
+        assert file.attribute("scale") == 20

@@ -409,3 +409,53 @@ def test_samples_that_are_not_finite():
         ),
         "not finite",
     )
+
+
+# Units
+
+
+def scaled(make, offset=100.0, scale=20.0):
+    """Returns a prior that was learned from data in other units."""
+    prior = make()._prior
+    prior.card["data"] = {"name": "hdf5", "offset": offset, "scale": scale}
+    return PriorDenoiser(prior)
+
+
+@pytest.mark.parametrize("make", [exact, diffusion])
+def test_samples_are_in_the_units_of_the_data(make):
+    plain, other = make(), scaled(make)
+
+    assert torch.equal(other.mean, 100 + 20 * plain.mean)
+    expected = 100 + 20 * plain.sample(6, steps=4)
+    torch.testing.assert_close(other.sample(6, steps=4), expected)
+
+
+@pytest.mark.parametrize("make", [exact, diffusion])
+def test_the_denoiser_is_in_the_units_of_the_data(make):
+    plain, other = make(), scaled(make)
+    t = torch.tensor(0.6)
+    assert other.schedule.sigma(t).item() == pytest.approx(20 * plain.schedule.sigma(t).item())
+
+    x_t = torch.randn(4, *SHAPE)
+    expected = 100 + 20 * plain(x_t, t).mean
+    torch.testing.assert_close(other(100 + 20 * x_t, t).mean, expected)
+
+
+@pytest.mark.parametrize("make", [exact, diffusion])
+def test_posteriors_are_in_the_units_of_the_data(make):
+    # In the units of the data y is A (100 + 20 x) plus 20 times the noise.
+    gaussian_y, _ = observe(gaussian(), {"name": "projection", "rows": 3}, 4, 0.1)
+    operator, steps = gaussian_y.operator, {"sampler": {"steps": 4}}
+    expected = 100 + 20 * make().posterior(gaussian_y.y, operator, 0.1, 3, **steps)
+
+    y = operator.forward(torch.full((4, *SHAPE), 100.0)) + 20 * gaussian_y.y
+    x = scaled(make).posterior(y, operator, 2.0, 3, **steps)
+    torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_observations_that_were_scaled_to_train_on(tmp_path, observations):
+    observed = observations.load("test")
+    attributes = {"scale": 20.0, "source": "mine.h5"}
+    storage.write_observations(tmp_path / "in.h5", {"test": observed}, "mask", attributes)
+    with storage.Observations(tmp_path / "in.h5") as file:
+        refused(lambda: write_posteriors(tmp_path / "p.h5", scaled(exact), file, 2), "mine.h5")

@@ -374,7 +374,7 @@ def _judge_range(split: str, totals: _Totals, tell: Callable[[str, str], None]) 
         tell(
             "warning",
             f"{split}: {between}, where values of x from -2 to 2 are expected: scale y and sigma_y"
-            " before you write them.",
+            " before you write them, or tell the config data.offset and data.scale.",
         )
 
 

@@ -175,7 +175,8 @@ def bring(
         output: The file of observations to write.
         entry: The config's entry of ``observations``: ``operator`` and ``sigma_y`` where the file
             does not tell them.
-        data: The config's ``data`` entry: the fractions to hold out.
+        data: The config's ``data`` entry: the fractions to hold out, and the ``offset`` and
+            ``scale`` of ``x``; what is written is of ``(x - offset) / scale``.
         seed: The config's seed.
         experiment: The experiment's name, for the file's attributes.
 
@@ -192,22 +193,25 @@ def bring(
         raise DiemError(f"{errors[0].removesuffix('.')}{more}.")
 
     arrays: dict[str, Any] = {}
+    offset, scale = data["offset"], data["scale"]
     with Observations(source, operator, sigma_y) as file:
         for split, (of, chosen) in _splits(file, data, seed).items():
             names = ["y", *(f"operator/{field}" for field in file.names(f"{of}/operator"))]
             if f"{of}/sigma_y" in file:
                 names.append("sigma_y")
             for name in names:
-                arrays[f"{split}/{name}"] = _copied(file, of, name, chosen)
+                arrays[f"{split}/{name}"] = _copied(file, of, name, chosen, offset, scale)
             arrays[f"{split}/index"] = _index(file, of)[chosen]
         if file.sigma_y is not None:
-            arrays["sigma_y"] = file.sigma_y.numpy()
+            arrays["sigma_y"] = file.sigma_y.numpy() / np.float32(scale)
         attributes = {
             "operator": file.operator,
             "event_shape": list(file.event_shape),
             "experiment": experiment,
             "seed": seed,
             "source": str(source),
+            "offset": offset,
+            "scale": scale,
         }
         write_hdf5(output, arrays, attributes)
 
@@ -242,13 +246,27 @@ def _index(file: Observations, split: str) -> np.ndarray:
 
 
 def _copied(
-    file: Observations, split: str, name: str, chosen: np.ndarray
+    file: Observations, split: str, name: str, chosen: np.ndarray, offset: float, scale: float
 ) -> np.ndarray | Iterator[np.ndarray]:
     """Returns some rows of a data set, in parts; or all of it, if it is for all observations."""
-    place = f"{split}/{name}"
-    if file.shape(place) == ():
-        return np.asarray(file.read(place, ()))
-    if file.shape(place)[0] == 1 < len(chosen):
-        return file.read(place)
-    parts = (file.read(place, rows)[chosen[rows]] for rows in row_blocks(file, split))
-    return (part.astype(np.float32) for part in parts) if name == "y" else parts
+    shape = file.shape(f"{split}/{name}")
+    if shape == ():
+        return np.asarray(_rows(file, split, name, (), offset, scale))
+    if shape[0] == 1 < len(chosen):
+        return _rows(file, split, name, slice(None), offset, scale)
+    return (
+        _rows(file, split, name, rows, offset, scale)[chosen[rows]]
+        for rows in row_blocks(file, split)
+    )
+
+
+def _rows(
+    file: Observations, split: str, name: str, rows: slice | tuple, offset: float, scale: float
+) -> np.ndarray:
+    """Returns rows of a data set; ``y`` and ``sigma_y`` are those of ``(x - offset) / scale``."""
+    if name == "y" and (offset, scale) != (0, 1):
+        return file.load(split, rows).scaled(offset, scale).y.numpy()
+    values = file.read(f"{split}/{name}", rows)
+    if name == "sigma_y":
+        return values / np.float32(scale)
+    return values.astype(np.float32) if name == "y" else values

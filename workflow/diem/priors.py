@@ -62,10 +62,12 @@ def load_prior(path: str | Path, device: str | torch.device = "cpu") -> "PriorDe
 class PriorDenoiser(Denoiser):
     r"""Creates an azula denoiser of a prior, which draws samples and posterior samples as well.
 
-    Everything is in the units of the observations that the prior was learned from: in simulated
-    experiments, data that span [-2, 2]. The preconditioning is inside, and the schedule is the one
-    that the prior was trained with: :math:`x_t = x + \sigma_t z`. A Gaussian prior, which no
-    network was trained for, has an exact denoiser, exact samples and exact posteriors.
+    Everything is in the units of the observations that the prior was learned from: those of the
+    user's file, or in simulated experiments data that span [-2, 2]. What the network needs is
+    inside: its preconditioning, and the ``offset`` and ``scale`` of the config's ``data``. The
+    schedule is the one that the prior was trained with, in these units too: :math:`x_t = x +
+    \sigma_t z`. A Gaussian prior, which no network was trained for, has an exact denoiser, exact
+    samples and exact posteriors.
 
     Azula's samplers start best from this prior's mean: ``sampler.init((8, *prior.event_shape),
     mean=prior.mean)``.
@@ -74,22 +76,23 @@ class PriorDenoiser(Denoiser):
         prior: The prior.
 
     Attributes:
-        mean: The mean of ``x``, of the event's shape.
         schedule: The noise schedule.
+        offset: The value of ``x`` that is 0 to the network.
+        scale: The difference of ``x`` that is 1 to the network.
         card: What made the prior: data, operator, settings, seed, versions and, of an exported
             prior, its metrics.
     """
 
-    mean: Tensor
-
     def __init__(self, prior: Prior) -> None:
         super().__init__()
-        self.register_buffer("mean", prior.gaussian.mean)
-        self.register_buffer("noise", prior.gaussian.noise)
-        self.register_buffer("factors", prior.gaussian.factors)
+        for name, value in vars(prior.gaussian).items():
+            self.register_buffer(f"_{name}", value)
         self.denoiser = prior.denoiser
-        self.schedule = VESchedule(1e-3, 1e2) if self.exact else prior.denoiser.schedule
         self.card = prior.card
+        data = self.card.get("data", {})
+        self.offset, self.scale = data.get("offset", 0.0), data.get("scale", 1.0)
+        levels = VESchedule(1e-3, 1e2) if self.exact else prior.denoiser.schedule
+        self.schedule = VESchedule(self.scale * levels.sigma_min, self.scale * levels.sigma_max)
         self.eval().requires_grad_(False)
 
     @property
@@ -100,17 +103,23 @@ class PriorDenoiser(Denoiser):
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one ``x``."""
-        return tuple(self.mean.shape)
+        return tuple(self._mean.shape)
 
     @property
     def device(self) -> torch.device:
         """The device to sample on, see :meth:`torch.nn.Module.to`."""
-        return self.mean.device
+        return self._mean.device
 
     @property
-    def gaussian(self) -> Gaussian:
-        """The Gaussian with the prior's first two moments."""
-        return Gaussian(self.mean, self.noise, self.factors)
+    def mean(self) -> Tensor:
+        """The mean of ``x``, of the event's shape."""
+        return self.offset + self.scale * self._mean
+
+    @property
+    def _prior(self) -> Prior:
+        """The prior in the network's units."""
+        gaussian = Gaussian(self._mean, self._noise, self._factors)
+        return Prior(gaussian, self.denoiser, self.card)
 
     def forward(self, x_t: Tensor, t: Tensor, **kwargs) -> DiracPosterior:
         """Returns the mean ``E[x | x_t]``.
@@ -120,9 +129,9 @@ class PriorDenoiser(Denoiser):
             t: The time, of shape ``()`` or ``(B,)``; of a Gaussian prior ``()``.
             kwargs: Passed to the network.
         """
-        if self.exact:
-            return self.gaussian.denoiser(self.schedule)(x_t, t)
-        return self.denoiser(x_t, t, **kwargs)
+        u_t, prior = (x_t - self.offset) / self.scale, self._prior
+        denoiser = prior.gaussian.denoiser(VESchedule(1e-3, 1e2)) if self.exact else self.denoiser
+        return DiracPosterior(self.offset + self.scale * denoiser(u_t, t, **kwargs).mean)
 
     def sample(
         self,
@@ -166,9 +175,10 @@ class PriorDenoiser(Denoiser):
             count = min(batch, n - start)
             generator = torch_generator(seed, Stage.PRIOR, 0, number, self.device)
             step = partial(progress, count / walk.steps)
-            yield sample_prior(self._prior, count, walk, generator, step)
+            u = sample_prior(self._prior, count, walk, generator, step)
             if self.exact:
                 progress(count)
+            yield self.offset + self.scale * u
 
     def posterior(
         self,
@@ -224,7 +234,7 @@ class PriorDenoiser(Denoiser):
                 "The posterior samples are not finite: the noise levels of the prior and sigma_y do"
                 " not fit each other, or the sampler has too few steps."
             )
-        return x.unflatten(0, (len(observed.y), n))
+        return (self.offset + self.scale * x).unflatten(0, (len(observed.y), n))
 
     def posterior_sampler(self, **e_step: Any) -> PosteriorSampler:
         """Returns the posterior sampler that made the prior, with some keys changed.
@@ -251,16 +261,12 @@ class PriorDenoiser(Denoiser):
         _check_counts(steps=sampler.sampler.steps, iterations=sampler.iterations)
         return sampler
 
-    @property
-    def _prior(self) -> Prior:
-        return Prior(self.gaussian, self.denoiser, self.card)
-
     def _observed(
         self, y: Tensor | np.ndarray, operator: Operator, sigma_y: float | Tensor | np.ndarray
     ) -> Observed:
-        """Returns observations on the prior's device, if all of them fit each other."""
-        y = torch.as_tensor(y).to(self.mean)
-        sigma_y = torch.as_tensor(sigma_y).to(self.mean)
+        """Returns observations in the network's units, if all of them fit each other."""
+        y = torch.as_tensor(y).to(self._mean)
+        sigma_y = torch.as_tensor(sigma_y).to(self._mean)
         if operator.event_shape != self.event_shape:
             raise DiemError(
                 f"operator: it observes data of shape {operator.event_shape}, and the prior's have"
@@ -287,9 +293,8 @@ class PriorDenoiser(Denoiser):
                 f"sigma_y has shape {tuple(sigma_y.shape)}, which does not broadcast to that of y,"
                 f" {tuple(y.shape)}."
             ) from None
-        operator = operator.to(self.device)
-        y = torch.where(operator.observed(), y, 0.0)
-        return Observed(operator, y, sigma_y, np.arange(len(y)))
+        observed = Observed(operator.to(self.device), y, sigma_y, np.arange(len(y)))
+        return observed.scaled(self.offset, self.scale)
 
 
 def _rows(observed: Observed, rows: Tensor) -> Observed:
@@ -369,6 +374,11 @@ def write_posteriors(
     _check_counts(batch=batch)
     if n < 2:
         raise DiemError(f"n is {n}, and a standard deviation needs at least 2 samples.")
+    if observations.has_attribute("scale") and (prior.offset, prior.scale) != (0, 1):
+        raise DiemError(
+            f"{observations.path}: its y are already scaled to train on; posteriors are of the file"
+            f" that it was made from, {observations.attribute('source')}."
+        )
     began = time.monotonic()
     folder = Path(f"{output}.blocks-{fingerprint}")
     counts = {split: observations.count(split) for split in observations.splits()}

@@ -331,6 +331,18 @@ class Observed:
         operator, y, sigma_y = (v.to(device) for v in (self.operator, self.y, self.sigma_y))
         return Observed(operator, y, sigma_y, self.index)
 
+    def scaled(self, offset: float, scale: float) -> "Observed":
+        """Returns the observations of ``(x - offset) / scale``, by the same operators.
+
+        What was not observed is zero.
+        """
+        y = self.y
+        if offset:
+            level = torch.full((len(y), *self.operator.event_shape), float(offset), device=y.device)
+            y = y - self.operator.forward(level.to(y))
+        y = torch.where(self.operator.observed(), y / scale, 0.0)
+        return Observed(self.operator, y, self.sigma_y / scale, self.index)
+
 
 def write_observations(
     path: str | Path,
