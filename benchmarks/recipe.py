@@ -129,7 +129,8 @@ unconditional samples, `e_step` of the posterior samples that the last lap was t
 against held-out clean data; `posterior_mean` is of 8 posterior samples of each of 128 held-out
 observations. Residuals are in units of sigma_y. The paper's recipe is scaled down, and has {LAPS}
 laps; the ceiling was trained with its FLOPs. The held-out photographs' patches are others of the
-same parts of the scenes, which may overlap with those that were observed. The fast recipe was chosen on the digits, seed 0.
+same parts of the scenes, which may overlap with those that were observed. The fast
+recipe was chosen on the digits, seed 0.
 
 ![Quality against FLOPs](recipe.png)
 """
