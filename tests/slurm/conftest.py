@@ -1,6 +1,9 @@
 """Runs of the real workflow on a real Slurm, which the tests start on this machine."""
 
 import importlib.util
+import os
+import signal
+import subprocess
 
 import cluster
 import pytest
@@ -23,6 +26,18 @@ def slurm(tmp_path_factory):
 class OnSlurm(Workflow):
     """A folder with a config, and the command that runs it on Slurm."""
 
+    process: subprocess.Popen | None = None
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        self.process = super().start(*arguments)
+        return self.process
+
+    def stop(self) -> None:
+        """Ends what a failed test has left."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
     def command(self, *arguments: str) -> list[str]:
         python, _, _, *rest = super().command(*arguments)
         return [python, str(ROOT / "tests/slurm/polling.py"), *rest]
@@ -38,13 +53,15 @@ def small(workflow: Workflow) -> Workflow:
 
 @pytest.fixture
 def on_slurm(slurm, tmp_path):
-    return small(OnSlurm(tmp_path, "slurm", OPTIONS))
+    workflow = small(OnSlurm(tmp_path, "slurm", OPTIONS))
+    yield workflow
+    workflow.stop()
 
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory):
     """A finished run on this machine, to compare with."""
     workflow = small(Workflow(tmp_path_factory.mktemp("local")))
-    result = workflow.run()
+    result = workflow.run(workflow.lap(1, "metrics.csv"))
     assert result.returncode == 0, result.stderr
     return workflow

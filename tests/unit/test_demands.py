@@ -108,5 +108,5 @@ def test_every_job_that_can_use_a_gpu_asks_for_one():
         owners += [n for n, part in rules.items() if part.startswith(f"use rule {owners[0]} as")]
         for name in owners:
             assert name in on_gpus, name
-            assert "gpu=GPUS" in rules[owners[0]], name
+            assert re.search(r"gpu=(GPUS|training_gpus)", rules[owners[0]]), name
     assert on_gpus <= set(rules)

@@ -391,6 +391,11 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
                 f"{where}.runs.{key}.m_step.augment.saturation is {augment['saturation']}, where"
                 " the lower factor comes first."
             )
+        if run["m_step"]["processes"] > run["m_step"]["batch"]:
+            raise DiemError(
+                f"{where}.runs.{key}.m_step.processes is {run['m_step']['processes']}, and a batch"
+                f" of {run['m_step']['batch']} has no part for each."
+            )
         for level in run["e_step"]["restart"] or []:
             if not schedule["sigma_min"] < level <= schedule["sigma_max"]:
                 raise DiemError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from .devices import select_device
 from .errors import DiemError
 
 __all__ = ["job", "logger", "progress", "select_device"]
@@ -61,22 +62,3 @@ def progress(log: str, unit: str, total: int | None = None) -> Iterator[tqdm]:
         tqdm(total=total, unit=f" {unit}", file=file, mininterval=1, ascii=True) as bar,
     ):
         yield bar
-
-
-def select_device(name: str) -> torch.device:
-    """Returns the device to compute on.
-
-    Arguments:
-        name: ``auto`` takes a GPU where there is one; any other name is taken as it is.
-
-    Raises:
-        DiemError: If the named device is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DiemError(f"device: {name!r} cannot be used here ({reason}).") from None
-    return torch.device(name)

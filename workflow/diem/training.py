@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from tqdm import tqdm
 
-from . import augmentation, storage
+from . import augmentation, parallel, storage
 from .denoisers import Prior, build_denoiser, load_prior, versions
 from .engine import autocast, compile_network, set_memory_format
 from .errors import DiemError
@@ -175,10 +175,15 @@ def _step(
     training: Training,
     step: int,
 ) -> Tensor:
-    """Takes one optimizer step, moves the average ``means`` along, and returns the loss."""
+    """Takes one optimizer step, moves the average ``means`` along, and returns the loss.
+
+    Of several processes, each returns the share of its part of the batch in the loss.
+    """
+    part, share = parallel.part(len(x))
     with autocast(training.precision, x.device):
-        loss = _weighted_error(denoiser, x, t, z)
+        loss = share * _weighted_error(denoiser, x[part], t[part], z[part])
     loss.backward()
+    parallel.add(w.grad for w in optimizer.weights)
     torch.nn.utils.clip_grad_norm_(optimizer.weights, training.clip)
     optimizer.step(training.rate(step))
     with torch.no_grad():
@@ -241,13 +246,14 @@ def train(
         times, generator = _streams(seed, Stage.M_STEP, lap, start // CHUNK, x.device)
         total = torch.zeros((), device=x.device)
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
-            torch.manual_seed(generator.initial_seed())  # dropout
+            torch.manual_seed(generator.initial_seed() + parallel.rank())  # dropout
             for step in chunk:
                 rows = torch.from_numpy(batches[step]).to(x.device)
                 batch = augmentation.augment(x[rows], training.augment, generator)
                 t = _beta(times, len(batch)).to(batch)
                 z = torch.empty_like(batch).normal_(generator=generator)
                 total += _step(denoiser, means, optimizer, batch, t, z, training, step)
+        parallel.add([total])
         loss = float(total) / len(chunk)
         if not math.isfinite(loss):
             raise DiemError(
@@ -294,6 +300,8 @@ def _beta(times: np.random.Generator, count: int) -> Tensor:
 
 
 def _save(path: Path, step: int, curve, denoiser, average, optimizer, fingerprint: str) -> None:
+    if not parallel.is_first():
+        return
     tensors = {f"weights.{k}": v for k, v in denoiser.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for name, values in optimizer.state.items():
@@ -405,6 +413,8 @@ def m_step(
         checkpoint_seconds,
         report,
     )
+    if not parallel.is_first():
+        return
     made = {
         **card,
         "network": dict(network),

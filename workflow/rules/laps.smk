@@ -35,11 +35,11 @@ rule m_step:
         f"{RESULTS}/logs/{{experiment}}/{{run}}/lap_{{lap}}_m_step.log",
     conda:
         "../../envs/diem.yaml"
-    threads: CONFIG["threads"]
+    threads: training_threads(trained)
     resources:
-        gpu=GPUS,
-        mem_mb=m_step_memory,
-        runtime=m_step_minutes,
+        gpu=training_gpus(trained),
+        mem_mb=training_memory(trained),
+        runtime=training_minutes(trained),
     params:
         made=lambda wildcards: made_of(wildcards, run_of(wildcards)),
         m_step=m_step_entry,

@@ -17,17 +17,6 @@ def e_step_memory(wildcards, input, attempt):
     return memory_for(experiment_of(wildcards), batch, input, attempt)
 
 
-def m_step_minutes(wildcards, input, attempt):
-    entry, training = trained(wildcards)
-    count = demands.samples_of(entry, input.size_mb)
-    return time_for(demands.m_step_flops(entry, training, count), attempt)
-
-
-def m_step_memory(wildcards, input, attempt):
-    entry, training = trained(wildcards)
-    return memory_for(entry, training["batch"], input, attempt)
-
-
 def evaluation_minutes(wildcards, input, attempt):
     entry = experiment_of(wildcards)
     run = entry["runs"].get(wildcards.get("run")) or next(iter(entry["runs"].values()))
@@ -39,19 +28,6 @@ def evaluation_memory(wildcards, input, attempt):
     return memory_for(entry, entry["evaluation"]["block"], input, attempt)
 
 
-def sampler_prior_minutes(wildcards, input, attempt):
-    comparison = comparison_of(wildcards)
-    entry = {**comparison["train"], "data": comparison["data"]}
-    count = demands.samples_of(entry, input.size_mb)
-    return time_for(demands.m_step_flops(entry, entry["m_step"], count), attempt)
-
-
-def sampler_prior_memory(wildcards, input, attempt):
-    comparison = comparison_of(wildcards)
-    entry = {**comparison["train"], "data": comparison["data"]}
-    return memory_for(entry, entry["m_step"]["batch"], input, attempt)
-
-
 def long_minutes(wildcards, attempt):
     """Of jobs that cannot go on from where they were, and whose work the sizes tell badly."""
     return 720 * 2 ** (attempt - 1)
@@ -59,10 +35,43 @@ def long_minutes(wildcards, attempt):
 
 def trained(wildcards):
     """Returns an entry with the data and the network that a rule trains, and the training."""
-    entry = experiment_of(wildcards)
     if "lap" in wildcards.keys():
-        return entry, m_step_entry(wildcards)
-    return entry, ceiling_entry(wildcards)
+        return experiment_of(wildcards), m_step_entry(wildcards)
+    return experiment_of(wildcards), ceiling_entry(wildcards)
+
+
+def trained_for_samplers(wildcards):
+    """The same for the prior of a comparison."""
+    comparison = CONFIG["samplers"][wildcards.experiment]
+    entry = {**comparison["train"], "data": comparison["data"]}
+    return entry, training_of_lap(entry["m_step"], 1, 1)
+
+
+def training_gpus(trained):
+    return lambda wildcards: GPUS * trained(wildcards)[1]["processes"]
+
+
+def training_threads(trained):
+    return lambda wildcards: CONFIG["threads"] * trained(wildcards)[1]["processes"]
+
+
+def training_memory(trained):
+    def memory(wildcards, input, attempt):
+        entry, training = trained(wildcards)
+        mb = memory_for(entry, training["batch"], input, attempt)
+        return mb * training["processes"]  # each holds all samples
+
+    return memory
+
+
+def training_minutes(trained):
+    def minutes(wildcards, input, attempt):
+        entry, training = trained(wildcards)
+        count = demands.samples_of(entry, input.size_mb)
+        flops = demands.m_step_flops(entry, training, count)
+        return time_for(flops / training["processes"], attempt)
+
+    return minutes
 
 
 def time_for(flops, attempt):

@@ -30,10 +30,11 @@ use rule m_step as sampler_prior with:
         f"{RESULTS}/logs/samplers/{{experiment}}/prior.log",
     wildcard_constraints:
         experiment=COMPARISONS,
+    threads: training_threads(trained_for_samplers)
     resources:
-        gpu=GPUS,
-        mem_mb=sampler_prior_memory,
-        runtime=sampler_prior_minutes,
+        gpu=training_gpus(trained_for_samplers),
+        mem_mb=training_memory(trained_for_samplers),
+        runtime=training_minutes(trained_for_samplers),
     params:
         made=lambda wildcards: {"data": comparison_of(wildcards)["data"]},
         m_step=lambda wildcards: training_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),

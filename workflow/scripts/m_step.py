@@ -2,33 +2,37 @@
 
 from typing import TYPE_CHECKING
 
-from diem import training
-from diem.jobs import job, progress, select_device
+from diem import parallel, training
+from diem.devices import select_devices
+from diem.jobs import job, progress
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
-    params, wildcards = snakemake.params, snakemake.wildcards
-    with progress(snakemake.log[0], unit="step") as bar:
-        training.m_step(
-            snakemake.output.prior,
-            snakemake.output.losses,
-            settings=params.m_step,
-            network=params.network,
-            schedule=params.schedule,
-            gaussian=params.gaussian,
-            seed=params.seed,
-            lap=int(wildcards.get("lap", 0)),
-            device=select_device(snakemake.config["device"]),
-            samples=snakemake.input.get("samples"),
-            clean=snakemake.input.get("clean"),
-            previous=snakemake.input.get("prior"),
-            card={
-                "experiment": wildcards.experiment,
-                "run": wildcards.get("run", "ceiling"),
-                **params.made,
-            },
-            checkpoint_seconds=snakemake.config["checkpoint_seconds"],
-            progress=bar,
-        )
+    params, wildcards, files = snakemake.params, snakemake.wildcards, snakemake.input
+    devices = select_devices(snakemake.config["device"], params.m_step["processes"])
+    arguments = {
+        "output": snakemake.output.prior,
+        "losses": snakemake.output.losses,
+        "settings": params.m_step,
+        "network": params.network,
+        "schedule": params.schedule,
+        "gaussian": params.gaussian,
+        "seed": params.seed,
+        "lap": int(wildcards.get("lap", 0)),
+        "samples": files.get("samples"),
+        "clean": files.get("clean"),
+        "previous": files.get("prior"),
+        "card": {
+            "experiment": wildcards.experiment,
+            "run": wildcards.get("run", "ceiling"),
+            **params.made,
+        },
+        "checkpoint_seconds": snakemake.config["checkpoint_seconds"],
+    }
+    if len(devices) > 1:
+        parallel.launch(devices, snakemake.log[0], arguments)
+    else:
+        with progress(snakemake.log[0], unit="step") as bar:
+            training.m_step(**arguments, device=devices[0], progress=bar)

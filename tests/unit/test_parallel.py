@@ -1,0 +1,98 @@
+"""Training in several processes: the numbers of one, and errors in one sentence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from diem import parallel, storage, training
+from diem.denoisers import load_prior
+from diem.errors import DiemError
+
+CPU = torch.device("cpu")
+
+SETTINGS = {
+    "steps": 96,
+    "epochs": None,
+    "batch": 25,  # the parts of two processes differ
+    "learning_rate": 0.003,
+    "learning_rate_final": None,
+    "clip": 1.0,
+    "ema": 0.99,
+    "ema_warmup": True,
+    "warm_start": True,
+    "drop_outside": None,
+    "augment": {},
+    "processes": 2,
+}
+
+
+def arguments(folder, **changes):
+    x = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+    clean = folder / "clean.h5"
+    storage.write_hdf5(clean, {"train/x": x[:100], "validation/x": x[100:]}, {})
+    return {
+        "output": str(folder / "prior.safetensors"),
+        "losses": str(folder / "losses.csv"),
+        "settings": {**SETTINGS, **changes},
+        "network": {"name": "mlp", "hidden": [16, 16], "embedding": 8},
+        "schedule": {"sigma_min": 0.01, "sigma_max": 10.0},
+        "gaussian": {"rank": 2, "iterations": 2, "observations": 100},
+        "seed": 1,
+        "lap": 1,
+        "clean": str(clean),
+        "card": {},
+        "checkpoint_seconds": 1e9,
+    }
+
+
+def test_without_other_processes_nothing_is_shared():
+    assert parallel.part(25) == (slice(0, 25), 1.0)
+    assert parallel.is_first()
+    total = torch.tensor([1.0, 2.0])
+    parallel.add([total])
+    assert total.tolist() == [1.0, 2.0]
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory):
+    """The loss curves and priors of one process and of two."""
+    found = {}
+    for name in ("one", "two"):
+        folder = tmp_path_factory.mktemp(name)
+        call = arguments(folder)
+        if name == "one":
+            training.m_step(**call, device=CPU)
+        else:
+            parallel.launch([CPU, CPU], str(folder / "log.txt"), call)
+        prior = load_prior(call["output"])
+        found[name] = pd.read_csv(call["losses"]), prior, (folder / "log.txt"), folder
+    return found
+
+
+def test_two_processes_have_the_loss_curve_of_one(curves):
+    one, two = curves["one"][0], curves["two"][0]
+    assert one["step"].tolist() == two["step"].tolist() == [64, 96]
+    assert one["loss"].iloc[-1] < one["loss"].iloc[0]
+    for column in ("loss", "validation_loss"):
+        np.testing.assert_allclose(two[column], one[column], rtol=1e-4)
+
+
+def test_two_processes_have_the_weights_of_one(curves):
+    one, two = (curves[name][1].denoiser.state_dict() for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_the_log_shows_the_progress_and_nothing_is_left(curves):
+    _, _, log, folder = curves["two"]
+    assert "96/96" in log.read_text()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"clean.h5", "losses.csv", "prior.safetensors", "log.txt"}
+
+
+def test_an_error_of_a_process_is_told_in_one_sentence(tmp_path):
+    call = arguments(tmp_path, drop_outside=1e-6)
+    with pytest.raises(DiemError, match=r"no sample lies within m_step.drop_outside = 1e-06\.$"):
+        parallel.launch([CPU, CPU], str(tmp_path / "log.txt"), call)
+    assert not (tmp_path / "prior.safetensors").exists()
