@@ -13,7 +13,8 @@ def e_step_minutes(wildcards, input, attempt):
 
 
 def e_step_memory(wildcards, input, attempt):
-    batch = run_of(wildcards)["e_step"]["block"]
+    e_step = run_of(wildcards)["e_step"]
+    batch = e_step["batch"] or e_step["block"]
     return memory_for(experiment_of(wildcards), batch, input, attempt)
 
 
