@@ -77,7 +77,7 @@ def config():
 def plan(config):
     """The rows by stage, from a calibration that may do each kind of work only once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "_job_seconds", lambda: 1.5)
+        patch.setattr(estimate, "job_seconds", lambda: 1.5)
         return {row["stage"]: row for row in estimate.estimate(config, seconds=0.0, gpu=2.0)}
 
 

@@ -45,7 +45,18 @@ from .seeds import Stage, rng, torch_generator
 from .tables import NONE, Readable, rounded
 from .training import CHUNK, Training, train
 
-__all__ = ["PEAKS", "SUSTAINED", "data_size", "estimate", "readable", "text"]
+__all__ = [
+    "PEAKS",
+    "SUSTAINED",
+    "Cost",
+    "Work",
+    "data_size",
+    "estimate",
+    "job_seconds",
+    "measure",
+    "readable",
+    "text",
+]
 
 PEAKS = {
     "V100": 125.0,
@@ -164,7 +175,7 @@ def estimate(
     if not stages:
         raise DiemError("The configuration has no experiment, heuristics or samplers to plan.")
     kinds = list(dict.fromkeys(work for stage in stages for work, _ in stage.work))
-    fixed = _job_seconds()
+    fixed = job_seconds()
     with FlopCounter():  # the first use imports what takes seconds
         torch.ones(1, 1) @ torch.ones(1, 1)
     costs = {}
@@ -315,7 +326,7 @@ def measure(
     return Cost(flops, statistics.median(times or [spent / done]))
 
 
-def _job_seconds() -> float:
+def job_seconds() -> float:
     """Measures the fixed cost of a job: a fresh Python that imports what a job does."""
     command = [sys.executable, "-c", "import diem.jobs, diem.sampling, diem.training"]
     path = os.pathsep.join(p for p in sys.path if p)
