@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from helpers import random_gaussian
+from azula.noise import VESchedule
+from helpers import random_gaussian, simulate
 
 import diem
 from diem import storage
@@ -16,6 +17,7 @@ from diem.errors import DiemError
 from diem.gaussian import Gaussian, fit_to_observations
 from diem.operators import build, csr_parameters
 from diem.own import bring
+from diem.posterior import PosteriorDenoiser
 
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 
@@ -132,6 +134,25 @@ def test_noise_of_each_observation_is_weighed():
     mean = gaussian.posterior_mean(operator, y, sigma_y)
 
     torch.testing.assert_close(mean, torch.tensor([[0.5], [0.1]]).expand(2, 3))
+
+
+@pytest.mark.parametrize("covariance", ["tweedie", "cov_x"])
+def test_noise_of_each_observation_in_the_posterior_denoiser(covariance):
+    # What a batch gives is what each observation gives alone, with a single number as its noise.
+    gaussian = random_gaussian((1, 4, 4), 2, torch.float32)
+    denoiser = gaussian.denoiser(VESchedule(0.01, 10.0))
+    operator = simulate({"name": "mask", "missing": 0.4}, (1, 4, 4), 3, torch.float32)
+    y, x_t = torch.randn(2, 3, 1, 4, 4).unbind()
+    y, t, sigma_y = y * operator.observed(), torch.tensor(0.6), torch.tensor([0.1, 0.5, 2.0])
+    options = {"covariance": covariance, "iterations": 3, "gaussian": gaussian, "limit": 1.0}
+
+    each = sigma_y.reshape(3, 1, 1, 1)
+    batch = PosteriorDenoiser(denoiser, operator, y, each, **options)(x_t, t).mean
+
+    for i in range(3):
+        row = slice(i, i + 1)
+        alone = PosteriorDenoiser(denoiser, operator[row], y[row], float(sigma_y[i]), **options)
+        torch.testing.assert_close(alone(x_t[row], t).mean, batch[row], rtol=1e-4, atol=1e-5)
 
 
 def test_one_sparse_matrix_for_all_observations(tmp_path):

@@ -28,6 +28,9 @@ TOLERANCE = 1e-4
 BLOCK = 2**22
 """So many values of ``x``, ``y`` and parameters together are in memory at a time."""
 
+COMPARED = 2**20
+"""Copies are looked for among so many observations of a split, whose digests are in memory."""
+
 PROBED = 4
 """The operators of so many observations are verified."""
 
@@ -211,7 +214,7 @@ class _Totals:
         noise = sigma_y[..., 1:].square() + sigma_y[..., :-1].square()
         self.difference_noise += float(noise[both].sum())
         for row, whole_row in zip(some.y.numpy(), whole.tolist(), strict=True):
-            if whole_row:
+            if whole_row and len(self.hashes) < COMPARED:
                 digest = hashlib.blake2b(row.tobytes(), digest_size=12).digest()
                 self.repeated += digest in self.hashes
                 self.hashes.add(digest)
