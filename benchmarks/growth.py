@@ -343,6 +343,8 @@ def bandwidth() -> float:
 # What is shown
 
 
+SECONDS = (0.2, 0.5, 1, 2, 5)
+
 LABELS = {
     "samples": ("samples", "samples"),
     "steps": ("steps + 1 (evaluations)", "steps"),
@@ -368,11 +370,13 @@ def drawn(grown: dict, machine: dict) -> Figure:
         ax.errorbar(work, seconds, error, fmt="o", color="C1", markersize=4, label="measured")
         ax.set(xscale="log", yscale="log", xlabel=label)
         ax.set_title(f"{title}:\nexponent {sweep['exponent']:.2f}")
-        ax.set_xticks(work, [f"{w:,}" for w in work])
+        sides = name == "size"
+        ax.set_xticks(work, [f"{v}²" for v in sweep["values"]] if sides else [str(w) for w in work])
         ax.minorticks_off()
         ax.grid(color="0.93")
     axes[0].set_ylabel("E-step, CPU seconds")
-    axes[0].legend(frameon=False, loc="lower right")
+    axes[0].set_yticks(SECONDS, [f"{value:g}" for value in SECONDS])
+    axes[-1].legend(frameon=False, loc="upper left")
     few = FEWER["size"]
     note = (
         f"Where not on the axis: {BASE['samples']} samples, {BASE['steps']} steps, {BASE['size']} x"

@@ -178,10 +178,12 @@ def estimate(
     fixed = job_seconds()
     with FlopCounter():  # the first use imports what takes seconds
         torch.ones(1, 1) @ torch.ones(1, 1)
-    costs = {}
+    costs, ends = {}, clock() + seconds
     for number, work in enumerate(kinds):
-        left = max(seconds - (time.monotonic() - began), 0)
-        costs[work] = measure(work, left / (len(kinds) - number), device, clock)
+        # What long work leaves is shared by the rest, and never so little that a call's own cost
+        # would be taken for that of its samples.
+        share = max((ends - clock()) / (len(kinds) - number), seconds / (4 * len(kinds)))
+        costs[work] = measure(work, share, device, clock)
     spent = time.monotonic() - began
 
     rows = []
