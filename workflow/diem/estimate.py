@@ -139,7 +139,7 @@ class _Stage:
 
 def estimate(
     config: Mapping[str, Any],
-    seconds: float = 40.0,
+    seconds: float = 25.0,
     gpu: str | float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, Any]]:
@@ -150,8 +150,9 @@ def estimate(
 
     Arguments:
         config: The configuration, with every default and run filled in.
-        seconds: About how long the calibration may take. A kind of work that takes longer than its
-            share is done once, on a single sample.
+        seconds: About how long the calibration may take, beside its imports. A kind of work that
+            takes longer than its share is done once, on a single sample; the fixed cost of an
+            optimizer step is then that sample's, and the time is too long rather than too short.
         gpu: A name of :data:`PEAKS`, or a sustained rate in TFLOP/s. The config's
             ``estimate_gpu`` is the default.
         clock: Tells the seconds of the calibration. ``time.process_time`` tells those of a CPU that
