@@ -85,7 +85,7 @@ class Workflow:
             self.command(*arguments),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             env=os.environ,
             check=False,
         )

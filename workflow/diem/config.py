@@ -98,6 +98,11 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
     _check_finite(config, source)
     _name_operators(config)
     _check(config, schema, source)
+    if any(c in "{}" or not c.isprintable() for c in config.get("results", "")):
+        raise DiemError(
+            f"{source}: results is {_short(config['results'])}, and Snakemake takes no path with"
+            " braces or control characters."
+        )
     if not any(config.get(part) for part in PARTS):
         raise DiemError(f"{source}: the configuration has none of {', '.join(PARTS)}.")
 
