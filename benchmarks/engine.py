@@ -9,8 +9,9 @@ meets all alike; a ratio is the median over turns of the ratio within a turn.
 
 On a CPU the clock is the CPU time of the process, which other processes do not stretch as they do
 the wall's; on a GPU it is the wall's, after synchronization. FLOPs are counted by PyTorch's counter
-in a run of its own, the peaks of matrix products are measured in the same turns, and the peak
-memory in processes of their own (CPU) or by PyTorch (GPU). From the root of the repository:
+in a run of its own, and the machine's peak is measured in the same turns. The memory of
+a sample is the growth with the batch of what the graph keeps (CPU) or of PyTorch's peak (GPU). From
+the root of the repository:
 
     python benchmarks/engine.py                 # one core, small batches: some minutes
     python benchmarks/engine.py --device cuda   # the paper's batches
@@ -22,17 +23,16 @@ import copy
 import json
 import os
 import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from azula.guidance.mmps import MMPSDenoiser
 from azula.linalg.covariance import IsotropicCovariance
 from torch import Tensor
@@ -54,7 +54,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
         "shape": (3, 32, 32),
         "operator": {"name": "mask", "missing": 0.75},
         "batch": {"cpu": 4, "cuda": 256},
-        "turns": {"cpu": 9, "cuda": 20},
+        "turns": {"cpu": 3, "cuda": 20},
     },
     "mlp": {
         "label": "manifold MLP",
@@ -62,7 +62,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
         "shape": (5,),
         "operator": {"name": "projection", "rows": 2},
         "batch": {"cpu": 1024, "cuda": 16384},
-        "turns": {"cpu": 60, "cuda": 60},
+        "turns": {"cpu": 30, "cuda": 60},
     },
 }
 ENGINES = {
@@ -96,10 +96,10 @@ def synchronize(device: torch.device) -> None:
 def measure(
     runs: dict[str, Callable[[], Any]], turns: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Returns the seconds of each run in each turn, after two turns that warm up."""
+    """Returns the seconds of each run in each turn, after one turn that warms up."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(-2, turns):
+    for turn in range(-1, turns):
         for name, run in runs.items():
             synchronize(device)
             began = clock()
@@ -118,12 +118,22 @@ def count(run: Callable[[], Any]) -> int:
 
 
 def products(device: torch.device) -> dict[str, tuple[Callable[[], Any], float]]:
-    """Returns a large matrix product in each precision, and its operations: the machine's peak."""
-    size = 1024 if device.type == "cpu" else 8192
+    """Returns large products in each precision, and their operations: the machine's peaks.
+
+    The libraries of matrix products and of convolutions differ, and so do their peaks; the higher
+    of the two is the machine's.
+    """
+    cpu = device.type == "cpu"
+    size, images = (1024, 4) if cpu else (8192, 256)
     runs = {}
     for precision in PRECISIONS:
-        a, b = (torch.randn(size, size, device=device).to(getattr(torch, precision)) for _ in "ab")
-        runs[f"peak {precision}"] = (lambda a=a, b=b: a @ b, 2 * size**3)
+        to = {"device": device, "dtype": getattr(torch, precision)}
+        a, b = torch.randn(2, size, size, **to)
+        runs[f"product {precision}"] = (lambda a=a, b=b: a @ b, 2 * size**3)
+        x = torch.randn(images, 256, 32, 32, **to).to(memory_format=torch.channels_last)
+        w = torch.randn(256, 256, 3, 3, **to).to(memory_format=torch.channels_last)
+        convolve = partial(F.conv2d, x, w, padding=1)
+        runs[f"convolution {precision}"] = (convolve, 2 * 9 * 256**2 * images * 32**2)
     return runs
 
 
@@ -257,8 +267,11 @@ def compare(
     rows = []
     for name in runs:
         precision = chosen.get(name, {}).get("precision", "float32")
-        _, operations = peaks[f"peak {precision}"]
-        peak = operations / statistics.median(seconds[f"peak {precision}"])
+        peak = max(
+            operations / statistics.median(seconds[kind])
+            for kind, (_, operations) in peaks.items()
+            if kind.endswith(precision)
+        )
         counted = flops.get(name, flops["diem"])
         ratios = [a / b for a, b in zip(seconds[rival], seconds[name], strict=True)]
         time_ = statistics.median(seconds[name])
@@ -275,6 +288,7 @@ def compare(
                 "ratio": statistics.median(ratios),
                 "ratio_quartiles": quartiles(ratios),
                 "gflop_per_sample": counted / batch / 1e9,
+                "precision": precision,
                 "peak_gflop_per_s": peak / 1e9,
                 "fraction_of_peak": counted / time_ / peak,
                 "error": error(outputs[name], outputs["diem"]) if outputs else None,
@@ -299,34 +313,39 @@ def error(x: Tensor, reference: Tensor) -> float:
 def memory(
     problem: str, half: str, iterations: int, name: str, device: torch.device
 ) -> float | None:
-    """Returns the growth of the peak memory with the batch, in bytes a sample.
+    """Returns the growth of memory with the batch, in bytes a sample, from half to all of it.
 
-    On a CPU each of two batches runs in a process of its own, whose largest resident set is read; a
-    compiled network's compilers would be measured in its place.
+    On a GPU it is the peak's. On a CPU it is that of what the graph keeps for gradients, nearly all
+    of the peak; what a compiled network keeps is not seen there.
     """
     if "compiled" in name and device.type == "cpu":
         return None
-    small, large = (n * PROBLEMS[problem]["batch"][device.type] // 2 for n in (1, 2))
+    large = PROBLEMS[problem]["batch"][device.type]
     peaks = []
-    for batch in (small, large):
-        arguments = [problem, half, str(iterations), name, str(batch), device.type]
-        command = [sys.executable, __file__, "--memory", *arguments]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks.append(int(done.stdout))
-    return (peaks[1] - peaks[0]) / (large - small)
+    for batch in (large // 2, large):
+        run = steps(problem, half, iterations, batch, device, device.type == "cuda")[0][name]
+        if device.type == "cuda":
+            run()
+            torch.cuda.reset_peak_memory_stats()
+            run()
+            peaks.append(torch.cuda.max_memory_allocated())
+        else:
+            peaks.append(kept(run))
+    return (peaks[1] - peaks[0]) / (large - large // 2)
 
 
-def peak_memory(problem: str, half: str, iterations: str, name: str, batch: str, kind: str) -> int:
-    """Returns the peak memory of this process while it runs one variant, in bytes."""
-    device = torch.device(kind)
-    runs, _ = steps(problem, half, int(iterations), int(batch), device, "compiled" in name)
-    run = runs.pop(name)
-    runs.clear()
-    for _ in range(2):
+def kept(run: Callable[[], Any]) -> int:
+    """Returns the bytes that the graph of a run keeps, each tensor counted once."""
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         run()
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return sum(sizes.values())
 
 
 COLUMNS = (
@@ -393,9 +412,10 @@ def document(made: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     for half, (title, rival) in halves.items():
         some = [line(row) for row in rows if row["half"] == half]
         parts += [f"## {title}, against {rival}", "\n".join([*COLUMNS, *some])]
-    peaks = {row["peak_gflop_per_s"]: row for row in rows}
-    low, high = min(peaks), max(peaks)
-    parts.append(f"Peaks of matrix products in the same turns: {low:.0f} to {high:.0f} GFLOP/s.")
+    for precision in PRECISIONS:
+        peaks = [r["peak_gflop_per_s"] for r in rows if r["precision"] == precision]
+        low, high = min(peaks), max(peaks)
+        parts.append(f"Peak in {precision}, in the same turns: {low:.0f} to {high:.0f} GFLOP/s.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -405,13 +425,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true", help="compile the U-Net too")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
-    parser.add_argument("--memory", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.memory:
-        print(peak_memory(*arguments.memory))
-        return
-
     device = torch.device(arguments.device)
     before = os.getloadavg()[0]
     rows = []
@@ -419,12 +434,12 @@ def main() -> None:
         compiled = arguments.compile or problem == "mlp"
         for half, iterations in (("e_step", 1), ("e_step", 3), ("m_step", 0)):
             rows += compare(problem, half, iterations, device, compiled)
-    made = machine(device)
-    made["load"] = [before, made["load"]]
-    with atomic(arguments.output / "engine.json") as temporary:
-        temporary.write_text(json.dumps({"machine": made, "rows": rows}, indent=1) + "\n")
-    with atomic(arguments.output / "engine.md") as temporary:
-        temporary.write_text(document(made, rows), encoding="utf-8")
+            made = machine(device)
+            made["load"] = [before, made["load"]]
+            with atomic(arguments.output / "engine.json") as temporary:
+                temporary.write_text(json.dumps({"machine": made, "rows": rows}, indent=1) + "\n")
+            with atomic(arguments.output / "engine.md") as temporary:
+                temporary.write_text(document(made, rows), encoding="utf-8")
 
 
 if __name__ == "__main__":
