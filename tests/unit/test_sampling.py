@@ -34,6 +34,7 @@ from diem.sampling import (
     blocks,
     e_step,
     noise_levels,
+    replace_contradicting,
     restart_level,
     sample_prior,
 )
@@ -329,6 +330,36 @@ def test_a_restart_keeps_the_posterior():
     assert_moments(x, *posterior, allowance=1.1 * lost)
 
 
+def test_samples_that_contradict_their_observation_are_replaced():
+    gaussian = random_gaussian(VECTOR, 3, torch.float32)
+    observed, _ = observe(gaussian, PROJECTION, 6, 0.1, 4)
+    operator, y = observed.operator, observed.y
+    prior, generator = Prior(gaussian, None, {}), torch.Generator().manual_seed(0)
+    x = gaussian.sample_posterior(operator, y, 0.1, generator)
+    far = x.clone()
+    far[[1, 4]] += operator.adjoint(torch.full_like(y, 5.0))[[1, 4]]
+
+    kept = replace_contradicting(x, prior, operator, y, 0.1, 5.0, generator)
+    mended = replace_contradicting(far, prior, operator, y, 0.1, 5.0, generator)
+
+    assert torch.equal(kept, x)
+    assert torch.equal(mended[[0, 2, 3, 5]], x[[0, 2, 3, 5]])
+    assert ((y - operator.forward(mended)) / 0.1).abs().max() < 5
+    assert not torch.isclose(mended[[1, 4]], x[[1, 4]]).any()
+
+
+def test_only_what_is_observed_can_contradict():
+    gaussian = random_gaussian((6,), 3, torch.float32)
+    operator = simulate({"name": "mask", "missing": 0.5}, (6,), 8, torch.float32, seed=1)
+    generator = torch.Generator().manual_seed(0)
+    x = gaussian.sample(8, generator)
+    y = torch.where(operator.observed(), x, 100.0)
+
+    kept = replace_contradicting(x, Prior(gaussian, None, {}), operator, y, 0.1, 1.0, generator)
+
+    assert torch.equal(kept, x)
+
+
 # The keys of the config
 
 
@@ -621,6 +652,17 @@ def test_a_restart_does_not_depend_on_shards(run, repeats):
     assert not same(one, run("noise", 1, repeats=repeats, lap=3))
     with h5py.File(one[0]) as file:
         assert file.attrs["sigma_start"] == 0.5
+
+
+def test_a_restart_replaces_what_contradicts(run):
+    options = {"lap": 3, "sigma_start": 0.5, "restart_residual": 1e-3}
+    before = [run(f"before_{n}", n, lap=2) for n in (1, 3)]
+
+    one = run("one", 1, previous=before[0], **options)
+
+    assert same(one, run("three", 3, previous=before[1], **options))
+    kept = run("kept", 1, previous=before[0], **{**options, "restart_residual": None})
+    assert not same(one, kept)
 
 
 @pytest.mark.parametrize(

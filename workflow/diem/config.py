@@ -35,7 +35,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "e_step": {
             "sampler": {"name": "ddpm", "steps": 8, "spacing": "karras"},
             "limit": 1.5,
-            "restart": [2.0, 1.0],
+            "restart": [4.0, 0.5],
+            "restart_residual": 5.0,
         },
         "m_step": {"ema": 0.999, "ema_warmup": True, "final": 3},
     },

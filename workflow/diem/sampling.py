@@ -41,6 +41,7 @@ from .errors import DiemError
 from .operators import Operator
 from .posterior import PartsDenoiser, PosteriorDenoiser
 from .seeds import Stage, torch_generator
+from .solvers import column
 
 __all__ = [
     "SAMPLERS",
@@ -50,6 +51,7 @@ __all__ = [
     "blocks",
     "e_step",
     "noise_levels",
+    "replace_contradicting",
     "restart_level",
     "sample_prior",
 ]
@@ -301,6 +303,39 @@ def restart_level(restart: tuple[float, float] | None, lap: int, laps: int) -> f
     return restart[0] ** (1 - u) * restart[1] ** u
 
 
+def replace_contradicting(
+    x: Tensor,
+    prior: Prior,
+    operator: Operator,
+    y: Tensor,
+    sigma_y: float | Tensor,
+    most: float,
+    generator: torch.Generator,
+) -> Tensor:
+    r"""Replaces samples that contradict their observation by samples of the Gaussian posterior.
+
+    A chain that ended in a wrong mode does not leave it when it restarts from a low noise level.
+
+    Arguments:
+        x: The samples, of shape ``(B, *event)``.
+        prior: The prior, whose Gaussian is sampled.
+        operator: The forward operators, one an observation.
+        y: The observations, of shape ``(B, *observation)``.
+        sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+        most: The largest RMS over an observation's values of :math:`(y - A x) / \sigma_y` of a
+            sample that is kept.
+        generator: The random stream, on the prior's device.
+
+    Returns:
+        The samples, of shape ``(B, *event)``.
+    """
+    observed = operator.observed().expand_as(y)
+    residual = ((y - operator.forward(x)) / sigma_y * observed).square().flatten(1).sum(dim=1)
+    rms = torch.sqrt(residual / observed.flatten(1).sum(dim=1).clamp(min=1))
+    fresh = prior.gaussian.sample_posterior(operator, y, sigma_y, generator)
+    return torch.where(column(rms <= most, x), x, fresh)
+
+
 def blocks(counts: Mapping[str, int], size: int) -> list[tuple[str, slice]]:
     """Returns the blocks of all splits: each a split and some consecutive rows of it.
 
@@ -329,6 +364,7 @@ def e_step(
     fingerprint: str = "",
     progress: tqdm | None = None,
     drop_last: bool = False,
+    restart_residual: float | None = None,
 ) -> None:
     """Draws a posterior sample for every training and validation observation of a shard.
 
@@ -351,6 +387,8 @@ def e_step(
         fingerprint: What the shard depends on; block files of another fingerprint are not used.
         progress: A progress bar that counts posterior samples.
         drop_last: Whether the observations of a last block that is not full are left out.
+        restart_residual: If given, the largest residual of a sample to restart from, see
+            :func:`replace_contradicting`.
 
     Raises:
         DiemError: If samples are not finite, or the previous lap's do not fit the observations.
@@ -386,6 +424,16 @@ def e_step(
             start = None
             if starts:
                 start = starts[split][number // len(once), rows].to(device)
+                if restart_residual is not None:
+                    start = replace_contradicting(
+                        start,
+                        prior,
+                        observed.operator,
+                        observed.y,
+                        observed.sigma_y,
+                        restart_residual,
+                        generator,
+                    )
             x = sampler(
                 prior,
                 observed.operator,

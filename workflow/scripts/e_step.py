@@ -40,4 +40,5 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             ),
             progress=bar,
             drop_last=entry["drop_last"],
+            restart_residual=entry["restart_residual"],
         )
