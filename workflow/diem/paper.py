@@ -26,7 +26,16 @@ __all__ = [
     "scales",
 ]
 
-LABELS = {"published", "figures", "stands_for", "label", "path", "weights", "lpips_weights"}
+LABELS = {
+    "recipe",
+    "published",
+    "figures",
+    "stands_for",
+    "label",
+    "path",
+    "weights",
+    "lpips_weights",
+}
 """Keys that are no settings of the method."""
 
 SAME = "the settings of config/paper.yaml"
