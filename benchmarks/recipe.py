@@ -93,12 +93,12 @@ PAPER = {
 that keep its ratio of 0.7 between the FLOPs of E-step and M-step on CIFAR-10."""
 
 FAST = {
-    "digits": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}, "m_step": {"steps": 256}},
-    "photographs": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}, "m_step": {"steps": 256}},
+    "digits": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}, "m_step": {"steps": 128}},
+    "photographs": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}, "m_step": {"steps": 128}},
     "manifold": {
         "schedule": {"sigma_min": 0.001, "sigma_max": 10.0},
         "e_step": {"iterations": 2},
-        "m_step": {"steps": 256},
+        "m_step": {"steps": 128},
     },
 }
 """What the fast recipe leaves to the experiment."""
