@@ -349,6 +349,8 @@ def table(rows: pd.DataFrame) -> str:
     lines = []
     for name in DATA:
         of = rows[rows["data"] == name].dropna(axis="columns", how="all")
+        if of.empty:
+            continue
         last = of.sort_values("lap").groupby(["part", "seed"], sort=False).tail(1)
         columns = [c for c in last if "/" in c]
         shown = pd.DataFrame(
@@ -370,8 +372,9 @@ def table(rows: pd.DataFrame) -> str:
 def figure(rows: pd.DataFrame) -> Figure:
     """Draws quality against FLOPs: a column a data set."""
     drawn = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    axes = drawn.subplots(2, len(DATA), squeeze=False)
-    for column, (name, main) in enumerate(MAIN.items()):
+    done = {name: MAIN[name] for name in DATA if name in set(rows["data"])}
+    axes = drawn.subplots(2, len(done), squeeze=False)
+    for column, (name, main) in enumerate(done.items()):
         of = rows[rows["data"] == name]
         for ax, (metric, label) in zip(axes[:, column], (main, PSNR), strict=True):
             for stage in ("floor", "ceiling"):
