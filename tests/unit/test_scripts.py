@@ -21,6 +21,7 @@ E_STEP = {
     "block": 4,
     "repeats": 1,
     "drop_last": False,
+    "restart_residual": None,
 }
 
 
