@@ -24,7 +24,14 @@ from .errors import DiemError
 from .operators import Operator
 from .solvers import conjugate_gradient
 
-__all__ = ["Gaussian", "fit_to_observations", "fit_to_samples", "moments", "ppca"]
+__all__ = [
+    "Gaussian",
+    "fit_to_observations",
+    "fit_to_samples",
+    "moments",
+    "noise_of",
+    "ppca",
+]
 
 DENSE_SIZE = 256
 """Up to this event size, the fit to observations materialises ``A`` and takes exact moments."""
@@ -228,16 +235,24 @@ def fit_to_observations(
             gaussian = ppca(mean, covariance, rank).to(y)
         else:
             draws = [
-                gaussian.sample_posterior(operator[rows], y[rows], _of(rows, sigma_y, y), generator)
+                gaussian.sample_posterior(
+                    operator[rows], y[rows], noise_of(sigma_y, y, rows), generator
+                )
                 for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
             ]
             gaussian = fit_to_samples(torch.cat(draws), rank)
     return gaussian
 
 
-def _of(rows: Tensor, sigma_y: float | Tensor, y: Tensor) -> float | Tensor:
-    """Returns the noise of some observations, where each of ``y`` may have its own."""
-    each = isinstance(sigma_y, Tensor) and sigma_y.ndim == y.ndim
+def noise_of(sigma_y: float | Tensor, y: Tensor, rows: Tensor | slice) -> float | Tensor:
+    """Returns the noise of some observations, where each of ``y`` may have its own.
+
+    Arguments:
+        sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+        y: All the observations, of shape ``(B, *observation)``.
+        rows: Which of them.
+    """
+    each = isinstance(sigma_y, Tensor) and sigma_y.ndim == y.ndim and len(sigma_y) > 1
     return sigma_y[rows] if each else sigma_y
 
 

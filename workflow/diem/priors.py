@@ -25,7 +25,7 @@ from .config import merge
 from .denoisers import Prior
 from .engine import PRECISIONS
 from .errors import DiemError, nearest
-from .gaussian import Gaussian
+from .gaussian import Gaussian, noise_of
 from .operators import Operator
 from .posterior import COVARIANCES
 from .sampling import SAMPLERS, SPACINGS, PosteriorSampler, Sampler, blocks, sample_prior
@@ -299,10 +299,8 @@ class PriorDenoiser(Denoiser):
 
 def _rows(observed: Observed, rows: Tensor) -> Observed:
     """Returns some observations, of which one operator or noise may serve all."""
-    operator, y, sigma_y = observed.operator[rows], observed.y[rows], observed.sigma_y
-    if sigma_y.ndim == y.ndim and len(sigma_y) > 1:
-        sigma_y = sigma_y[rows]
-    return Observed(operator, y, sigma_y, observed.index[rows.cpu().numpy()])
+    y, sigma_y = observed.y, noise_of(observed.sigma_y, observed.y, rows)
+    return Observed(observed.operator[rows], y[rows], sigma_y, observed.index[rows.cpu().numpy()])
 
 
 def _check_counts(**counts: int) -> None:

@@ -38,6 +38,7 @@ from . import storage
 from .denoisers import Prior, sigma_to_time
 from .engine import compile_network, set_memory_format
 from .errors import DiemError
+from .gaussian import noise_of
 from .operators import Operator
 from .posterior import PartsDenoiser, PosteriorDenoiser
 from .seeds import Stage, torch_generator
@@ -260,21 +261,19 @@ class PosteriorSampler:
     ) -> Denoiser:
         """Returns the posterior's denoiser, in parts of :attr:`batch` observations."""
         size = self.batch or len(y)
-        sigma_y = torch.as_tensor(sigma_y, dtype=y.dtype, device=y.device)
-        own = sigma_y.ndim == y.ndim and len(sigma_y) == len(y)
         parts = [
             PosteriorDenoiser(
                 prior.denoiser,
-                operator[start : start + size],
-                y[start : start + size],
-                sigma_y[start : start + size] if own else sigma_y,
+                operator[rows],
+                y[rows],
+                noise_of(sigma_y, y, rows),
                 covariance=self.covariance,
                 iterations=self.iterations,
                 gaussian=prior.gaussian,
                 limit=self.limit,
                 precision=self.precision,
             )
-            for start in range(0, len(y), size)
+            for rows in (slice(start, start + size) for start in range(0, len(y), size))
         ]
         return parts[0] if len(parts) == 1 else PartsDenoiser(parts, size)
 
