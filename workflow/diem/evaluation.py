@@ -190,14 +190,13 @@ def evaluate(
             prior, observations, settings, posterior_sampler, seed, progress
         )
         arrays["prediction/score"] = scores.numpy()
-        known = scores[~scores.isnan()]
         card = {
             **_posterior_card(prior, posterior_sampler, scores[:, None]),
-            "samples": len(known) * settings["posterior_samples"],
+            "samples": len(scores) * settings["posterior_samples"],
             "reference": "hidden half of test observations",
-            "reference_samples": len(known),
+            "reference_samples": len(scores),
         }
-        rows.add("posterior", "prediction", known.mean(), **card)
+        rows.add("posterior", "prediction", scores.mean(), **card)
     if "observation_distance" in wanted:
         value, count = _observation_distance(x, observations, seed)
         card = {**drawn, "samples": count, "split": "test", "reference": "held-out observations"}

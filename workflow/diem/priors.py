@@ -6,7 +6,6 @@ prior was made; :attr:`PriorDenoiser.card` does.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -378,7 +377,7 @@ def write_posteriors(
             f" that it was made from, {observations.attribute('source')}."
         )
     began = time.monotonic()
-    folder = Path(f"{output}.blocks-{fingerprint}")
+    folder = storage.blocks_folder(output, fingerprint)
     counts = {split: observations.count(split) for split in observations.splits()}
     todo = blocks(counts, max(1, batch // n))
     for number, (split, rows) in enumerate(todo):
@@ -415,8 +414,7 @@ def write_posteriors(
         {f"{split}/{name}": parts(split, name) for split, name in names},
         {**card, "samples": n, "seconds": time.monotonic() - began},
     )
-    for stale in Path(output).parent.glob(f"{Path(output).name}.blocks-*"):
-        shutil.rmtree(stale)
+    storage.remove_blocks(output)
 
 
 def read_posteriors(

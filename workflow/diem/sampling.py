@@ -21,7 +21,6 @@ References:
 """
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -413,7 +412,7 @@ def e_step(
             starts[split] = torch.from_numpy(x).unflatten(0, (repeats, -1))
 
     began = time.monotonic()
-    folder = Path(f"{output}.blocks-{fingerprint}")
+    folder = storage.blocks_folder(output, fingerprint)
     parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for number, (split, rows) in todo:
         path = folder / f"{number}.h5"
@@ -474,5 +473,4 @@ def e_step(
         "seconds": time.monotonic() - began,
     }
     storage.write_hdf5(output, arrays, attributes)
-    for stale in Path(output).parent.glob(f"{Path(output).name}.blocks-*"):
-        shutil.rmtree(stale)
+    storage.remove_blocks(output)
