@@ -156,3 +156,20 @@ def test_errors_are_one_sentence(folder, capsys, command, part):
     assert part in error
     assert error.count("\n") == 1
     assert not (folder / "x.h5").exists()
+
+
+@pytest.mark.parametrize("verb", ["check y.h5", "posterior prior.safetensors y.h5 -o out.h5"])
+def test_code_that_only_a_file_names_is_not_run(folder, capsys, monkeypatch, verb):
+    (folder / "telescope.py").write_text("open('ran', 'w')\n")
+    monkeypatch.setenv("DIEM_PATH", str(folder))
+    observed, _ = observe(random_gaussian(SHAPE, 2, torch.float32), MASK, 3, 0.1)
+    storage.write_observations("y.h5", {"train": observed}, "telescope:Beam", {})
+
+    assert run(verb) == 1
+
+    told = capsys.readouterr().err
+    assert "'telescope:Beam', which is imported only if you name it" in told
+    assert told.count("Error") == 1
+    assert not (folder / "ran").exists()
+    run(f"{verb} --operator telescope:Beam")
+    assert (folder / "ran").exists()

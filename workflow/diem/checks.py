@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import DiemError
 from .operators import Operator
-from .storage import SPLITS, Observations, Observed, Reader
+from .storage import SPLITS, Observations, Observed, users_observations
 
 __all__ = ["Finding", "check_file", "row_blocks", "verify_operator"]
 
@@ -240,14 +240,7 @@ def check_file(
     """
     found: list[Finding] = []
     try:
-        with Reader(path) as reader:
-            named = reader.file.attrs.get("operator")
-        if isinstance(named, str) and ":" in named and operator != named:
-            raise DiemError(
-                f"{path}: its operator is the class {named!r}, which is imported only if you name"
-                " it."
-            )
-        with Observations(path, operator, sigma_y) as file:
+        with users_observations(path, operator, sigma_y) as file:
             _check_contents(file, found)
     except DiemError as error:
         found.append(Finding("error", str(error)))

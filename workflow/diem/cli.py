@@ -232,7 +232,7 @@ def _posterior(options: argparse.Namespace) -> None:
     )
     drawing = {"seed": options.seed, **_given(batch=options.batch)}
     told = (options.operator, options.sigma_y)
-    with storage.Observations(options.observations, *told) as observations:
+    with storage.users_observations(options.observations, *told) as observations:
         with _progress(len(observations) * options.n) as bar:
             priors.write_posteriors(
                 options.output,

@@ -40,6 +40,7 @@ __all__ = [
     "read_samples",
     "remove_blocks",
     "save_tensors",
+    "users_observations",
     "write_hdf5",
     "write_observations",
 ]
@@ -534,3 +535,24 @@ class Observations(Reader):
                 f"{', one row an observation' if '/' in name else ''}."
             )
         return sigma_y
+
+
+def users_observations(
+    path: str | Path,
+    operator: str | None = None,
+    sigma_y: float | Sequence[float] | None = None,
+) -> Observations:
+    """Opens a file that need not be the workflow's own: no code runs because such a file names it.
+
+    The arguments are those of :class:`Observations`.
+
+    Raises:
+        DiemError: Also if the file's operator is a class that ``operator`` does not name.
+    """
+    with Reader(path) as reader:
+        named = reader.file.attrs.get("operator")
+    if isinstance(named, str) and ":" in named and operator != named:
+        raise DiemError(
+            f"{path}: its operator is the class {named!r}, which is imported only if you name it."
+        )
+    return Observations(path, operator, sigma_y)

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, entry = snakemake.input, snakemake.params.entry
-    with storage.Observations(files.observations, entry["operator"], entry["sigma_y"]) as file:
+    with storage.users_observations(
+        files.observations, entry["operator"], entry["sigma_y"]
+    ) as file:
         shown = priors.read_posteriors(files.samples, file, figures.POSTERIORS)
     figure = figures.posteriors(shown, snakemake.wildcards.posterior)
     for kind, path in snakemake.output.items():

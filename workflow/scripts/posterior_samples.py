@@ -13,7 +13,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     entry = params.entry
     prior = priors.load_prior(files.prior, select_device(snakemake.config["device"]))
     with (
-        storage.Observations(files.observations, entry["operator"], entry["sigma_y"]) as file,
+        storage.users_observations(files.observations, entry["operator"], entry["sigma_y"]) as file,
         progress(snakemake.log[0], "sample", entry["samples"] * len(file)) as bar,
     ):
         priors.write_posteriors(
