@@ -162,6 +162,7 @@ def test_errors_are_one_sentence(folder, capsys, command, part):
 def test_code_that_only_a_file_names_is_not_run(folder, capsys, monkeypatch, verb):
     (folder / "telescope.py").write_text("open('ran', 'w')\n")
     monkeypatch.setenv("DIEM_PATH", str(folder))
+    monkeypatch.delitem(sys.modules, "telescope", raising=False)
     observed, _ = observe(random_gaussian(SHAPE, 2, torch.float32), MASK, 3, 0.1)
     storage.write_observations("y.h5", {"train": observed}, "telescope:Beam", {})
 
