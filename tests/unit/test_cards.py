@@ -3,10 +3,9 @@
 import pytest
 import torch
 from helpers import random_gaussian
-from safetensors.torch import load_file
 
 import diem
-from diem import tables
+from diem import storage, tables
 from diem.cards import export
 from diem.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
@@ -53,7 +52,8 @@ def test_a_lap_is_exported_with_its_metrics(run, tmp_path):
     (row,) = card["metrics"]
     assert (row["metric"], row["value"], row["sampler_steps"]) == ("psnr", 20.0, "3")
     assert "extractor" not in row
-    stored, exported = load_file(run / "lap_02" / "prior.safetensors"), load_file(output)
+    paths = (run / "lap_02" / "prior.safetensors", output)
+    stored, exported = (storage.load_tensors(path)[0] for path in paths)
     assert stored.keys() == exported.keys()
     assert all(torch.equal(stored[key], exported[key]) for key in stored)
     text = (tmp_path / "given.md").read_text()

@@ -17,6 +17,7 @@ from diem.checks import check_file
 from diem.config import resolve
 from diem.errors import DiemError
 from diem.own import bring
+from diem.storage import CHECKSUM
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
@@ -52,6 +53,7 @@ def put(name, change):
 def attribute(name, value):
     def damage(path):
         with h5py.File(path, "r+") as file:
+            del file.attrs[CHECKSUM]
             if value is None:
                 del file.attrs[name]
             else:

@@ -563,6 +563,7 @@ def test_the_card_of_a_shard(run):
     assert card.pop("seconds") >= 0
     assert card.pop("diem_version")
     assert card.pop("schema_version") == storage.SCHEMA_VERSION
+    assert len(card.pop(storage.CHECKSUM)) == 32
     assert card == {
         "lap": 4,
         "shard": 2,

@@ -132,7 +132,7 @@ def pretrained(
     """
     path = Path(weights)
     if path.suffix == ".safetensors":
-        state, _ = storage.load_tensors(path)
+        state, _ = storage.load_tensors(path, ours=False)
     elif path.is_file():
         state = storage.load_weights(path)
     else:

@@ -1,8 +1,8 @@
 """Files: HDF5 layouts, safetensors, atomic writes, and checks that name what is wrong.
 
 Nothing is ever half-written: a file is made under a temporary name in the same folder, then
-renamed. Data sets are chunked and carry Fletcher-32 checksums, so that flipped bytes are found
-when they are read.
+renamed. Everything carries checksums, so that flipped bytes are found when they are read: HDF5's
+own of data sets (Fletcher-32) and of its structures, and SHA-256 of attributes and of safetensors.
 """
 
 import contextlib
@@ -54,6 +54,11 @@ SCHEMA_VERSION = 1
 CHUNK_BYTES = 2**16
 """A chunk of a data set that is written in parts holds so many bytes, or one row."""
 
+CHECKSUM = "sha256"
+"""The attribute, or the tensor, with the checksum of all others."""
+
+REMEDY = "if the workflow made this file, delete it and give the same command again"
+
 
 @contextlib.contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -99,15 +104,18 @@ def write_hdf5(
         h5py.File(temporary, "w", libver="latest") as file,
     ):
         for name, array in arrays.items():
-            if isinstance(array, np.ndarray | np.generic):
-                # HDF5 knows neither chunks nor checksums of scalars and empty data sets.
-                stored = {"chunks": True, "fletcher32": True} if array.ndim and array.size else {}
-                file.create_dataset(name, data=array, **stored)
-            else:
+            if not isinstance(array, np.ndarray | np.generic):
                 _write_parts(file, name, array)
+            elif array.ndim == 0:
+                _write_scalar(file, name, array)
+            else:
+                # HDF5 knows neither chunks nor checksums of empty data sets.
+                stored = {"chunks": True, "fletcher32": True} if array.size else {}
+                file.create_dataset(name, data=array, **stored)
         file.attrs.update(attributes)
         file.attrs["diem_version"] = __version__
         file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs[CHECKSUM] = _checksum_of_attributes(file)
 
 
 @contextlib.contextmanager
@@ -136,6 +144,25 @@ def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray]) -> Non
         dataset[start:] = part
 
 
+def _write_scalar(file: h5py.File, name: str, value: np.ndarray | np.generic) -> None:
+    """Writes a single value into the header of its data set, which has a checksum."""
+    group, _, name = name.rpartition("/")
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.COMPACT)
+    layout.set_obj_track_times(False)
+    kind = h5py.h5t.py_create(value.dtype, logical=True)
+    scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+    place = file.require_group(group or "/").id
+    h5py.Dataset(h5py.h5d.create(place, name.encode(), kind, scalar, layout))[()] = value
+
+
+def _checksum_of_attributes(file: h5py.File) -> np.ndarray:
+    """Returns the SHA-256 of the root's attributes: HDF5 has no checksum of text."""
+    told = {name: np.asarray(file.attrs[name]).tolist() for name in file.attrs if name != CHECKSUM}
+    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    return np.frombuffer(total.digest(), np.uint8)
+
+
 class Reader:
     """An open HDF5 file whose contents are checked as they are read.
 
@@ -153,8 +180,18 @@ class Reader:
             self.file = h5py.File(path, "r")
         except OSError:
             raise DiemError(
-                f"{path}: this is no complete HDF5 file (truncated, or of another format)."
+                f"{path}: this is no complete HDF5 file (truncated, or of another format):"
+                f" {REMEDY}."
             ) from None
+        with self._intact("its header"):
+            # Files of other programs have no checksum.
+            stored = self.file.attrs.get(CHECKSUM)
+            intact = stored is None or np.array_equal(stored, _checksum_of_attributes(self.file))
+        if not intact:
+            raise DiemError(
+                f"{path}: its attributes are damaged, or were changed without deleting their"
+                f" checksum, the attribute {CHECKSUM!r}: {REMEDY}."
+            )
 
     def __enter__(self) -> "Reader":
         return self
@@ -168,7 +205,7 @@ class Reader:
         try:
             yield
         except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-            raise DiemError(f"{self.path}: {what} is damaged.") from None
+            raise DiemError(f"{self.path}: {what} is damaged: {REMEDY}.") from None
 
     def __contains__(self, name: str) -> bool:
         with self._intact(repr(name)):
@@ -264,17 +301,32 @@ def read_samples(
 def save_tensors(
     path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]
 ) -> None:
-    """Writes tensors and text to a safetensors file, whole or not at all."""
+    """Writes tensors and text to a safetensors file, whole or not at all, with their checksum."""
     tensors = {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
+    # No entry of the header, whose order safetensors does not keep: equal files have equal bytes.
+    checksum = {CHECKSUM: _checksum(tensors, header)}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=dict(header))
+        save_file(tensors | checksum, temporary, metadata=dict(header))
 
 
-def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Tensor:
+    """Returns the SHA-256 of tensors, their names and a header."""
+    total = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy())
+    return torch.tensor(list(total.digest()), dtype=torch.uint8)
+
+
+def load_tensors(path: str | Path, ours: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Reads the tensors and the header of a safetensors file.
 
+    Arguments:
+        path: The file.
+        ours: Whether :func:`save_tensors` must have written it, and so its checksum.
+
     Raises:
-        DiemError: If the file is missing, truncated, of another format, or not finite.
+        DiemError: If the file is missing, damaged, of another format, or not finite.
     """
     if not Path(path).is_file():
         raise DiemError(f"{path}: there is no such file.")
@@ -283,7 +335,13 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise DiemError(f"{path}: this is no complete safetensors file ({error}).") from None
+        raise DiemError(
+            f"{path}: this is no complete safetensors file ({error}): {REMEDY}."
+        ) from None
+    checksum = tensors.pop(CHECKSUM, None) if ours else None
+    if ours and (checksum is None or not torch.equal(checksum, _checksum(tensors, header))):
+        what = "it has no checksum" if checksum is None else "its checksum is another"
+        raise DiemError(f"{path}: this file is damaged, or is not diem's ({what}): {REMEDY}.")
     for key, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise DiemError(f"{path}: {key!r} holds non-finite values.")

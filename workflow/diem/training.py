@@ -214,6 +214,7 @@ def train(
         lap: The lap, which selects the random streams.
         checkpoint: Where to keep what resumes an interrupted run. If it exists, the run goes on
             from there and gives the same numbers; the caller removes it once the result is safe.
+            A damaged one is named in the log, and not used.
         fingerprint: What the run depends on; a checkpoint with another fingerprint is not used.
         checkpoint_seconds: The least time between two checkpoints.
         progress: Called with the step and the loss after each chunk.
@@ -238,7 +239,10 @@ def train(
     curve: list[dict[str, float]] = []
     first = 0
     if checkpoint is not None and checkpoint.is_file():
-        first, curve = _resume(checkpoint, denoiser, average, optimizer, fingerprint)
+        try:
+            first, curve = _resume(checkpoint, denoiser, average, optimizer, fingerprint)
+        except DiemError as error:
+            logger.warning("%s Lap %d starts anew.", error, lap)
     saved = time.monotonic()
 
     for start in range(first, training.steps, CHUNK):

@@ -1,0 +1,45 @@
+"""A damaged result: it is named, and once it is deleted the same command makes it anew, alone."""
+
+import shutil
+
+import pytest
+from test_chain import one_sentence, same_prior
+
+SAMPLES, PRIOR, LOSSES = "samples_1-of-1.h5", "prior.safetensors", "losses.csv"
+
+
+@pytest.mark.parametrize(
+    ("damaged", "missing", "made"),
+    [
+        ((2, SAMPLES), [(2, PRIOR)], {(2, SAMPLES), (2, PRIOR), (2, LOSSES)}),
+        (
+            (1, PRIOR),
+            [(2, PRIOR), (2, SAMPLES)],
+            {(1, PRIOR), (1, LOSSES), (2, SAMPLES), (2, PRIOR), (2, LOSSES)},
+        ),
+    ],
+)
+def test_only_what_depends_on_it_is_made_anew(finished, workflow, damaged, missing, made):
+    for folder in ("results", ".snakemake"):
+        shutil.copytree(finished.path(folder), workflow.path(folder))
+    target, name = workflow.lap(2, PRIOR), workflow.lap(*damaged)
+    for lost in missing:
+        workflow.path(workflow.lap(*lost)).unlink()
+    path = workflow.path(name)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    before = {p: p.stat().st_mtime_ns for p in workflow.path("results/tiny").rglob("*.*")}
+
+    sentence = one_sentence(workflow.run(target))
+    assert sentence.startswith(name)
+    assert "damaged" in sentence
+    assert "delete it and give the same command again" in sentence
+
+    path.unlink()
+    result = workflow.run(target)
+    assert result.returncode == 0, result.stderr
+    assert same_prior(finished, workflow, 2)
+    after = {p: p.stat().st_mtime_ns for p in workflow.path("results/tiny").rglob("*.*")}
+    changed = {p for p in after if before.get(p) != after[p]}
+    assert changed == {workflow.path(workflow.lap(*name)) for name in made}
