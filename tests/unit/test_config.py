@@ -4,6 +4,8 @@ import copy
 import math
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import yaml
 
@@ -786,6 +788,11 @@ def test_a_comparison_needs_a_prior(config):
         ("experiments.digits.evaluation.reconstruct", ["halff"], ["'halff'", "did you mean"]),
         ("experiments.digits.figures", ["slices"], ["'slices' cannot be drawn"]),
         ("experiments.digits.figures", ["uncertainty"], ["'uncertainty' cannot be drawn"]),
+        (
+            "experiments.digits",
+            {**DIGITS, "data": {"name": "phantoms", "complex": True}, "figures": ["prior"]},
+            ["experiments.digits.figures", "'prior' cannot be drawn"],
+        ),
         ("experiments.digits.observations.half.operator", {"name": "fourier"}, ["acceleration"]),
         (
             "experiments.digits.observations.half.operator",
@@ -811,3 +818,106 @@ def test_images_and_reconstructions_that_do_not_fit(config, key, value, words):
 
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        {"name": "projection", "rows": 16},
+        {"name": "sparse", "rows": 16, "entries": 4},
+        {"name": "fourier", "acceleration": 2},
+        {"name": "downsample", "factor": 2},
+    ],
+)
+def test_inpainting_of_observations_of_another_shape(config, operator):
+    put(config, "experiments.digits.figures", ["inpainting"])
+    put(config, "experiments.digits.observations.small", {"operator": operator, "sigma_y": 0.01})
+    resolve(config, SCHEMA, SOURCE)  # no run is on them
+    put(config, "experiments.digits.runs.other", {"observations": "small"})
+
+    message = refused(config)
+
+    assert message.startswith("experiments.digits.figures: 'inpainting'")
+    assert "observations.small" in message
+
+
+@pytest.mark.parametrize(
+    ("y", "event", "words"),
+    [
+        ((5, 2, 8, 8), (1, 8, 8), ["'inpainting' needs observations of the data's shape"]),
+        ((5, 30), (1, 8, 8), ["'inpainting' needs observations of the data's shape"]),
+        ((5, 4, 8, 8), (4, 8, 8), ["'inpainting' cannot be drawn"]),
+        ((5, 3, 8, 8), (3, 8, 8), []),
+        (None, (1, 8, 8), ["digits.data.path", "observations.h5: 'train/y' is missing"]),
+    ],
+)
+def test_inpainting_of_ones_own_observations(config, tmp_path, y, event, words):
+    path = tmp_path / "observations.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["event_shape"] = event
+        if y is not None:
+            file["train/y"] = np.zeros(y, np.float32)
+    digits = config["experiments"]["digits"]
+    digits |= {
+        "data": {"name": "hdf5", "path": str(path)},
+        "observations": {"half": {"operator": "telescope:Beam"}},
+        "figures": ["inpainting"],
+    }
+    if not words:
+        resolve(config, SCHEMA, SOURCE)
+        return
+
+    message = refused(config)
+
+    for word in words:
+        assert word in message
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("line_rows", "line_published", "line_chosen_lap", "line_reconstructions"),
+        "line_reconstructions_rows",
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_names_of_two_experiments_that_would_write_one_table(config, name, first):
+    config["experiments"][name] = config["experiments"].pop("digits")
+    if first:
+        config["experiments"] = dict(reversed(config["experiments"].items()))
+
+    message = refused(config)
+
+    assert "experiments.line" in message
+    assert f"experiments.{name}" in message
+    assert f"the same table, {name!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("hyperparameters", "the workflow would write the same table"),
+        ("estimate", "the workflow would write the same table"),
+        ("heuristics_exact", "would write the same table, 'heuristics_exact'"),
+        ("samplers_patches_rows", "would write the same table, 'samplers_patches_rows'"),
+        ("figures", "the name of a folder of the results"),
+        ("posterior", "the name of a folder of the results"),
+    ],
+)
+def test_names_that_are_taken(config, name, words):
+    config["heuristics"] = {"exact": {}}
+    config["samplers"] = {"patches": {"data": {"name": "photographs"}, "train": {}}}
+    config["samplers"]["patches"]["train"]["network"] = {"name": "mlp"}
+    resolve(config, SCHEMA, SOURCE)
+    config["experiments"][name] = config["experiments"]["digits"]
+
+    assert words in refused(config)
+
+
+def test_endings_of_tables_are_no_names_to_avoid_by_themselves(config):
+    config["experiments"] = {"line_rows": MANIFOLD, "line_published": DIGITS}
+
+    assert resolve(config, SCHEMA, SOURCE)["experiments"].keys() == config["experiments"].keys()

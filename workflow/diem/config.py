@@ -6,7 +6,7 @@ all of its runs share; a run names its observations and overrides what differs.
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import jsonschema
 import yaml
 
 from .errors import DiemError, nearest
-from .headers import event_shape
+from .headers import event_shape, observation_shape
 
 __all__ = [
     "HSV",
@@ -64,6 +64,15 @@ OWN_METRICS = ["residual", "observation_distance", "prediction"]
 
 NEEDS_TRUTH = {"corner_truth", "corner_model", "slices", "uncertainty"}
 """The figures that show clean data."""
+
+RESHAPING = {"projection", "sparse", "fourier", "downsample"}
+"""The operators whose observations are no images of the data's shape."""
+
+FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "samplers", "tables"}
+"""The folders beside those of the experiments, in the folder of the results."""
+
+TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_reconstructions_rows")
+"""How the names of an experiment's tables end."""
 
 LPIPS_FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
 """What the folder ``lpips_weights`` must hold: LPIPS' linear layers, and its network."""
@@ -123,6 +132,7 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
         run_schema = schema["$defs"]["run"]
         for key, run in experiment["runs"].items():
             experiment["runs"][key] = _filled(run, run_schema, schema)
+    _check_names(resolved, source)
     for name, experiment in resolved["experiments"].items():
         _check_values(experiment, f"{source}: experiments.{name}")
     for name, entry in resolved["samplers"].items():
@@ -297,6 +307,28 @@ def _demand(error: jsonschema.ValidationError) -> str:
     return words.get(error.validator, f"as the schema's {error.validator} asks")
 
 
+def _check_names(config: Mapping[str, Any], source: str) -> None:
+    """Refuses names by which two entries would write the same file."""
+    for name in config["experiments"]:
+        if name in FOLDERS:
+            raise DiemError(
+                f"{source}: experiments.{name} has the name of a folder of the results that is no"
+                f" experiment's ({', '.join(sorted(FOLDERS))})."
+            )
+    entries = [(f"experiments.{name}", name, TABLES) for name in config["experiments"]]
+    for part in ("heuristics", "samplers"):
+        entries += [(f"{part}.{name}", f"{part}_{name}", ("", "_rows")) for name in config[part]]
+    written = dict.fromkeys(("estimate", "hyperparameters", "paper_vs_ours"), "the workflow")
+    for where, name, endings in entries:
+        for table in (f"{name}{ending}" for ending in endings):
+            if table in written:
+                raise DiemError(
+                    f"{source}: {where} has a name by which it and {written[table]} would write"
+                    f" the same table, {table!r}."
+                )
+            written[table] = where
+
+
 def _check_references(experiment: Mapping[str, Any], where: str) -> None:
     for key, run in experiment["runs"].items():
         name = run["observations"]
@@ -335,9 +367,11 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
         raise DiemError(f"{where}.schedule.sigma_min must be less than sigma_max.")
     metrics, data = experiment["evaluation"]["metrics"], experiment["data"]["name"]
     images, colour = data in IMAGES, data in COLOUR
+    visible = images and not experiment["data"].get("complex", False)
     if data == OWN:
         shape = _check_own(experiment, where)
         images, colour = len(shape) == 3, len(shape) == 3 and shape[0] == 3
+        visible = images and shape[0] in (1, 3)
     if "distance_to_manifold" in metrics and data != "manifold":
         raise DiemError(
             f"{where}.evaluation.metrics: 'distance_to_manifold' needs data.name 'manifold'."
@@ -365,8 +399,8 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
         "distance": not DISTANCES.isdisjoint(metrics),
         "divergence": not BY_LAP.isdisjoint(metrics),
         "lap_choice": "prediction" in metrics,
-        "prior": images,
-        "inpainting": images,
+        "prior": visible,
+        "inpainting": visible,
         "slices": fourier,
         "uncertainty": images and bool(experiment["evaluation"]["reconstruct"]),
         "evolution": not images,
@@ -381,6 +415,8 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
                 f"{where}.figures: {figure!r} cannot be drawn of data.name {data!r} with these"
                 " evaluation.metrics."
             )
+    if "inpainting" in experiment["figures"]:
+        _check_inpainting(experiment, where)
     for name, entry in experiment["observations"].items():
         _check_operator(entry.get("operator", {}), f"{where}.observations.{name}")
     for key, run in experiment["runs"].items():
@@ -423,10 +459,35 @@ def _check_own(experiment: Mapping[str, Any], where: str) -> tuple[int, ...]:
             f"{where}.evaluation.reconstruct compares with clean data, of which data.name {OWN!r}"
             " has none."
         )
+    return _told(event_shape, experiment, where)
+
+
+def _told(
+    shape: Callable[[str], tuple[int, ...]], experiment: Mapping[str, Any], where: str
+) -> tuple[int, ...]:
+    """Returns a shape that a user's file tells."""
     try:
-        return event_shape(experiment["data"]["path"])
+        return shape(experiment["data"]["path"])
     except DiemError as error:
         raise DiemError(f"{where}.data.path: {error}") from None
+
+
+def _check_inpainting(experiment: Mapping[str, Any], where: str) -> None:
+    """Refuses the figure of observations that are no images of the data's shape.
+
+    What a class of the user's own would simulate is known only when it runs.
+    """
+    other = experiment["data"]["name"] == OWN and (
+        _told(observation_shape, experiment, where) != _told(event_shape, experiment, where)
+    )
+    for run in experiment["runs"].values():
+        name = run["observations"]
+        operator = experiment["observations"][name].get("operator", {}).get("name")
+        if other or operator in RESHAPING:
+            raise DiemError(
+                f"{where}.figures: 'inpainting' needs observations of the data's shape, and those"
+                f" of observations.{name} have another."
+            )
 
 
 def _check_comparison(entry: Mapping[str, Any], where: str) -> None:
