@@ -378,6 +378,7 @@ TYPES = [
     ("device", 0),
     ("results", ""),
     ("checkpoint_seconds", -1),
+    ("on_divergence", "retry"),
     (f"{LINE}.laps", 0),
     (f"{LINE}.laps", 2.5),
     (f"{LINE}.laps", 1000),

@@ -183,7 +183,8 @@ def test_batches_depend_on_seed_and_lap_and_can_be_entered_anywhere():
 def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
     """Trains a fresh denoiser; returns it, its average, and the curve."""
     progress = {"progress": options.pop("progress")} if "progress" in options else {}
-    kept = {k: options.pop(k) for k in ("checkpoint", "fingerprint", "lap") if k in options}
+    names = ("checkpoint", "fingerprint", "lap", "on_divergence")
+    kept = {name: options.pop(name) for name in names if name in options}
     options = {"steps": 10, "batch": 16, "learning_rate": 1e-2, **options}
     denoiser = make(network, shape)
     x = data(shape) if x is None else x
@@ -344,11 +345,118 @@ def test_a_loss_that_is_not_finite(value, short):
     assert message.endswith(".")
 
 
+FASTER = {"steps": 32, "learning_rate": 1e-3, "learning_rate_final": 4.0, "clip": 1e9, "ema": 0.5}
+"""A rate that grows, until at last it is too large."""
+
+
+@pytest.fixture
+def sensitive(short, monkeypatch):
+    """Calls a loss diverged that is twice the usual one."""
+    monkeypatch.setattr(training, "DIVERGED", 2.0)
+
+
+def test_a_loss_that_explodes_in_the_first_steps(short):
+    with pytest.raises(DiemError) as error:
+        run(steps=8, learning_rate=8.0, clip=1e9, lap=3)
+
+    message = str(error.value)
+    assert "between the steps 0 and 4 of lap 3" in message
+    assert "a learning rate of 8" in message
+    assert "goes on from its beginning" in message
+    assert message.endswith(".")
+
+
+def test_the_last_checkpoint_is_named(short, tmp_path):
+    checkpoint = tmp_path / "resume"
+    x = data(count=320)
+    x[_Batches(320, 16, 0, 0)[9]] = 1e30
+
+    with pytest.raises(DiemError, match="goes on from") as error:
+        run(x=x, steps=20, checkpoint=checkpoint)
+
+    assert "between the steps 8 and 12" in str(error.value)
+    assert f"{checkpoint} of step 8" in str(error.value)
+    assert storage.load_tensors(checkpoint)[0]["curve.step"].tolist() == [4, 8]
+
+
+def test_a_rate_that_is_lowered(sensitive, caplog):
+    with caplog.at_level("WARNING", "diem"):
+        _, average, curve = run(**FASTER, on_divergence="lower_rate")
+
+    halvings = [row["halvings"] for row in curve]
+    assert halvings == [0, 0, 0, 2, 2, 2, 2, 2]
+    assert caplog.text.count("goes on from step 12 at half the rate") == 2
+    assert [row["step"] for row in curve] == list(range(4, 33, 4))
+    rates = [1e-3 + (4.0 - 1e-3) * step / 31 for step in range(3, 32, 4)]
+    rates = [rate / 2**n for rate, n in zip(rates, halvings, strict=True)]
+    assert [row["learning_rate"] for row in curve] == pytest.approx(rates)
+    assert all(torch.isfinite(w).all() for w in average.parameters())
+
+
+def test_a_rate_is_lowered_a_few_times_only(short):
+    with pytest.raises(DiemError, match=r"halved 5 times: lower m_step\.learning_rate"):
+        run(steps=8, learning_rate=1e4, clip=1e9, on_divergence="lower_rate")
+
+
+def test_going_back_leaves_no_trace(short):
+    # The rate is halved before the first steps are done: as if it had been set so.
+    options = {"steps": 8, "clip": 1e9}
+    lowered = run(**options, learning_rate=8.0, on_divergence="lower_rate")
+    halvings = lowered[2][0]["halvings"]
+    once = run(**options, learning_rate=8.0 / 2**halvings)
+
+    assert halvings > 0
+    assert equal(lowered[0].state_dict(), once[0].state_dict())
+    assert equal(lowered[1].state_dict(), once[1].state_dict())
+
+
+@pytest.mark.parametrize("step", [4, 12, 20, 28])
+def test_an_interrupted_run_whose_rate_was_lowered(step, tmp_path, sensitive):
+    options = FASTER | {"on_divergence": "lower_rate"}
+    whole = run(**options)
+    options |= {"checkpoint": tmp_path / "resume", "fingerprint": "f"}
+    with pytest.raises(Stop):
+        run(progress=stop_at(step), **options)
+
+    again = run(**options)
+
+    assert equal(whole[0].state_dict(), again[0].state_dict())
+    assert equal(whole[1].state_dict(), again[1].state_dict())
+    assert whole[2] == again[2]
+
+
+def test_a_stopped_run_goes_on_at_a_lower_rate(tmp_path, sensitive):
+    whole = run(**FASTER, on_divergence="lower_rate")
+    options = FASTER | {"checkpoint": tmp_path / "resume", "fingerprint": "f"}
+    with pytest.raises(DiemError, match="on_divergence"):
+        run(**options)
+    steps = []
+
+    again = run(
+        **options, on_divergence="lower_rate", progress=lambda step, loss: steps.append(step)
+    )
+
+    assert steps[0] == 16
+    assert equal(whole[1].state_dict(), again[1].state_dict())
+    assert whole[2] == again[2]
+
+
 def test_weights_that_overflow_in_the_last_step(short):
     # The loss of a step is that of the weights before: the last step's own damage is seen by the
     # average's validation loss alone.
     with pytest.raises(DiemError, match=r"m_step\.learning_rate"):
         run(steps=1, learning_rate=1e38, clip=1e38)
+
+
+def test_the_card_tells_that_the_rate_was_lowered(lap):
+    settings = {"learning_rate": 8.0, "clip": 1e9}
+
+    output, losses = lap.run(settings=settings, on_divergence="lower_rate")
+
+    halvings = load_prior(output).card["halvings"]
+    assert halvings > 0
+    with losses.open(newline="") as file:
+        assert {row["halvings"] for row in csv.DictReader(file)} == {str(halvings)}
 
 
 # Resuming
@@ -488,7 +596,7 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     assert sorted(p.name for p in output.parent.iterdir()) == ["losses.csv", "prior"]
     with losses.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["step", "loss", "validation_loss", "learning_rate"]
+    assert list(rows[0]) == ["step", "loss", "validation_loss", "learning_rate", "halvings"]
     assert [int(row["step"]) for row in rows] == [4, 8]
     # The Gaussian is the PPCA of the samples.
     expected = ppca(*moments(torch.from_numpy(lap.x).double()), 2)

@@ -37,6 +37,7 @@ SETTINGS = {
     "chosen_by": "chosen by",
     "training_samples": "training samples",
     "optimizer_steps": "optimizer steps",
+    "halvings": "times that a diverging loss halved the learning rate",
     "network": "network",
     "schedule": "noise levels",
     "e_step": "E-step",

@@ -9,6 +9,7 @@ import copy
 import csv
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -29,7 +30,7 @@ from .errors import DiemError
 from .gaussian import fit_to_samples
 from .seeds import Stage, rng, torch_generator
 
-__all__ = ["Training", "m_step", "train", "validation_loss"]
+__all__ = ["ON_DIVERGENCE", "Training", "m_step", "train", "validation_loss"]
 
 logger = logging.getLogger("diem")
 
@@ -37,8 +38,18 @@ CHUNK = 64
 """Optimizer steps that share a random stream; a run can be resumed between two chunks."""
 
 
-CURVE = ("step", "loss", "validation_loss", "learning_rate")
-"""The columns of a loss curve."""
+DIVERGED = 10.0
+"""A chunk's loss that is so many times the median of those before, or the first's that is so many
+times the loss on validation samples at the start, has diverged."""
+
+ON_DIVERGENCE = ("stop", "lower_rate")
+"""What happens then: the lap stops, or goes back to before the chunk and on at half the rate."""
+
+HALVINGS = 5
+"""A lap's rate is halved so many times at most."""
+
+CURVE = ("step", "loss", "validation_loss", "learning_rate", "halvings")
+"""The columns of a loss curve: a row a chunk, after it."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,7 @@ def _step(
     z: Tensor,
     training: Training,
     step: int,
+    rate: float,
 ) -> Tensor:
     """Takes one optimizer step, moves the average ``means`` along, and returns the loss.
 
@@ -185,7 +197,7 @@ def _step(
     loss.backward()
     parallel.add(w.grad for w in optimizer.weights)
     torch.nn.utils.clip_grad_norm_(optimizer.weights, training.clip)
-    optimizer.step(training.rate(step))
+    optimizer.step(rate)
     with torch.no_grad():
         torch._foreach_lerp_(means, optimizer.weights, 1 - training.decay(step))
     return loss.detach()
@@ -202,6 +214,7 @@ def train(
     fingerprint: str = "",
     checkpoint_seconds: float = 60.0,
     progress: Callable[[int, float], None] = lambda step, loss: None,
+    on_divergence: str = "stop",
 ) -> tuple[KarrasDenoiser, list[dict[str, float]]]:
     """Trains a denoiser on samples.
 
@@ -218,14 +231,17 @@ def train(
         fingerprint: What the run depends on; a checkpoint with another fingerprint is not used.
         checkpoint_seconds: The least time between two checkpoints.
         progress: Called with the step and the loss after each chunk.
+        on_divergence: What happens if the loss is no longer finite or explodes, see
+            :data:`ON_DIVERGENCE`.
 
     Returns:
         The average denoiser, ready to sample, and the loss curve: a row a chunk with ``step``,
-        ``loss``, ``validation_loss`` (of the average) and ``learning_rate``.
+        ``loss``, ``validation_loss`` (of the average), ``learning_rate``, and how often that was
+        halved, ``halvings``.
 
     Raises:
-        DiemError: If the loss is no longer finite, or the network is to be compiled and this
-            machine cannot.
+        DiemError: If the loss diverges, and the rate is not to be halved or was often enough; or
+            if the network is to be compiled and this machine cannot.
     """
     set_memory_format(denoiser, training.channels_last)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
@@ -236,18 +252,28 @@ def train(
     means = list(average.parameters())
     optimizer = _Adam(weights)
     batches = _Batches(len(x), training.batch, seed, lap)
+    state = _state(denoiser, average, optimizer)
     curve: list[dict[str, float]] = []
-    first = 0
+    done = kept = halvings = 0
     if checkpoint is not None and checkpoint.is_file():
         try:
-            first, curve = _resume(checkpoint, denoiser, average, optimizer, fingerprint)
+            curve = _resume(checkpoint, state, fingerprint)
         except DiemError as error:
             logger.warning("%s Lap %d starts anew.", error, lap)
+    if curve:
+        done = kept = curve[-1]["step"]
+        halvings = curve[-1]["halvings"]
+    good = (
+        {name: value.clone() for name, value in state.items()}
+        if on_divergence == "lower_rate"
+        else {}
+    )
+    first = math.inf if curve else validation_loss(average, x_validation, seed)
     saved = time.monotonic()
 
-    for start in range(first, training.steps, CHUNK):
-        chunk = range(start, min(start + CHUNK, training.steps))
-        times, generator = _streams(seed, Stage.M_STEP, lap, start // CHUNK, x.device)
+    while done < training.steps:
+        chunk = range(done, min(done + CHUNK, training.steps))
+        times, generator = _streams(seed, Stage.M_STEP, lap, done // CHUNK, x.device)
         total = torch.zeros((), device=x.device)
         with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
             torch.manual_seed(generator.initial_seed() + parallel.rank())  # dropout
@@ -256,34 +282,54 @@ def train(
                 batch = augmentation.augment(x[rows], training.augment, generator)
                 t = _beta(times, len(batch)).to(batch)
                 z = torch.empty_like(batch).normal_(generator=generator)
-                total += _step(denoiser, means, optimizer, batch, t, z, training, step)
+                rate = training.rate(step) / 2**halvings
+                total += _step(denoiser, means, optimizer, batch, t, z, training, step, rate)
         parallel.add([total])
-        loss = float(total) / len(chunk)
-        if not math.isfinite(loss):
-            raise DiemError(
-                f"The loss is {loss} between the steps {chunk.start} and {chunk.stop} of lap {lap},"
-                f" at a learning rate of {training.rate(chunk.stop - 1):.3g}: lower"
-                " m_step.learning_rate."
+        row = {
+            "step": chunk.stop,
+            "loss": float(total) / len(chunk),
+            "validation_loss": validation_loss(average, x_validation, seed),
+            "learning_rate": rate,
+            "halvings": halvings,
+        }
+        usual = statistics.median(earlier["loss"] for earlier in curve) if curve else first
+        if _diverged(row, usual, means):
+            told = (
+                f"The loss is {row['loss']:.3g}, and {row['validation_loss']:.3g} on validation"
+                f" samples, between the steps {chunk.start} and {chunk.stop} of lap {lap}, at a"
+                f" learning rate of {rate:.3g}"
             )
-        curve.append(
-            {
-                "step": chunk.stop,
-                "loss": loss,
-                "validation_loss": validation_loss(average, x_validation, seed),
-                "learning_rate": training.rate(chunk.stop - 1),
-            }
-        )
-        progress(chunk.stop, loss)
+            if on_divergence != "lower_rate":
+                last = f"from {checkpoint} of step {kept}" if kept else "from its beginning"
+                raise DiemError(
+                    f"{told}: lower m_step.learning_rate, or set on_divergence to lower_rate, and"
+                    f" the lap goes on {last}."
+                )
+            if halvings == HALVINGS:
+                raise DiemError(
+                    f"{told}, which was halved {HALVINGS} times: lower m_step.learning_rate."
+                )
+            halvings += 1
+            logger.warning("%s: it goes on from step %d at half the rate.", told, done)
+            _restore(state, good)
+            continue
+        done = chunk.stop
+        curve.append(row)
+        progress(done, row["loss"])
+        if good:
+            _restore(good, state)
         if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-            _save(checkpoint, chunk.stop, curve, denoiser, average, optimizer, fingerprint)
-            saved = time.monotonic()
-
-    if not all(torch.isfinite(w).all() for w in means):
-        raise DiemError(
-            f"The weights of lap {lap} are not finite after step {training.steps}, at a learning"
-            f" rate of {training.rate(training.steps - 1):.3g}: lower m_step.learning_rate."
-        )
+            _save(checkpoint, curve, state, fingerprint)
+            saved, kept = time.monotonic(), done
     return average, curve
+
+
+def _diverged(row: Mapping[str, float], usual: float, means: Sequence[Tensor]) -> bool:
+    """Tells whether a chunk's losses are not finite or explode, or its average is not finite."""
+    # The loss of a step is that of the weights before: the last step's own damage is the average's.
+    finite = math.isfinite(row["loss"] + row["validation_loss"])
+    finite = finite and all(torch.isfinite(w).all() for w in means)
+    return not finite or row["loss"] > DIVERGED * usual
 
 
 @torch.no_grad()
@@ -303,35 +349,47 @@ def _beta(times: np.random.Generator, count: int) -> Tensor:
     return torch.from_numpy(times.beta(3.0, 3.0, count))
 
 
-def _save(path: Path, step: int, curve, denoiser, average, optimizer, fingerprint: str) -> None:
-    if not parallel.is_first():
-        return
+def _state(
+    denoiser: KarrasDenoiser, average: KarrasDenoiser, optimizer: _Adam
+) -> dict[str, Tensor]:
+    """Returns by name the tensors that a run changes, not copied."""
     tensors = {f"weights.{k}": v for k, v in denoiser.state_dict().items()}
     tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
     for name, values in optimizer.state.items():
         tensors |= {f"adam.{name}.{i}": v for i, v in enumerate(values)}
-    for name in curve[0]:
-        tensors[f"curve.{name}"] = torch.tensor([row[name] for row in curve], dtype=torch.float64)
-    storage.save_tensors(path, tensors, {"step": str(step), "fingerprint": fingerprint})
+    return tensors
 
 
-def _resume(path: Path, denoiser, average, optimizer, fingerprint: str):
-    """Restores a checkpoint, unless it is of other settings; returns its step and curve."""
+def _restore(state: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Gives the tensors of a state other values, in their place."""
+    for name, value in state.items():
+        value.copy_(values[name])
+
+
+def _save(
+    path: Path,
+    curve: Sequence[Mapping[str, float]],
+    state: Mapping[str, Tensor],
+    fingerprint: str,
+) -> None:
+    if not parallel.is_first():
+        return
+    columns = {
+        f"curve.{name}": torch.tensor([row[name] for row in curve], dtype=torch.float64)
+        for name in CURVE
+    }
+    storage.save_tensors(path, {**state, **columns}, {"fingerprint": fingerprint})
+
+
+def _resume(path: Path, state: Mapping[str, Tensor], fingerprint: str) -> list[dict[str, float]]:
+    """Restores a checkpoint and returns its curve, which is empty if it is of other settings."""
     tensors, header = storage.load_tensors(path)
     if header.get("fingerprint") != fingerprint:
-        return 0, []
-
-    def part(name: str) -> dict[str, Tensor]:
-        return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
-
-    denoiser.load_state_dict(part("weights."))
-    average.load_state_dict(part("average."))
-    for name, values in optimizer.state.items():
-        for i, value in enumerate(values):
-            value.copy_(tensors[f"adam.{name}.{i}"])
+        return []
+    _restore(state, tensors)
     columns = {name: tensors[f"curve.{name}"].tolist() for name in CURVE}
-    rows = (dict(zip(CURVE, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return int(header["step"]), [{**row, "step": int(row["step"])} for row in rows]
+    columns |= {name: [int(n) for n in columns[name]] for name in ("step", "halvings")}
+    return [dict(zip(CURVE, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def m_step(
@@ -350,6 +408,7 @@ def m_step(
     previous: str | Path | None = None,
     checkpoint_seconds: float = 60.0,
     progress: tqdm | None = None,
+    on_divergence: str = "stop",
 ) -> None:
     """Trains a lap's prior and writes it, with its loss curve.
 
@@ -370,6 +429,7 @@ def m_step(
         previous: The prior to start from; without it, the weights are fresh.
         checkpoint_seconds: The least time between two checkpoints.
         progress: A progress bar that counts steps.
+        on_divergence: What happens if the loss diverges, see :func:`train`.
     """
     sources = [clean] if samples is None else list(samples)
     fingerprint = storage.digest(
@@ -416,6 +476,7 @@ def m_step(
         fingerprint,
         checkpoint_seconds,
         report,
+        on_divergence,
     )
     if not parallel.is_first():
         return
@@ -432,6 +493,7 @@ def m_step(
         "versions": versions(),
         "training_samples": len(x),
         "optimizer_steps": past + training.steps,
+        "halvings": curve[-1]["halvings"],
     }
     Prior(gaussian, average.cpu(), made).save(output)
     with storage.atomic(losses) as temporary, temporary.open("w", newline="") as file:

@@ -30,6 +30,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             **params.made,
         },
         "checkpoint_seconds": snakemake.config["checkpoint_seconds"],
+        "on_divergence": snakemake.config["on_divergence"],
     }
     if len(devices) > 1:
         parallel.launch(devices, snakemake.log[0], arguments)
