@@ -9,7 +9,17 @@ import pytest
 import torch
 import yaml
 
-from diem import datasets, estimate, evaluation, observing, own, restoration, sampling, storage
+from diem import (
+    datasets,
+    estimate,
+    evaluation,
+    observing,
+    own,
+    priors,
+    restoration,
+    sampling,
+    storage,
+)
 from diem.config import resolve
 from diem.denoisers import Prior, build_denoiser, load_prior
 from diem.errors import DiemError
@@ -314,6 +324,77 @@ def test_own_observations_are_planned_from_their_file(config, tmp_path):
     assert draws == 2 * 100
     cost = estimate.measure(work, 0.0, torch.device("cpu"))
     assert cost.seconds > 0
+
+
+@pytest.fixture(scope="module")
+def posteriors(config, tmp_path_factory):
+    """Really draws posterior samples of a file, by a prior of the config's network."""
+    folder = tmp_path_factory.mktemp("posteriors")
+    y = np.random.default_rng(0).standard_normal((200, 1, 16, 16)).astype(np.float32)
+    y[:, :, ::2] = np.nan
+    own.write_observations(folder / "new.h5", {"train": y}, "mask", 0.1)
+    entry = config["experiments"]["tiny"]
+    denoiser = build_denoiser(entry["network"], entry["schedule"], (1, 16, 16), seed=0)
+    gaussian = estimate._gaussian((1, 16, 16), 4, torch.device("cpu"))
+    card = {key: entry[key] for key in ("network", "schedule", "data")}
+    prior = Prior(gaussian, denoiser, {**card, "e_step": entry["runs"]["base"]["e_step"]})
+    prior.save(folder / "prior.safetensors")
+    Prior(gaussian, None, {}).save(folder / "gaussian.safetensors")
+    flops = {}
+    for name in ("prior", "gaussian"):
+        with (
+            storage.Observations(folder / "new.h5") as observations,
+            FlopCounter() as counter,
+        ):
+            output, loaded = (
+                folder / f"{name}.h5",
+                priors.load_prior(folder / f"{name}.safetensors"),
+            )
+            sampler = {"name": "ddim", "steps": 3}
+            priors.write_posteriors(output, loaded, observations, 5, batch=100, sampler=sampler)
+        flops[name] = counter.get_total_flops()
+    return folder, flops
+
+
+@pytest.mark.parametrize(
+    ("prior", "drawn_by"),
+    [
+        ("prior.safetensors", "prior"),
+        ({"experiment": "tiny", "run": "base"}, "prior"),
+        ("gaussian.safetensors", "gaussian"),
+        ({"experiment": "tiny", "run": "base", "lap": 0}, "gaussian"),
+    ],
+)
+def test_posteriors_are_planned_from_their_file(posteriors, prior, drawn_by):
+    folder, flops = posteriors
+    entry = {
+        "prior": str(folder / prior) if isinstance(prior, str) else prior,
+        "observations": str(folder / "new.h5"),
+        "samples": 5,
+        "batch": 100,
+        "sampler": {"name": "ddim", "steps": 3},
+    }
+    config = resolved({**TINY, "posterior": {"new": entry}})
+    *_, stage = estimate._stages(config)
+
+    assert (stage.experiment, stage.stage, stage.jobs) == ("new", "posteriors", 1)
+    assert stage.network == (drawn_by == "prior")
+    ((work, count),) = stage.work
+    cost = estimate.measure(work, 1.0, torch.device("cpu"))
+    # The exact sampler's iterations depend on what is sampled.
+    assert count * cost.flops == pytest.approx(flops[drawn_by], rel=0.05 if stage.network else 0.3)
+    # Chunks of 64 KiB are written whole.
+    assert stage.size == pytest.approx((folder / f"{drawn_by}.h5").stat().st_size, rel=0.2)
+
+
+@pytest.mark.parametrize("missing", ["prior", "observations"])
+def test_posteriors_of_files_that_are_not_there_cannot_be_planned(posteriors, missing):
+    folder, _ = posteriors
+    entry = {"prior": str(folder / "prior.safetensors"), "observations": str(folder / "new.h5")}
+    config = resolved({"posterior": {"new": {**entry, missing: "none.h5"}}})
+
+    with pytest.raises(DiemError, match=rf"^posterior\.new\.{missing}: none\.h5"):
+        estimate.estimate(config)
 
 
 def test_predictions_of_hidden_halves_are_planned(config):

@@ -24,6 +24,7 @@ __all__ = [
     "evaluated_laps",
     "merge",
     "pairs",
+    "posterior_settings",
     "resolve",
     "training_of_lap",
 ]
@@ -73,6 +74,9 @@ FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "samplers"
 
 TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_reconstructions_rows")
 """How the names of an experiment's tables end."""
+
+SHAPING = ("sampler", "covariance", "iterations", "limit")
+"""The keys of ``posterior`` that are as in ``e_step``."""
 
 LPIPS_FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
 """What the folder ``lpips_weights`` must hold: LPIPS' linear layers, and its network."""
@@ -190,6 +194,11 @@ def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, 
         entry["steps"] *= times
         entry["epochs"] = entry["epochs"] and times * entry["epochs"]
     return entry
+
+
+def posterior_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of an entry of ``posterior`` that take the place of the prior's own."""
+    return {key: entry[key] for key in SHAPING if key in entry}
 
 
 def ceiling_training(experiment: Mapping[str, Any]) -> dict[str, Any]:

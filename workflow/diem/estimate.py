@@ -33,13 +33,21 @@ from tabulate import tabulate
 from torch import Tensor
 
 from . import heuristics, metrics, networks, operators, pictures, restoration, storage, volumes
-from .config import OWN, ceiling_training, evaluated_laps, training_of_lap
-from .denoisers import Prior, build_denoiser
+from .config import (
+    OWN,
+    ceiling_training,
+    evaluated_laps,
+    merge,
+    posterior_settings,
+    training_of_lap,
+)
+from .denoisers import Prior, build_denoiser, load_prior
 from .errors import DiemError, nearest
 from .flops import FlopCounter
 from .gaussian import DENSE_SIZE, Gaussian, fit_to_observations
 from .jobs import select_device
 from .observing import observe
+from .priors import rows_of
 from .sampling import PosteriorSampler, Sampler, sample_prior
 from .seeds import Stage, rng, torch_generator
 from .tables import NONE, Readable, rounded
@@ -174,7 +182,7 @@ def estimate(
     device = select_device(config["device"])
     stages = list(_stages(config))
     if not stages:
-        raise DiemError("The configuration has no experiment, heuristics or samplers to plan.")
+        raise DiemError("The configuration has nothing to plan.")
     kinds = list(dict.fromkeys(work for stage in stages for work, _ in stage.work))
     fixed = job_seconds()
     with FlopCounter():  # the first use imports what takes seconds
@@ -356,8 +364,11 @@ def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> stora
     """Returns observations of a Gaussian's samples, or the user's own, on the Gaussian's device."""
     device, stream = gaussian.mean.device, rng(0, Stage.CORRUPTION)
     if "path" in entry:
+        each = entry.get("samples", 1)  # chains of one observation, side by side
         with _own(entry) as file:
-            return file.load("train", slice(count)).to(device)
+            some = file.load(file.splits()[0], slice(math.ceil(count / each))).to(device)
+        rows = torch.arange(min(count, each * len(some.y)), device=device) // each
+        return rows_of(some, rows).scaled(entry["offset"], entry["scale"])
     x = gaussian.sample(count, torch_generator(0, Stage.DATA, device=device)).cpu()
     operator = operators.simulate(entry["operator"], tuple(x.shape[1:]), count, stream)
     sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
@@ -370,7 +381,7 @@ def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> stora
 def _own(entry: Mapping[str, Any]) -> storage.Observations:
     """Opens the user's own observations."""
     operator = entry.get("operator", {}).get("name")
-    return storage.Observations(entry["path"], operator, entry.get("sigma_y"))
+    return storage.users_observations(entry["path"], operator, entry.get("sigma_y"))
 
 
 @dataclass(frozen=True)
@@ -470,7 +481,7 @@ class _Parts:
         settings = {key: settings[key] for key in settings if key not in ("repeats", "restart")}
         parts = ("network", "schedule", "gaussian")
         operator = observations.get("path") or observations["operator"]["name"]
-        fixed = [operator, *(self.entry[part] for part in parts)]
+        fixed = [operator, observations.get("samples"), *(self.entry[part] for part in parts)]
         return Work(self._key("posterior", settings, *fixed), 17 * block, prepare)
 
     def prior(self, block: int, sampler: Mapping[str, Any]) -> Work:
@@ -597,6 +608,8 @@ def _stages(config: Mapping[str, Any]) -> Iterator[_Stage]:
         yield _heuristics(name, entry)
     for name, entry in config["samplers"].items():
         yield from _comparison(name, entry)
+    for name, entry in config["posterior"].items():
+        yield _posterior(name, entry, config["experiments"])
 
 
 def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_Stage]:
@@ -610,7 +623,8 @@ def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_S
     own = entry["data"]["name"] == OWN
     if own:
         path = entry["data"]["path"]
-        of = {key: {**value, "path": path} for key, value in of.items()}
+        file = {key: entry["data"][key] for key in ("path", "offset", "scale")}
+        of = {key: {**value, **file} for key, value in of.items()}
         sizes = dict.fromkeys(observed, Path(path).stat().st_size / total)
     else:
         sizes = {key: _observation_size(of[key], shape) for key in observed}
@@ -745,6 +759,50 @@ def _heuristics(name: str, entry: Mapping[str, Any]) -> _Stage:
         FLOAT * entry["dimensions"] * kept,
         network=False,
     )
+
+
+def _posterior(name: str, entry: Mapping[str, Any], experiments: Mapping[str, Any]) -> _Stage:
+    """The posterior samples of a file of observations, by a run's prior or one in a file."""
+    prior, where = entry["prior"], f"posterior.{name}"
+    try:
+        card = _card(prior, experiments)
+    except DiemError as error:
+        raise DiemError(f"{where}.prior: {error}") from None
+    data = card.get("data", {})
+    observations = {
+        "path": entry["observations"],
+        "operator": {"name": entry.get("operator")},
+        "sigma_y": entry.get("sigma_y"),
+        "samples": entry["samples"],
+        "offset": data.get("offset", 0.0),
+        "scale": data.get("scale", 1.0),
+    }
+    try:
+        with _own(observations) as file:
+            count, shape = len(file), file.event_shape
+    except DiemError as error:
+        raise DiemError(f"{where}.observations: {error}") from None
+    parts, drawn = _Parts(card, shape), count * entry["samples"]
+    if "network" in card:
+        e_step = merge(card.get("e_step", {"sampler": {}}), posterior_settings(entry))
+        e_step |= {"block": entry["batch"], "batch": None}
+        evaluations = PosteriorSampler.from_config(e_step).sampler.evaluations
+        work = [(parts.posterior(observations, e_step), drawn * evaluations)]
+    else:
+        work = [(parts.exact(observations, entry["batch"]), drawn)]
+    kept = FLOAT * math.prod(shape) * (entry["samples"] + 2) + 8
+    return _Stage(name, "posteriors", "", 1, work, count * kept, network="network" in card)
+
+
+def _card(prior: str | Mapping[str, Any], experiments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the card of a prior tells, or will tell, of what its samples cost."""
+    if isinstance(prior, str):
+        made = load_prior(prior)
+        return {**made.card, "gaussian": {"rank": made.gaussian.factors.shape[-1]}}
+    entry = experiments[prior["experiment"]]
+    parts = ("data", "gaussian", "network", "schedule")
+    card = {part: entry[part] for part in parts[: 2 if prior["lap"] == 0 else 4]}
+    return {**card, "e_step": entry["runs"][prior["run"]]["e_step"]}
 
 
 class _Counted(Denoiser):

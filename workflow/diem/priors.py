@@ -36,6 +36,7 @@ __all__ = [
     "PriorDenoiser",
     "load_prior",
     "read_posteriors",
+    "rows_of",
     "write_posteriors",
     "write_samples",
 ]
@@ -220,7 +221,7 @@ class PriorDenoiser(Denoiser):
         for number, start in enumerate(range(0, total, batch)):
             # Consecutive chains belong to the same observation, so that few fill a batch too.
             rows = torch.arange(start, min(start + batch, total), device=self.device) // n
-            some = _rows(observed, rows)
+            some = rows_of(observed, rows)
             generator = torch_generator(seed, Stage.TEST_POSTERIOR, block, number, self.device)
             step = partial(progress, len(rows) / draw.sampler.steps)
             x = draw(self._prior, some.operator, some.y, some.sigma_y, generator, step_done=step)
@@ -296,8 +297,14 @@ class PriorDenoiser(Denoiser):
         return observed.scaled(self.offset, self.scale)
 
 
-def _rows(observed: Observed, rows: Tensor) -> Observed:
-    """Returns some observations, of which one operator or noise may serve all."""
+def rows_of(observed: Observed, rows: Tensor) -> Observed:
+    """Returns some observations, of which one operator or noise may serve all.
+
+    Arguments:
+        observed: The observations.
+        rows: Which of them, of shape ``(B,)``, on their device; the same one several times, if need
+            be.
+    """
     y, sigma_y = observed.y, noise_of(observed.sigma_y, observed.y, rows)
     return Observed(observed.operator[rows], y[rows], sigma_y, observed.index[rows.cpu().numpy()])
 

@@ -32,7 +32,7 @@ rule posterior_samples:
             key: posterior_of(wildcards).get(key)
             for key in ("operator", "sigma_y", "samples", "batch")
         },
-        e_step=posterior_settings,
+        e_step=lambda wildcards: posterior_settings(posterior_of(wildcards)),
         seed=SEED,
     message:
         "Posterior samples of the observations {wildcards.posterior}"

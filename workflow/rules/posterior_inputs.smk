@@ -1,3 +1,6 @@
+from diem.config import posterior_settings
+
+
 def posterior_of(wildcards):
     return CONFIG["posterior"][wildcards.posterior]
 
@@ -20,13 +23,6 @@ def prior_of_run(experiment, run, lap):
         return chosen_path(experiment, run)
     last = EXPERIMENTS[experiment]["runs"][run]["laps"]
     return prior_path(experiment, run, last if lap is None else lap)
-
-
-def posterior_settings(wildcards):
-    """The settings that shape the samples; what is not told is the prior's own."""
-    shaping = ("sampler", "covariance", "iterations", "limit")
-    entry = posterior_of(wildcards)
-    return {key: entry[key] for key in shaping if key in entry}
 
 
 def posterior_targets():
