@@ -94,7 +94,7 @@ def test_cancelled_killed_and_finished(slurm, local, on_slurm):
     done = {
         path: path.stat().st_mtime_ns
         for path in on_slurm.path("results").rglob("*.h5")
-        if ".blocks-" not in str(path)
+        if ".resume-" not in str(path)
     }
     assert on_slurm.path(on_slurm.lap(1, "samples_2-of-2.h5")) in done
     result = on_slurm.run(target)

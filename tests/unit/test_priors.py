@@ -27,6 +27,7 @@ from diem import operators, storage
 from diem.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
 from diem.priors import PriorDenoiser, write_posteriors, write_samples
+from diem.resume import Pieces
 
 SHAPE = (1, 2, 3)
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
@@ -333,16 +334,17 @@ def test_an_interrupted_file_of_posteriors_goes_on(path, tmp_path, observations)
             raise Interrupted
 
     arguments = (tmp_path / "cut.h5", prior, observations, 2)
-    with pytest.raises(Interrupted):
-        write_posteriors(*arguments, batch=2, progress=interrupt)
+    with pytest.raises(Interrupted), Pieces(arguments[0], "f", 0.0) as pieces:
+        write_posteriors(*arguments, batch=2, progress=interrupt, pieces=pieces)
     assert not (tmp_path / "cut.h5").exists()
-    assert len(list((tmp_path / "cut.h5.blocks-").iterdir())) == 3
-    write_posteriors(*arguments, batch=2)
+    assert len(list((tmp_path / "cut.h5.resume-f").iterdir())) == 3
+    seen.clear()
+    write_posteriors(*arguments, batch=2, progress=seen.append, pieces=Pieces(arguments[0], "f"))
+    assert seen[:3] == [2, 2, 2]  # at once; what is drawn advances by steps
 
     with h5py.File(tmp_path / "cut.h5") as one, h5py.File(tmp_path / "whole.h5") as other:
         for name in ("train/x", "train/sd", "test/mean", "test/index"):
             assert (one[name][:] == other[name][:]).all()
-    assert not (tmp_path / "cut.h5.blocks-").exists()
 
 
 # What is refused

@@ -26,7 +26,9 @@ from tqdm import tqdm
 from diem import storage
 from diem.denoisers import Prior
 from diem.errors import DiemError
+from diem.folders import remove_pieces
 from diem.gaussian import Gaussian
+from diem.resume import Pieces
 from diem.sampling import (
     SAMPLERS,
     PosteriorSampler,
@@ -426,12 +428,17 @@ def run(tmp_path):
     source = write(tmp_path / "observations.h5")
     prior = diffusion(random_gaussian(VECTOR, 2, torch.float32), 1e-2)
 
-    def run(name="run", shards=1, source=source, sampler=SAMPLER, prior=prior, **options):
+    def run(
+        name="run", shards=1, source=source, sampler=SAMPLER, prior=prior, fingerprint="", **options
+    ):
         options = {"block": 5, "repeats": 1, "seed": 0, "lap": 1, **options}
         paths = [tmp_path / name / f"samples_{i}-of-{shards}.h5" for i in range(1, shards + 1)]
         with storage.Observations(source) as observations:
             for i, path in enumerate(paths, 1):
-                e_step(path, prior, observations, sampler, shard=i, shards=shards, **options)
+                with Pieces(path, fingerprint, 0.0) as pieces:
+                    here = {"shard": i, "shards": shards, "pieces": pieces}
+                    e_step(path, prior, observations, sampler, **here, **options)
+                remove_pieces(path)
         return paths
 
     return run

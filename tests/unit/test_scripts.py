@@ -52,7 +52,7 @@ def e_step(folder, name, laps):
     output = folder / name / "samples.h5"
     snakemake = SimpleNamespace(
         log=[str(folder / "log")],
-        config={"threads": 1, "device": "cpu", "shards": 1},
+        config={"threads": 1, "device": "cpu", "shards": 1, "checkpoint_seconds": 0},
         params=SimpleNamespace(e_step=E_STEP, laps=laps, network=NETWORK, seed=0),
         wildcards=SimpleNamespace(lap=str(LAP), shard="1"),
         input=Input(
@@ -80,7 +80,7 @@ def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
         patch.setattr(sampling.PosteriorSampler, "__call__", stopped)
         e_step(files, "cut", laps=6)
     assert calls == [pytest.approx(4 ** (2 / 3))] * 3
-    assert len(list((files / "cut").glob("*/*.h5"))) == 2
+    assert len(list((files / "cut").glob("*/*.npz"))) == 2
 
     for one, other in zip(e_step(files, "cut", 9), e_step(files, "whole", 9), strict=True):
         assert (one == other).all()

@@ -12,6 +12,7 @@ from torch import nn
 from diem import storage, training
 from diem.denoisers import build_denoiser, load_prior
 from diem.errors import DiemError
+from diem.folders import remove_pieces
 from diem.gaussian import moments, ppca
 from diem.seeds import Stage, torch_generator
 from diem.training import Training, _Adam, _Batches, _weighted_error, m_step, train, validation_loss
@@ -593,7 +594,8 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     assert made | {"experiment", "run"} <= set(prior.card)
     assert (prior.card["lap"], prior.card["training_samples"]) == (1, 60)
     assert prior.card["optimizer_steps"] == 8
-    assert sorted(p.name for p in output.parent.iterdir()) == ["losses.csv", "prior"]
+    left = sorted(p.name for p in output.parent.iterdir())
+    assert left == ["losses.csv", "prior", "prior.resume"]
     with losses.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["step", "loss", "validation_loss", "learning_rate", "halvings"]
@@ -706,7 +708,11 @@ def test_an_interrupted_m_step_goes_on_to_the_same_bytes(lap):
 
     assert whole[0].read_bytes() == again[0].read_bytes()
     assert whole[1].read_bytes() == again[1].read_bytes()
-    assert not (lap.folder / "cut" / "prior.resume").exists()
+    # It stays until Snakemake has taken note: an attempt more takes no step.
+    before = [path.read_bytes() for path in again]
+    assert [path.read_bytes() for path in lap.run("cut", settings={"steps": 14})] == before
+    remove_pieces(output)
+    assert sorted(p.name for p in output.parent.iterdir()) == sorted(p.name for p in again)
 
 
 @pytest.mark.parametrize(

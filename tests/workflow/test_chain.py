@@ -115,7 +115,7 @@ def kill_when(workflow, target, pattern):
 
 def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     target = workflow.lap(2, "prior.safetensors")
-    kill_when(workflow, target, workflow.lap(2, "samples_1-of-1.h5.blocks-*/1.h5"))
+    kill_when(workflow, target, workflow.lap(2, "samples_1-of-1.h5.resume-*/1.*.npz"))
     assert not workflow.path(workflow.lap(2, "samples_1-of-1.h5")).exists()
     kill_when(workflow, target, workflow.lap(2, "prior.safetensors.resume"))
     assert not workflow.path(target).exists()

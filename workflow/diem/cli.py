@@ -220,7 +220,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _posterior(options: argparse.Namespace) -> None:
-    from . import figures, priors, storage
+    from . import figures, folders, priors, resume, storage
     from .jobs import select_device
 
     kind = Path(options.figure or "").suffix
@@ -233,19 +233,29 @@ def _posterior(options: argparse.Namespace) -> None:
     drawing = {"seed": options.seed, **_given(batch=options.batch)}
     told = (options.operator, options.sigma_y)
     with storage.users_observations(options.observations, *told) as observations:
-        with _progress(len(observations) * options.n) as bar:
+        made = resume.fingerprint(
+            [options.prior, options.observations],
+            options.n,
+            told,
+            drawing,
+            e_step,
+            device=prior.device,
+        )
+        with (
+            resume.Pieces(options.output, made) as pieces,
+            _progress(len(observations) * options.n) as bar,
+        ):
             priors.write_posteriors(
                 options.output,
                 prior,
                 observations,
                 options.n,
-                fingerprint=storage.digest(
-                    [options.prior, options.observations], options.n, told, drawing, e_step
-                ),
+                pieces=pieces,
                 progress=bar.update,
                 **drawing,
                 **e_step,
             )
+        folders.remove_pieces(options.output)
         count = len(observations)
         print(f"{options.output}: {options.n} samples of each of {count} observations.")
         if options.figure:

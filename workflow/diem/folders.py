@@ -1,13 +1,22 @@
-"""The results folder: whether it can be written, and that one workflow at a time writes it."""
+"""The results folder: who writes it, and what lies beside its files to go on with."""
 
 import fcntl
 import os
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 from .errors import DiemError
 
-__all__ = ["check_writable", "hold"]
+__all__ = [
+    "check_writable",
+    "checkpoint_file",
+    "hold",
+    "pieces_folder",
+    "remove_all_pieces",
+    "remove_pieces",
+]
 
 
 def check_writable(folder: str | Path) -> None:
@@ -48,3 +57,42 @@ def hold(folder: str | Path) -> IO[str]:
         # A file system without locks; Snakemake's own bookkeeping must do.
         pass
     return file
+
+
+def pieces_folder(output: str | Path, fingerprint: str) -> Path:
+    """Returns where the finished pieces of the making of a file are kept, see :mod:`diem.resume`.
+
+    Arguments:
+        output: The file.
+        fingerprint: What the pieces depend on.
+    """
+    return Path(f"{output}.resume-{fingerprint}")
+
+
+def checkpoint_file(output: str | Path) -> Path:
+    """Returns where the checkpoint of a training run is kept, for the prior that it makes."""
+    return Path(f"{output}.resume")
+
+
+def remove_pieces(*outputs: str | Path) -> None:
+    """Removes what was kept to go on with the making of files, of every fingerprint.
+
+    Arguments:
+        outputs: The files. Snakemake has taken note that they are complete.
+    """
+    for output in map(Path, outputs):
+        _remove(output.parent.glob(f"{output.name}.resume*"))
+
+
+def remove_all_pieces(folder: str | Path) -> None:
+    """Removes what was kept to go on with any file in a folder, all of which are complete."""
+    _remove(Path(folder).rglob("*.resume*"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        # Jobs that begin together remove the same.
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

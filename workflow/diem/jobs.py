@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from .devices import select_device
 from .errors import DiemError
+from .resume import Stopped, stoppable
 
 __all__ = ["job", "logger", "progress", "select_device"]
 
@@ -23,7 +25,8 @@ def job(log: str, threads: int) -> Iterator[None]:
     """Runs a job: writes its log, fixes its threads, and tells errors.
 
     A :class:`DiemError` is told in one sentence, on the standard error and in the log, and ends
-    the process with code 1. Anything else is a defect and keeps its traceback.
+    the process with code 1. A SIGTERM raises :class:`diem.resume.Stopped`, is told likewise, and
+    ends it with code 143. Anything else is a defect and keeps its traceback.
 
     Arguments:
         log: The log's file.
@@ -41,11 +44,12 @@ def job(log: str, threads: int) -> Iterator[None]:
         logging.getLogger("py.warnings").addHandler(handler)
         torch.set_num_threads(threads)
         try:
-            yield
-        except DiemError as error:
+            with stoppable():
+                yield
+        except (DiemError, Stopped) as error:
             for stream in (file, sys.stderr):
                 print(f"Error: {error}", file=stream)
-            sys.exit(1)
+            sys.exit(128 + signal.SIGTERM if isinstance(error, Stopped) else 1)
         except Exception:
             traceback.print_exc(file=file)
             raise

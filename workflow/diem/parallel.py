@@ -9,18 +9,21 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from . import resume
 from .errors import DiemError
 
 __all__ = ["add", "is_first", "launch", "part", "rank"]
@@ -78,7 +81,7 @@ def launch(devices: Sequence[torch.device], log: str, arguments: Mapping[str, An
         shared = {"device": devices[0].type, "log": log, "error": str(told), "threads": threads}
         call.write_text(json.dumps({**shared, "arguments": arguments}), encoding="utf-8")
         command = [
-            *(sys.executable, "-m", "torch.distributed.run"),
+            *(sys.executable, "-m", "torch.distributed.run", "--signals-to-handle", "SIGINT"),
             # The static rendezvous: the other one unpickles what comes in at its port.
             *("--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", str(_free_port())),
             *("--nproc-per-node", str(len(devices)), "--module", "diem.parallel", str(call)),
@@ -94,9 +97,7 @@ def launch(devices: Sequence[torch.device], log: str, arguments: Mapping[str, An
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[d.index] for d in devices)
         with (
             Path(log).open("a", encoding="utf-8") as output,
-            _running(
-                subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-            ) as process,
+            _running(command, environment, output) as process,
         ):
             code = process.wait()
         if told.is_file():
@@ -106,13 +107,22 @@ def launch(devices: Sequence[torch.device], log: str, arguments: Mapping[str, An
 
 
 @contextlib.contextmanager
-def _running(process: subprocess.Popen) -> Iterator[subprocess.Popen]:
-    """Ends a process, whose children end with it, if the block is left before it ended."""
+def _running(
+    command: Sequence[str], environment: Mapping[str, str], output: IO[str]
+) -> Iterator[subprocess.Popen]:
+    """Runs torchrun, and has its processes stop and save if the block is left before it ended.
+
+    Of two signals, torchrun would leave its processes behind at the second. A scheduler may send
+    SIGTERM to it or not: it is passed on from here, as SIGINT, and SIGTERM is ignored there.
+    """
+    options = {"stdin": subprocess.PIPE, "stdout": output, "stderr": output}
+    with resume.handled(signal.SIG_IGN, signal.SIGTERM):  # which a new process inherits
+        process = subprocess.Popen(command, env=environment, start_new_session=True, **options)
     try:
         yield process
     finally:
         if process.poll() is None:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             process.wait()
 
 
@@ -127,6 +137,7 @@ def _main(path: str) -> None:
     from . import training
     from .jobs import progress
 
+    threading.Thread(target=_end_with_the_job, daemon=True).start()
     call = json.loads(Path(path).read_text(encoding="utf-8"))
     device = torch.device(call["device"])
     if device.type == "cuda":
@@ -145,8 +156,16 @@ def _main(path: str) -> None:
         if is_first():
             Path(call["error"]).write_text(str(error), encoding="utf-8")
         sys.exit(1)
+    except resume.Stopped:
+        sys.exit(128 + signal.SIGTERM)
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_the_job() -> None:
+    """Ends this process if the job was killed, which holds the other end of its standard input."""
+    sys.stdin.read()
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from .errors import DiemError, nearest
 from .gaussian import Gaussian, noise_of
 from .operators import Operator
 from .posterior import COVARIANCES
+from .resume import Pieces
 from .sampling import SAMPLERS, SPACINGS, PosteriorSampler, Sampler, blocks, sample_prior
 from .seeds import Stage, torch_generator
 from .storage import Observations, Observed
@@ -350,16 +351,15 @@ def write_posteriors(
     *,
     seed: int = 0,
     batch: int = BATCH,
-    fingerprint: str = "",
+    pieces: Pieces | None = None,
     progress: Callable[[float], None] = lambda samples: None,
     **e_step: Any,
 ) -> None:
     """Writes posterior samples of every observation of a file, their mean and standard deviation.
 
     Each split of the file becomes a group with ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N,
-    *event)``, and ``index``, the observations' own. Some observations at a time are sampled, and
-    kept beside the output until all are there: an interrupted run goes on and gives the same
-    numbers.
+    *event)``, and ``index``, the observations' own. Some observations at a time are sampled, which
+    are a piece of the work: an interrupted run goes on with the next and gives the same numbers.
 
     Arguments:
         output: The HDF5 file to write.
@@ -368,7 +368,7 @@ def write_posteriors(
         n: The number of samples of each observation, at least 2.
         seed: The seed.
         batch: How many samples are drawn at once.
-        fingerprint: What the output depends on; parts of another fingerprint are not used.
+        pieces: What an earlier attempt has sampled; without it, nothing is kept.
         progress: Called with the number of samples that a step has brought nearer.
         e_step: As for :meth:`PriorDenoiser.posterior`.
 
@@ -384,14 +384,11 @@ def write_posteriors(
             f" that it was made from, {observations.attribute('source')}."
         )
     began = time.monotonic()
-    folder = storage.blocks_folder(output, fingerprint)
+    pieces = pieces or Pieces()
     counts = {split: observations.count(split) for split in observations.splits()}
-    todo = blocks(counts, max(1, batch // n))
-    for number, (split, rows) in enumerate(todo):
-        path = folder / f"{number}.h5"
-        if path.is_file():
-            progress(n * (rows.stop - rows.start))
-            continue
+    todo = list(enumerate(blocks(counts, max(1, batch // n))))
+
+    def sample(number: int, split: str, rows: slice) -> dict[str, np.ndarray]:
         some = observations.load(split, rows)
         x = prior.posterior(
             *(some.y, some.operator, some.sigma_y, n),
@@ -404,13 +401,20 @@ def write_posteriors(
         sd, mean = torch.std_mean(x, dim=1)
         arrays = {"x": x, "mean": mean, "sd": sd}
         arrays = {name: value.cpu().numpy() for name, value in arrays.items()}
-        storage.write_hdf5(path, {**arrays, "index": some.index}, {})
+        return {**arrays, "index": some.index}
+
+    def piece(number: int, split: str, rows: slice) -> Mapping[str, np.ndarray]:
+        return pieces(str(number), partial(sample, number, split, rows))
+
+    for number, (split, rows) in todo:
+        if str(number) in pieces:
+            progress(n * (rows.stop - rows.start))
+        piece(number, split, rows)
 
     def parts(split: str, name: str) -> Iterator[np.ndarray]:
-        for number, (of, _) in enumerate(todo):
+        for number, (of, rows) in todo:
             if of == split:
-                with storage.Reader(folder / f"{number}.h5") as file:
-                    yield file.read(name)
+                yield piece(number, of, rows)[name]
 
     names = [(split, name) for split in counts for name in ("x", "mean", "sd", "index")]
     draw = prior.posterior_sampler(**e_step)
@@ -421,7 +425,6 @@ def write_posteriors(
         {f"{split}/{name}": parts(split, name) for split, name in names},
         {**card, "samples": n, "seconds": time.monotonic() - began},
     )
-    storage.remove_blocks(output)
 
 
 def read_posteriors(

@@ -22,8 +22,9 @@ References:
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from .errors import DiemError
 from .gaussian import noise_of
 from .operators import Operator
 from .posterior import PartsDenoiser, PosteriorDenoiser
+from .resume import Pieces
 from .seeds import Stage, torch_generator
 from .solvers import column
 
@@ -359,15 +361,15 @@ def e_step(
     shards: int = 1,
     previous: Sequence[str | Path] = (),
     sigma_start: float | None = None,
-    fingerprint: str = "",
+    pieces: Pieces | None = None,
     progress: tqdm | None = None,
     drop_last: bool = False,
     restart_residual: float | None = None,
 ) -> None:
     """Draws a posterior sample for every training and validation observation of a shard.
 
-    Every block has its own random stream and its own file beside the output until all are there,
-    so that an interrupted shard goes on with its next block and gives the same numbers.
+    Every block has its own random stream and is a piece of the work, so that an interrupted shard
+    goes on with its next block and gives the same numbers.
 
     Arguments:
         output: The shard's HDF5 file: ``train`` and ``validation``, each ``x`` and ``index``.
@@ -382,7 +384,7 @@ def e_step(
         shards: The number of shards.
         previous: The previous lap's shards, if this lap restarts from them.
         sigma_start: The noise level to restart from.
-        fingerprint: What the shard depends on; block files of another fingerprint are not used.
+        pieces: The blocks of an earlier attempt; without them, nothing is kept.
         progress: A progress bar that counts posterior samples.
         drop_last: Whether the observations of a last block that is not full are left out.
         restart_residual: If given, the largest residual of a sample to restart from, see
@@ -411,52 +413,56 @@ def e_step(
                 )
             starts[split] = torch.from_numpy(x).unflatten(0, (repeats, -1))
 
-    began = time.monotonic()
-    folder = storage.blocks_folder(output, fingerprint)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for number, (split, rows) in todo:
-        path = folder / f"{number}.h5"
-        if not path.is_file():
-            observed = observations.load(split, rows).to(device)
-            generator = torch_generator(seed, Stage.E_STEP, lap, number, device)
-            start = None
-            if starts:
-                start = starts[split][number // len(once), rows].to(device)
-                if restart_residual is not None:
-                    start = replace_contradicting(
-                        start,
-                        prior,
-                        observed.operator,
-                        observed.y,
-                        observed.sigma_y,
-                        restart_residual,
-                        generator,
-                    )
-            x = sampler(
-                prior,
-                observed.operator,
-                observed.y,
-                observed.sigma_y,
-                generator,
-                start=start,
-                sigma_start=sigma_start,
-            )
-            if not torch.isfinite(x).all():
-                raise DiemError(
-                    f"{output}: the posterior samples of lap {lap} are not finite in block"
-                    f" {number}: the denoiser of the lap before, or the noise levels, are at fault."
+    def draw(number: int, split: str, rows: slice) -> dict[str, np.ndarray]:
+        observed = observations.load(split, rows).to(device)
+        generator = torch_generator(seed, Stage.E_STEP, lap, number, device)
+        start = None
+        if starts:
+            start = starts[split][number // len(once), rows].to(device)
+            if restart_residual is not None:
+                start = replace_contradicting(
+                    start,
+                    prior,
+                    observed.operator,
+                    observed.y,
+                    observed.sigma_y,
+                    restart_residual,
+                    generator,
                 )
-            arrays = {"x": x.cpu().numpy(), "index": observed.index}
-            storage.write_hdf5(path, arrays, {})
-        with storage.Reader(path) as file:
-            parts.setdefault(split, []).append((file.read("x"), file.read("index")))
+        x = sampler(
+            prior,
+            observed.operator,
+            observed.y,
+            observed.sigma_y,
+            generator,
+            start=start,
+            sigma_start=sigma_start,
+        )
+        if not torch.isfinite(x).all():
+            raise DiemError(
+                f"{output}: the posterior samples of lap {lap} are not finite in block"
+                f" {number}: the denoiser of the lap before, or the noise levels, are at fault."
+            )
+        return {"x": x.cpu().numpy(), "index": observed.index}
+
+    began = time.monotonic()
+    pieces = pieces or Pieces()
+
+    def block_of(number: int, split: str, rows: slice) -> Mapping[str, np.ndarray]:
+        return pieces(str(number), partial(draw, number, split, rows))
+
+    for number, (split, rows) in todo:
+        block_of(number, split, rows)
         if progress is not None:
             progress.update(rows.stop - rows.start)
 
-    arrays = {}
-    for split, some in parts.items():
-        arrays[f"{split}/x"] = np.concatenate([x for x, _ in some])
-        arrays[f"{split}/index"] = np.concatenate([index for _, index in some])
+    def parts(name: str, of: str) -> Iterator[np.ndarray]:
+        for number, (split, rows) in todo:
+            if split == of:
+                yield block_of(number, split, rows)[name]
+
+    here = dict.fromkeys(split for _, (split, _) in todo)
+    arrays = {f"{split}/{name}": parts(name, split) for split in here for name in ("x", "index")}
     exact = prior.denoiser is None
     attributes = {
         "lap": lap,
@@ -473,4 +479,3 @@ def e_step(
         "seconds": time.monotonic() - began,
     }
     storage.write_hdf5(output, arrays, attributes)
-    storage.remove_blocks(output)

@@ -33,12 +33,10 @@ __all__ = [
     "Observed",
     "Reader",
     "atomic",
-    "blocks_folder",
     "digest",
     "load_tensors",
     "load_weights",
     "read_samples",
-    "remove_blocks",
     "save_tensors",
     "users_observations",
     "write_hdf5",
@@ -368,22 +366,6 @@ def digest(paths: Sequence[str | Path], *settings: Any) -> str:
         with Path(path).open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
-
-
-def blocks_folder(output: str | Path, fingerprint: str) -> Path:
-    """Returns where the blocks of an output are kept until all are there.
-
-    Arguments:
-        output: The file that is made of them.
-        fingerprint: What they depend on; blocks of another fingerprint are not used.
-    """
-    return Path(f"{output}.blocks-{fingerprint}")
-
-
-def remove_blocks(output: str | Path) -> None:
-    """Removes the blocks of an output, of every fingerprint, once it is written."""
-    for stale in Path(output).parent.glob(f"{Path(output).name}.blocks-*"):
-        shutil.rmtree(stale)
 
 
 @dataclass(frozen=True)

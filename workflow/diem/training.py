@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from tqdm import tqdm
 
-from . import augmentation, parallel, storage
+from . import augmentation, folders, parallel, resume, storage
 from .denoisers import Prior, build_denoiser, load_prior, versions
 from .engine import autocast, compile_network, set_memory_format
 from .errors import DiemError
@@ -215,6 +215,7 @@ def train(
     checkpoint_seconds: float = 60.0,
     progress: Callable[[int, float], None] = lambda step, loss: None,
     on_divergence: str = "stop",
+    asked: Sequence[int] = (),
 ) -> tuple[KarrasDenoiser, list[dict[str, float]]]:
     """Trains a denoiser on samples.
 
@@ -233,6 +234,7 @@ def train(
         progress: Called with the step and the loss after each chunk.
         on_divergence: What happens if the loss is no longer finite or explodes, see
             :data:`ON_DIVERGENCE`.
+        asked: Holds something once the run is asked to stop, see :func:`diem.resume.deferred`.
 
     Returns:
         The average denoiser, ready to sample, and the loss curve: a row a chunk with ``step``,
@@ -242,6 +244,7 @@ def train(
     Raises:
         DiemError: If the loss diverges, and the rate is not to be halved or was often enough; or
             if the network is to be compiled and this machine cannot.
+        Stopped: If it was asked to stop, after the chunk's end and with a checkpoint.
     """
     set_memory_format(denoiser, training.channels_last)
     average = copy.deepcopy(denoiser).eval().requires_grad_(False)
@@ -284,7 +287,8 @@ def train(
                 z = torch.empty_like(batch).normal_(generator=generator)
                 rate = training.rate(step) / 2**halvings
                 total += _step(denoiser, means, optimizer, batch, t, z, training, step, rate)
-        parallel.add([total])
+        stop = torch.tensor(float(bool(asked)), device=x.device)
+        parallel.add([total, stop])  # if one process is asked to stop, all do
         row = {
             "step": chunk.stop,
             "loss": float(total) / len(chunk),
@@ -318,9 +322,12 @@ def train(
         progress(done, row["loss"])
         if good:
             _restore(good, state)
-        if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+        due = stop or time.monotonic() - saved >= checkpoint_seconds
+        if checkpoint is not None and due:
             _save(checkpoint, curve, state, fingerprint)
             saved, kept = time.monotonic(), done
+        if stop:
+            raise resume.Stopped
     return average, curve
 
 
@@ -427,7 +434,9 @@ def m_step(
         samples: The lap's shards of posterior samples,
         clean: or the clean data, for the ceiling.
         previous: The prior to start from; without it, the weights are fresh.
-        checkpoint_seconds: The least time between two checkpoints.
+        checkpoint_seconds: The least time between two checkpoints. The last one stays beside the
+            output, since Snakemake does a job again if it was killed before it took note of the
+            job's end: :func:`diem.folders.remove_pieces` is for later.
         progress: A progress bar that counts steps.
         on_divergence: What happens if the loss diverges, see :func:`train`.
     """
@@ -464,20 +473,22 @@ def m_step(
             progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
             progress.update(step - progress.n)
 
-    checkpoint = Path(f"{output}.resume")
-    average, curve = train(
-        denoiser.to(device),
-        x.to(device),
-        x_validation.to(device),
-        training,
-        seed,
-        lap,
-        checkpoint,
-        fingerprint,
-        checkpoint_seconds,
-        report,
-        on_divergence,
-    )
+    checkpoint = folders.checkpoint_file(output)
+    with resume.deferred() as asked:
+        average, curve = train(
+            denoiser.to(device),
+            x.to(device),
+            x_validation.to(device),
+            training,
+            seed,
+            lap,
+            checkpoint,
+            fingerprint,
+            checkpoint_seconds,
+            report,
+            on_divergence,
+            asked,
+        )
     if not parallel.is_first():
         return
     made = {
@@ -500,7 +511,6 @@ def m_step(
         writer = csv.DictWriter(file, curve[0])
         writer.writeheader()
         writer.writerows(curve)
-    checkpoint.unlink(missing_ok=True)
 
 
 def _event_shape(paths: Sequence[str | Path]) -> tuple[int, ...]:

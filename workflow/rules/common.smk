@@ -15,7 +15,7 @@ CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in work
 
 from diem.config import ceiling_training, evaluated_laps, resolve, training_of_lap
 from diem.errors import DiemError
-from diem.folders import check_writable, hold
+from diem.folders import check_writable, hold, remove_all_pieces
 
 try:
     CONFIG = resolve(

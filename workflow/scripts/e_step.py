@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import sampling, storage
+from diem import folders, resume, sampling, storage
 from diem.denoisers import load_prior
 from diem.jobs import job, progress, select_device
 
@@ -15,13 +15,25 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     previous = snakemake.input.get("previous", [])
     sigma_start = sampling.restart_level(entry["restart"], lap, params.laps)
     prior = load_prior(snakemake.input.prior, network=params.network)
+    folders.remove_pieces(snakemake.input.prior)
+    device = select_device(snakemake.config["device"])
+    made_of = resume.fingerprint(
+        [snakemake.input.prior, snakemake.input.observations, *previous],
+        entry,
+        sigma_start,
+        params.seed,
+        device=device,
+    )
     with (
         storage.Observations(snakemake.input.observations) as observations,
+        resume.Pieces(
+            snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+        ) as pieces,
         progress(snakemake.log[0], unit="observation") as bar,
     ):
         sampling.e_step(
             snakemake.output[0],
-            prior.to(select_device(snakemake.config["device"])),
+            prior.to(device),
             observations,
             sampling.PosteriorSampler.from_config(entry),
             block=entry["block"],
@@ -32,12 +44,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             shards=snakemake.config["shards"],
             previous=previous,
             sigma_start=sigma_start,
-            fingerprint=storage.digest(
-                [snakemake.input.prior, snakemake.input.observations, *previous],
-                entry,
-                sigma_start,
-                params.seed,
-            ),
+            pieces=pieces,
             progress=bar,
             drop_last=entry["drop_last"],
             restart_residual=entry["restart_residual"],

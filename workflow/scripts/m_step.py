@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import parallel, training
+from diem import folders, parallel, training
 from diem.devices import select_devices
 from diem.jobs import job, progress
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     params, wildcards, files = snakemake.params, snakemake.wildcards, snakemake.input
     devices = select_devices(snakemake.config["device"], params.m_step["processes"])
+    folders.remove_pieces(*files.get("samples", []))
     arguments = {
         "output": snakemake.output.prior,
         "losses": snakemake.output.losses,

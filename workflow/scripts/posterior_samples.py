@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import priors, storage
+from diem import priors, resume, storage
 from diem.jobs import job, progress, select_device
 
 if TYPE_CHECKING:
@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, params = snakemake.input, snakemake.params
     entry = params.entry
-    prior = priors.load_prior(files.prior, select_device(snakemake.config["device"]))
+    device = select_device(snakemake.config["device"])
+    prior = priors.load_prior(files.prior, device)
+    made_of = resume.fingerprint([*files], entry, params.e_step, params.seed, device=device)
     with (
         storage.users_observations(files.observations, entry["operator"], entry["sigma_y"]) as file,
+        resume.Pieces(
+            snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+        ) as pieces,
         progress(snakemake.log[0], "sample", entry["samples"] * len(file)) as bar,
     ):
         priors.write_posteriors(
@@ -23,7 +28,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             entry["samples"],
             seed=params.seed,
             batch=entry["batch"],
-            fingerprint=storage.digest([*files], entry, params.e_step, params.seed),
+            pieces=pieces,
             progress=bar.update,
             **params.e_step,
         )

@@ -1,0 +1,354 @@
+"""Long jobs that are interrupted go on where they were, to the same bits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from running import ROOT
+
+from diem import resume, storage
+from diem.errors import DiemError
+from diem.folders import pieces_folder, remove_all_pieces, remove_pieces
+from diem.jobs import job
+from diem.resume import Pieces, Stopped
+from diem.training import CHUNK
+
+
+def numbers(i):
+    return {"x": np.random.default_rng(i).normal(size=(4, 3)), "n": np.int64(i)}
+
+
+class Work:
+    """Some pieces, of which each that is made is counted; it is interrupted before one of them."""
+
+    def __init__(self, until=None):
+        self.made, self.until = [], until
+
+    def __call__(self, keep, count=6):
+        return [keep(f"part/{i}", lambda i=i: self.make(i)) for i in range(count)]
+
+    def make(self, i):
+        if i == self.until:
+            raise KeyboardInterrupt
+        self.made.append(i)
+        return numbers(i)
+
+
+def same(pieces, count=6):
+    assert len(pieces) == count
+    for i, piece in enumerate(pieces):
+        assert piece.keys() == {"x", "n"}
+        assert all(np.array_equal(piece[key], numbers(i)[key]) for key in piece)
+        assert piece["x"].dtype == np.float64
+
+
+# Pieces
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e9])
+@pytest.mark.parametrize("until", [0, 1, 4, 5])
+def test_only_what_is_missing_is_made_again(tmp_path, until, seconds):
+    output = tmp_path / "x.h5"
+    first, second = Work(until), Work()
+    with pytest.raises(KeyboardInterrupt), Pieces(output, "f", seconds) as keep:
+        first(keep)
+    assert first.made == list(range(until))
+
+    with Pieces(output, "f", seconds) as keep:
+        assert [f"part/{i}" in keep for i in range(6)] == [i < until for i in range(6)]
+        same(second(keep))
+        same(second(keep))  # a second look makes nothing
+    assert second.made == list(range(until, 6))
+
+
+def test_few_files_are_written(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Pieces(tmp_path / "x", "f", 1e9) as keep:
+        Work(5)(keep)
+    assert len(list(pieces_folder(tmp_path / "x", "f").iterdir())) == 1
+
+    with Pieces(tmp_path / "y", "f", 1e9) as keep:
+        Work()(keep)
+    assert not pieces_folder(tmp_path / "y", "f").exists()  # done before the time came
+
+
+def test_much_is_written_before_its_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "UNWRITTEN_BYTES", 2 * (12 * 8 + 8))
+    with Pieces(tmp_path / "x", "f", 1e9) as keep:
+        same(Work()(keep))
+    assert len(list(pieces_folder(tmp_path / "x", "f").iterdir())) == 3
+
+
+def test_nothing_is_lost_at_a_kill_but_what_was_not_written(tmp_path):
+    keep = Pieces(tmp_path / "x", "f", 0.0)  # the context is never left
+    with pytest.raises(KeyboardInterrupt):
+        Work(3)(keep)
+
+    again = Work()
+    same(again(Pieces(tmp_path / "x", "f", 0.0)))
+    assert again.made == [3, 4, 5]
+
+
+def test_pieces_of_another_fingerprint_are_not_used(tmp_path):
+    Work()(Pieces(tmp_path / "x", "f", 0.0))
+    again = Work()
+    again(Pieces(tmp_path / "x", "g", 0.0))
+    assert again.made == list(range(6))
+
+
+@pytest.mark.parametrize("change", ["content", "settings", "threads", "nothing"])
+def test_what_a_fingerprint_depends_on(tmp_path, change):
+    file = tmp_path / "input"
+    file.write_text("one")
+    before = resume.fingerprint([file], {"a": 1}, device="cpu")
+    settings = {"a": 1}
+    if change == "content":
+        file.write_text("two")
+    elif change == "settings":
+        settings = {"a": 2}
+    elif change == "threads":
+        torch.set_num_threads(2)
+    try:
+        after = resume.fingerprint([file], settings, device=torch.device("cpu"))
+    finally:
+        torch.set_num_threads(1)
+    assert (before == after) == (change == "nothing")
+    assert before != resume.fingerprint([file], {"a": 1}, device="meta")
+
+
+def test_numbers_that_are_not_finite_are_kept(tmp_path):
+    x = torch.tensor([1.0, torch.nan, torch.inf])
+    for _ in range(2):
+        y = resume.kept(Pieces(tmp_path / "x", "f", 0.0), "a", lambda: x)
+        assert torch.equal(y.nan_to_num(), x.nan_to_num())
+
+
+def test_a_damaged_file_is_made_again(tmp_path, caplog):
+    Work()(Pieces(tmp_path / "x", "f", 0.0))
+    (path,) = pieces_folder(tmp_path / "x", "f").glob("2.*.npz")
+    content = path.read_bytes()
+    for place in (*range(0, len(content), 31), None):
+        damaged = bytearray(content[:place])
+        if place is not None:
+            damaged += bytes([content[place] ^ 0x10]) + content[place + 1 :]
+        else:
+            damaged = damaged[:100]
+        path.write_bytes(damaged)
+        again = Work()
+        same(again(Pieces(tmp_path / "x", "f", 0.0)))
+        assert again.made == [2]
+        assert f"{path} is damaged" in caplog.text
+        caplog.clear()
+        for made in path.parent.glob("6.*.npz"):
+            made.unlink()
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(DiemError, match=r"x\.resume-f/new\.npz cannot be written: No space left"):
+        Work()(Pieces(tmp_path / "x", "f", 0.0))
+    assert not list(pieces_folder(tmp_path / "x", "f").iterdir())
+
+
+def test_what_was_kept_is_removed(tmp_path):
+    for name in ("a/x", "a/xy", "b/z"):
+        for fingerprint in "fg":
+            Work()(Pieces(tmp_path / name, fingerprint, 0.0))
+        (tmp_path / name).write_text("output")
+        (tmp_path / f"{name}.resume").write_text("checkpoint")
+
+    remove_pieces(tmp_path / "a" / "x")
+    assert sorted(p.name for p in tmp_path.glob("a/*")) == [
+        *("x", "xy", "xy.resume", "xy.resume-f", "xy.resume-g"),
+    ]
+    remove_all_pieces(tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("*/*")) == ["x", "xy", "z"]
+    remove_all_pieces(tmp_path / "nowhere")
+
+
+# Signals
+
+
+def test_a_job_that_is_asked_to_stop_keeps_what_is_finished(tmp_path, capsys):
+    work, log = Work(), tmp_path / "log"
+
+    def interrupted(keep):
+        for i in range(6):
+            if i == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            keep(f"part/{i}", lambda i=i: work.make(i))
+
+    before = signal.getsignal(signal.SIGTERM)
+    with (
+        pytest.raises(SystemExit) as stop,
+        job(str(log), 1),
+        Pieces(tmp_path / "x", "f", 1e9) as keep,
+    ):
+        interrupted(keep)
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    told = f"Error: {Stopped()}\n"
+    assert log.read_text() == capsys.readouterr().err == told
+
+    again = Work()
+    same(again(Pieces(tmp_path / "x", "f", 0.0)))
+    assert again.made == [4, 5]
+
+
+def test_a_second_request_does_not_disturb_the_first(tmp_path):
+    class Slow(Pieces):
+        def write(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            super().write()
+
+    with (
+        pytest.raises(SystemExit),
+        job(str(tmp_path / "log"), 1),
+        Slow(tmp_path / "x", "f", 1e9) as keep,
+    ):
+        Work()(keep)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert len(Pieces(tmp_path / "x", "f", 0.0)._places) == 6
+
+
+def test_requests_wait():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with resume.deferred() as asked:
+            assert not asked
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked == [signal.SIGTERM]
+            assert heard == []
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_who_cannot_wait_asks_twice():
+    with pytest.raises(KeyboardInterrupt), resume.deferred() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the second one should interrupt")
+
+
+# An M-step in a process of its own
+
+STEPS = 24 * CHUNK
+
+M_STEP = """
+import json, sys
+from pathlib import Path
+import torch
+from diem import parallel, training
+from diem.jobs import job, progress
+
+call = json.loads(Path(sys.argv[1]).read_text())
+log, processes = call.pop("log"), call.pop("processes")
+with job(log, 1):
+    if processes > 1:
+        parallel.launch([torch.device("cpu")] * processes, log, call)
+    else:
+        with progress(log, unit="step") as bar:
+            training.m_step(**call, device=torch.device("cpu"), progress=bar)
+"""
+
+
+class MStep:
+    """An M-step that has some seconds to do, as a job does it."""
+
+    def __init__(self, folder, processes):
+        folder.mkdir()
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(120, 3)).astype(np.float32)
+        self.folder, self.log = folder, folder / "log"
+        storage.write_hdf5(folder / "clean.h5", {"train/x": x[:100], "validation/x": x[100:]}, {})
+        self.output, self.losses = folder / "prior.safetensors", folder / "losses.csv"
+        self.checkpoint = folder / "prior.safetensors.resume"
+        settings = {
+            **{"steps": STEPS, "epochs": None, "batch": 50, "learning_rate": 0.003},
+            **{"learning_rate_final": None, "clip": 1.0, "ema": 0.99, "ema_warmup": True},
+            **{"warm_start": True, "drop_outside": None, "augment": {}, "processes": processes},
+        }
+        call = {
+            **{"output": str(self.output), "losses": str(self.losses), "settings": settings},
+            "network": {"name": "mlp", "hidden": [32, 32], "embedding": 8},
+            "schedule": {"sigma_min": 0.01, "sigma_max": 10.0},
+            "gaussian": {"rank": 2, "iterations": 2, "observations": 100},
+            **{"seed": 1, "lap": 1, "clean": str(folder / "clean.h5"), "card": {}},
+            **{"checkpoint_seconds": 1e9, "log": str(self.log), "processes": processes},
+        }
+        (folder / "call.json").write_text(json.dumps(call))
+        (folder / "job.py").write_text(M_STEP)
+
+    def start(self):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, str(self.folder / "job.py"), str(self.folder / "call.json")],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def finish(self):
+        assert self.start().wait(timeout=300) == 0, self.log.read_text()
+        return self.output.read_bytes(), self.losses.read_bytes()
+
+    def begun(self):
+        """Starts it, waits until it has taken some steps, and returns its process."""
+        self.log.write_text("")
+        process, deadline = self.start(), time.monotonic() + 200
+        while not re.search(rf"[1-9]\d*/{STEPS}", self.log.read_text()):
+            assert process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.01)
+        return process
+
+    def steps(self):
+        """Returns how many steps its checkpoint holds."""
+        return int(storage.load_tensors(self.checkpoint)[1]["step"])
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_m_step_that_is_stopped_and_killed(tmp_path, processes):
+    whole = MStep(tmp_path / "whole", processes).finish()
+    m_step = MStep(tmp_path / "cut", processes)
+    steps = 0
+    # The job alone is asked to stop; then all of its processes are, as a scheduler may do it.
+    for everyone in (False, True)[:processes]:
+        process = m_step.begun()
+        asked = [psutil.Process(process.pid)]
+        asked += asked[0].children(recursive=True) if everyone else []
+        for one in asked:
+            one.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=100) == 143, m_step.log.read_text()
+        assert str(Stopped()) in m_step.log.read_text()
+        assert not m_step.output.exists()
+        assert steps < m_step.steps() < STEPS
+        steps = m_step.steps()
+        assert steps % CHUNK == 0
+        assert not [one for one in asked if one.is_running()]
+
+    # Nothing of one that is killed lives on.
+    process = m_step.begun()
+    everyone = psutil.Process(process.pid).children(recursive=True)
+    assert len(everyone) == (0 if processes == 1 else 1 + processes)  # with torchrun
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(everyone, timeout=60)
+    assert not alive
+    assert m_step.steps() == steps
+
+    assert m_step.finish() == whole
