@@ -318,7 +318,7 @@ class MStep:
 
     def steps(self):
         """Returns how many steps its checkpoint holds."""
-        return int(storage.load_tensors(self.checkpoint)[1]["step"])
+        return int(storage.load_tensors(self.checkpoint)[0]["curve.step"][-1])
 
 
 @pytest.mark.parametrize("processes", [1, 2])
