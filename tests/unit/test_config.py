@@ -379,6 +379,7 @@ TYPES = [
     ("results", ""),
     ("checkpoint_seconds", -1),
     ("on_divergence", "retry"),
+    ("cache_mb", -1),
     (f"{LINE}.laps", 0),
     (f"{LINE}.laps", 2.5),
     (f"{LINE}.laps", 1000),

@@ -326,6 +326,48 @@ def test_samples_and_indices_of_different_numbers_are_refused(tmp_path):
     refused(path, "train", read=lambda p: storage.read_samples([p], "train", (2,)))
 
 
+@pytest.mark.parametrize("cache_mb", [0, 1])
+def test_rows_of_several_files_in_any_order(tmp_path, cache_mb):
+    paths = [
+        shard(tmp_path / "1", slice(6, 10)),
+        shard(tmp_path / "2", slice(0, 0)),
+        shard(tmp_path / "3", slice(0, 6)),
+    ]
+    x, _ = storage.read_samples(paths, "train", (2,))
+
+    rows = storage.Rows(paths, "train/x", (2,), cache_mb)
+
+    assert (rows.held is None) == (cache_mb == 0)
+    assert len(rows) == 10
+    for some in (slice(None), slice(2, 7), slice(3, 3), np.array([7, 3, 4, 3, 9, 0]), np.arange(0)):
+        assert np.array_equal(rows[some], x[some])
+        assert rows[some].dtype == np.float32
+    assert np.array_equal(np.concatenate(list(rows.parts())), x)
+    keep = x[:, 0] % 3 > 0
+    rows.keep(keep)
+    assert len(rows) == keep.sum()
+    assert np.array_equal(rows[:], x[keep])
+    assert np.array_equal(rows[np.array([4, 1])], x[keep][[4, 1]])
+
+
+def test_parts_hold_some_bytes_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "PART_BYTES", 3 * 8)
+    rows = storage.Rows([shard(tmp_path / "1", slice(0, 10))], "train/x", (2,), 0)
+
+    assert [len(part) for part in rows.parts()] == [3, 3, 3, 1]
+
+
+def test_rows_that_are_damaged_are_refused_when_they_are_read(path):
+    with h5py.File(path) as file:
+        chunk = file["train/y"].id.get_chunk_info(0)
+    raw = bytearray(path.read_bytes())
+    raw[chunk.byte_offset] ^= 1
+    path.write_bytes(raw)
+    rows = storage.Rows([path], "train/y", (2,), 0)
+
+    refused(path, "'train/y'", "damaged", read=lambda _: rows[np.array([3])])
+
+
 # What is refused
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -93,12 +94,12 @@ def test_the_validation_loss_is_the_same_at_every_call_and_touches_nothing():
     denoiser, x = make(UNET, IMAGE).eval(), data(IMAGE)
     before = state(denoiser)
 
-    losses = {validation_loss(denoiser, x, seed=0) for _ in range(3)}
+    losses = {validation_loss(denoiser, x, seed=0, batch=30) for _ in range(3)}
 
     assert len(losses) == 1
     assert equal(before, denoiser.state_dict())
     assert all(p.grad is None for p in denoiser.parameters())
-    assert validation_loss(denoiser, x, seed=1) not in losses
+    assert validation_loss(denoiser, x, seed=1, batch=30) not in losses
 
 
 # Schedules
@@ -233,7 +234,8 @@ def test_the_curve(short):
     assert steps == [(row["step"], row["loss"]) for row in curve]
     rates = [1e-2 + (1e-4 - 1e-2) * step / 9 for step in (3, 7, 9)]
     assert [row["learning_rate"] for row in curve] == pytest.approx(rates)
-    assert curve[-1]["validation_loss"] == validation_loss(average, data(VECTOR, 20, seed=1), 0)
+    expected = validation_loss(average, data(VECTOR, 20, seed=1), 0, batch=16)
+    assert curve[-1]["validation_loss"] == expected
 
 
 def test_validation_samples_do_not_touch_the_weights():
@@ -668,6 +670,33 @@ def test_samples_outside_are_dropped(lap, bound):
     assert prior.card["training_samples"] == kept.sum()
     mean = torch.from_numpy(lap.x[kept]).double().mean(dim=0)
     torch.testing.assert_close(prior.gaussian.mean.double(), mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [None, 2.5])
+def test_samples_on_the_disk_give_the_same_bytes(lap, bound):
+    settings = {"drop_outside": bound}
+    held, streamed = (lap.run(str(mb), settings=settings, cache_mb=mb) for mb in (1, 0))
+
+    assert held[0].read_bytes() == streamed[0].read_bytes()
+    assert held[1].read_bytes() == streamed[1].read_bytes()
+
+
+def test_the_memory_that_samples_take_is_bounded(lap, monkeypatch):
+    # NumPy's memory, into which rows are read: 32 MB of samples, through a cache of 1 MB.
+    monkeypatch.setattr(storage, "PART_BYTES", 2**20)
+    x = np.random.default_rng(0).standard_normal((2**15, 256), dtype=np.float32)
+    lap.write(x, x[:4096])
+    options = {"gaussian": {"rank": 2, "observations": 1000}, "settings": {"drop_outside": 9.0}}
+
+    peaks = {}
+    for mb in (100, 1):
+        tracemalloc.start()
+        lap.run(str(mb), cache_mb=mb, **options)
+        peaks[mb] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert peaks[100] > x.nbytes
+    assert peaks[1] < x.nbytes / 4
 
 
 def test_nothing_inside_is_told(lap):

@@ -20,6 +20,7 @@ __all__ = [
     "memory_mb",
     "minutes",
     "pass_flops",
+    "samples_mb",
     "samples_of",
 ]
 
@@ -127,9 +128,14 @@ def _forward(experiment: Mapping[str, Any]) -> float:
     return pass_flops(experiment["network"], event_shape(experiment["data"]))
 
 
-def samples_of(experiment: Mapping[str, Any], size_mb: float) -> float:
-    """Returns how many samples files of some size hold at most."""
-    return size_mb * 2**20 / (4 * math.prod(event_shape(experiment["data"])))
+def samples_mb(experiment: Mapping[str, Any], samples: float) -> float:
+    """Returns the size of some samples, in MiB."""
+    return 4 * samples * math.prod(event_shape(experiment["data"])) / 2**20
+
+
+def samples_of(experiment: Mapping[str, Any], size: float) -> float:
+    """Returns how many samples files of some size, in MiB, hold at most."""
+    return size / samples_mb(experiment, 1)
 
 
 def minutes(flops: float, attempt: int, gpus: int, threads: int = 1) -> int:

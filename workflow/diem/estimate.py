@@ -520,8 +520,9 @@ class _Parts:
                 training = Training.from_config(settings, size)
                 x = torch.randn(size, *self.shape, device=device)
                 train(denoiser, x, x[:1], training, seed=0)
-                # The validation loss of one sample is a forward pass, a third of its training.
-                return size * training.steps + 1 / 3
+                # The validation loss of one sample, before and after the steps, is a forward pass
+                # each, a third of its training.
+                return size * training.steps + 2 / 3
 
             return run
 
@@ -538,7 +539,7 @@ class _Parts:
         check = self.prior(m_step["batch"], sampler)
         return [
             (self.training(m_step), steps * m_step["batch"]),
-            (check, validation * math.ceil(steps / CHUNK)),
+            (check, validation * (1 + math.ceil(steps / CHUNK))),
         ]
 
     def prior_size(self, trained: bool = True) -> float:

@@ -7,6 +7,7 @@ own of data sets (Fletcher-32) and of its structures, and SHA-256 of attributes 
 
 import contextlib
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -32,6 +33,7 @@ __all__ = [
     "Observations",
     "Observed",
     "Reader",
+    "Rows",
     "atomic",
     "digest",
     "load_tensors",
@@ -50,7 +52,10 @@ SCHEMA_VERSION = 1
 """The version of the HDF5 layouts."""
 
 CHUNK_BYTES = 2**16
-"""A chunk of a data set that is written in parts holds so many bytes, or one row."""
+"""A chunk of a data set holds so many bytes of whole rows, or one row: rows are read at random."""
+
+PART_BYTES = 2**26
+"""What goes through all rows of a data set takes so many bytes at a time, or one row."""
 
 CHECKSUM = "sha256"
 """The attribute, or the tensor, with the checksum of all others."""
@@ -106,10 +111,10 @@ def write_hdf5(
                 _write_parts(file, name, array)
             elif array.ndim == 0:
                 _write_scalar(file, name, array)
+            elif array.size == 0:  # which knows neither chunks nor checksums
+                file.create_dataset(name, data=array)
             else:
-                # HDF5 knows neither chunks nor checksums of empty data sets.
-                stored = {"chunks": True, "fletcher32": True} if array.size else {}
-                file.create_dataset(name, data=array, **stored)
+                _write_parts(file, name, [array])
         file.attrs.update(attributes)
         file.attrs["diem_version"] = __version__
         file.attrs["schema_version"] = SCHEMA_VERSION
@@ -132,8 +137,10 @@ def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray]) -> Non
         if dataset is None:
             shape, dtype = (0, *part.shape[1:]), part.dtype
             unlimited = (None, *part.shape[1:])
-            rows = max(1, CHUNK_BYTES // max(1, dtype.itemsize * math.prod(part.shape[1:])))
-            chunks = (rows, *part.shape[1:])
+            most = max(1, CHUNK_BYTES // max(1, dtype.itemsize * math.prod(part.shape[1:])))
+            # Chunks of nearly equal size: the last one takes its whole size on the disk.
+            count = max(1, len(part))
+            chunks = (math.ceil(count / math.ceil(count / most)), *part.shape[1:])
             dataset = file.create_dataset(
                 name, shape, dtype, maxshape=unlimited, chunks=chunks, fletcher32=True
             )
@@ -245,8 +252,20 @@ class Reader:
         Raises:
             DiemError: If the data set is missing, damaged, of another shape, or not finite.
         """
+        return self._rows_of(self._numbers(name, shape, single=rows == ()), rows)
+
+    def _numbers(
+        self, name: str, shape: Sequence[int] | None = None, single: bool = False
+    ) -> h5py.Dataset:
+        """Returns a data set of numbers, with rows unless it is a single value.
+
+        Arguments:
+            name: The data set.
+            shape: If given, the shape that one row must have.
+            single: Whether it may be a single value.
+        """
         dataset = self._dataset(name)
-        if dataset.ndim == 0 and rows != ():
+        if dataset.ndim == 0 and not single:
             raise DiemError(f"{self.path}: {name!r} is a single value, where rows are expected.")
         if dataset.dtype.kind not in "fiub":
             raise DiemError(
@@ -257,6 +276,11 @@ class Reader:
                 f"{self.path}: {name!r} has rows of shape {dataset.shape[1:]},"
                 f" where {tuple(shape)} is expected."
             )
+        return dataset
+
+    def _rows_of(self, dataset: h5py.Dataset, rows: slice | tuple = slice(None)) -> np.ndarray:
+        """Reads rows of a data set, and checks that they are intact and finite."""
+        name = dataset.name.removeprefix("/")
         with self._intact(repr(name)):
             array = dataset[rows]
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -269,8 +293,6 @@ def read_samples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Reads the samples of all shards, in the order of the shards.
 
-    Since shards are consecutive blocks, this order does not depend on their number.
-
     Arguments:
         paths: The shards, from first to last.
         group: The split.
@@ -279,21 +301,82 @@ def read_samples(
     Returns:
         The samples, of shape ``(N, *event)``, and the index of each one's observation.
     """
-    parts = []
-    for path in paths:
-        with Reader(path) as file:
-            if f"{group}/x" in file:
-                x = file.read(f"{group}/x", shape=event_shape)
-                index = file.read(f"{group}/index", shape=())
-                if len(index) != len(x):
-                    raise DiemError(
-                        f"{path}: {group!r} has {len(x)} samples and {len(index)} indices."
-                    )
-                parts.append((x, index))
-    if not parts:
-        raise DiemError(f"{paths[0]}: the data set '{group}/x' is missing.")
-    x, index = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return x, index
+    x, index = Rows(paths, f"{group}/x", event_shape), Rows(paths, f"{group}/index", ())
+    if len(index) != len(x):
+        raise DiemError(f"{paths[0]}: {group!r} has {len(x)} samples and {len(index)} indices.")
+    return x[:], index[:]
+
+
+class Rows:
+    """The rows of a data set that may not fit in memory, of one or several files.
+
+    A data set of at most ``cache_mb`` is held in memory; of a larger one, rows are read from the
+    disk whenever they are asked for. Their values are the same.
+
+    Arguments:
+        paths: The files, from first to last. Since shards are consecutive blocks, the rows' order
+            does not depend on their number. A file without the data set is passed over.
+        name: The data set.
+        shape: The shape of one row.
+        cache_mb: The most memory that it may take, in MiB.
+
+    Attributes:
+        held: The rows, if they are held in memory.
+
+    Raises:
+        DiemError: If no file holds the data set, or one holds it in another shape; and whenever
+            rows that are read are damaged or not finite.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        name: str,
+        shape: Sequence[int],
+        cache_mb: float = math.inf,
+    ) -> None:
+        self.shape = tuple(shape)
+        files = [file for file in map(Reader, paths) if name in file]
+        if not files:
+            raise DiemError(f"{paths[0]}: the data set {name!r} is missing.")
+        self._parts = [(file, file._numbers(name, shape)) for file in files]
+        self._dtype = self._parts[0][1].dtype
+        self._row_bytes = self._dtype.itemsize * math.prod(self.shape)
+        self._ends = np.cumsum([len(dataset) for _, dataset in self._parts])
+        self._chosen = np.arange(self._ends[-1])
+        self.held: np.ndarray | None = None
+        if len(self) * self._row_bytes <= cache_mb * 2**20:
+            self.held = self[:]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Returns rows ``(N, *shape)``, in the order in which they are asked for."""
+        if self.held is not None:
+            return self.held[rows]
+        rows = self._chosen[rows]
+        x = np.empty((len(rows), *self.shape), self._dtype)
+        of = np.searchsorted(self._ends, rows, side="right")
+        # Consecutive rows of a file are read at once.
+        apart = np.flatnonzero((np.diff(rows) != 1) | (np.diff(of) != 0)) + 1
+        for start, stop in itertools.pairwise([0, *apart, len(rows)] if len(rows) else []):
+            file, dataset = self._parts[of[start]]
+            first = rows[start] - self._ends[of[start]] + len(dataset)
+            x[start:stop] = file._rows_of(dataset, slice(first, first + stop - start))
+        return x
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """Yields all rows in order, some at a time."""
+        size = max(1, PART_BYTES // max(1, self._row_bytes))
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Forgets the rows for which a mask is false."""
+        self._chosen = self._chosen[mask]
+        if self.held is not None:
+            self.held = self.held[mask]
 
 
 def save_tensors(

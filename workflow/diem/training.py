@@ -205,8 +205,8 @@ def _step(
 
 def train(
     denoiser: KarrasDenoiser,
-    x: Tensor,
-    x_validation: Tensor,
+    x: Tensor | storage.Rows,
+    x_validation: Tensor | storage.Rows,
     training: Training,
     seed: int,
     lap: int = 0,
@@ -221,7 +221,7 @@ def train(
 
     Arguments:
         denoiser: The denoiser to start from; its weights are changed.
-        x: The training samples, of shape ``(N, *event)``, on the denoiser's device.
+        x: The training samples, of shape ``(N, *event)``, on the denoiser's device or on the disk.
         x_validation: The validation samples, of the same event; they never touch the weights.
         training: The settings.
         seed: The config's seed.
@@ -255,6 +255,7 @@ def train(
     means = list(average.parameters())
     optimizer = _Adam(weights)
     batches = _Batches(len(x), training.batch, seed, lap)
+    device = weights[0].device
     state = _state(denoiser, average, optimizer)
     curve: list[dict[str, float]] = []
     done = kept = halvings = 0
@@ -271,28 +272,28 @@ def train(
         if on_divergence == "lower_rate"
         else {}
     )
-    first = math.inf if curve else validation_loss(average, x_validation, seed)
+    first = math.inf if curve else validation_loss(average, x_validation, seed, training.batch)
     saved = time.monotonic()
 
     while done < training.steps:
         chunk = range(done, min(done + CHUNK, training.steps))
-        times, generator = _streams(seed, Stage.M_STEP, lap, done // CHUNK, x.device)
-        total = torch.zeros((), device=x.device)
-        with torch.random.fork_rng(devices=[x.device] if x.device.type == "cuda" else []):
+        times, generator = _streams(seed, Stage.M_STEP, lap, done // CHUNK, device)
+        total = torch.zeros((), device=device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(generator.initial_seed() + parallel.rank())  # dropout
             for step in chunk:
-                rows = torch.from_numpy(batches[step]).to(x.device)
-                batch = augmentation.augment(x[rows], training.augment, generator)
+                batch = _rows(x, batches[step], device)
+                batch = augmentation.augment(batch, training.augment, generator)
                 t = _beta(times, len(batch)).to(batch)
                 z = torch.empty_like(batch).normal_(generator=generator)
                 rate = training.rate(step) / 2**halvings
                 total += _step(denoiser, means, optimizer, batch, t, z, training, step, rate)
-        stop = torch.tensor(float(bool(asked)), device=x.device)
+        stop = torch.tensor(float(bool(asked)), device=device)
         parallel.add([total, stop])  # if one process is asked to stop, all do
         row = {
             "step": chunk.stop,
             "loss": float(total) / len(chunk),
-            "validation_loss": validation_loss(average, x_validation, seed),
+            "validation_loss": validation_loss(average, x_validation, seed, training.batch),
             "learning_rate": rate,
             "halvings": halvings,
         }
@@ -339,13 +340,39 @@ def _diverged(row: Mapping[str, float], usual: float, means: Sequence[Tensor]) -
     return not finite or row["loss"] > DIVERGED * usual
 
 
+def _rows(x: Tensor | storage.Rows, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Returns some rows on a device, of samples that are there or on the disk."""
+    if isinstance(x, Tensor):
+        return x[torch.from_numpy(rows).to(device)]
+    return torch.from_numpy(x[rows]).to(device)
+
+
+def _held_on(x: storage.Rows, device: torch.device) -> Tensor | storage.Rows:
+    """Returns samples on a device, unless they stay on the disk."""
+    return x if x.held is None else torch.from_numpy(x.held).to(device)
+
+
 @torch.no_grad()
-def validation_loss(denoiser: KarrasDenoiser, x: Tensor, seed: int) -> float:
-    """Returns the loss on validation samples, with the same times and noise at every call."""
-    times, generator = _streams(seed, Stage.VALIDATION, 0, 0, x.device)
-    t = _beta(times, len(x)).to(x)
-    z = torch.empty_like(x).normal_(generator=generator)
-    return float(_weighted_error(denoiser, x, t, z))
+def validation_loss(
+    denoiser: KarrasDenoiser, x: Tensor | storage.Rows, seed: int, batch: int
+) -> float:
+    """Returns the loss on validation samples, with the same times and noise at every call.
+
+    Arguments:
+        denoiser: The denoiser.
+        x: The samples, of shape ``(N, *event)``, on the denoiser's device or on the disk.
+        seed: The config's seed.
+        batch: How many samples are denoised at once.
+    """
+    device = next(denoiser.parameters()).device
+    times, generator = _streams(seed, Stage.VALIDATION, 0, 0, device)
+    total = torch.zeros((), dtype=torch.float64)
+    for rows in np.split(np.arange(len(x)), range(batch, len(x), batch)):
+        some = _rows(x, rows, device)
+        t = _beta(times, len(some)).to(some)
+        z = torch.empty_like(some).normal_(generator=generator)
+        total += len(some) * _weighted_error(denoiser, some, t, z).cpu()
+    return float(total) / len(x)
 
 
 def _streams(seed: int, stage: Stage, lap: int, block: int, device: torch.device):
@@ -416,6 +443,7 @@ def m_step(
     checkpoint_seconds: float = 60.0,
     progress: tqdm | None = None,
     on_divergence: str = "stop",
+    cache_mb: float = math.inf,
 ) -> None:
     """Trains a lap's prior and writes it, with its loss curve.
 
@@ -439,32 +467,31 @@ def m_step(
             job's end: :func:`diem.folders.remove_pieces` is for later.
         progress: A progress bar that counts steps.
         on_divergence: What happens if the loss diverges, see :func:`train`.
+        cache_mb: The most memory that the samples may take, in MiB; more are read from the disk
+            as they are needed, which changes no number.
     """
     sources = [clean] if samples is None else list(samples)
     fingerprint = storage.digest(
         [*sources, *filter(None, [previous])], settings, network, schedule, seed, lap
     )
-    if samples is None:
-        with storage.Reader(clean) as file:
-            x, x_validation = (file.read(f"{split}/x") for split in ("train", "validation"))
-    else:
-        shape = _event_shape(sources)
-        x, x_validation = (
-            storage.read_samples(sources, split, shape)[0] for split in ("train", "validation")
-        )
-    x, x_validation = (_inside(v, settings["drop_outside"], sources[0]) for v in (x, x_validation))
+    shape = _event_shape(sources)
+    x, x_validation = (
+        _inside(sources, split, shape, settings["drop_outside"], cache_mb)
+        for split in ("train", "validation")
+    )
 
     past = 0
     if previous is None:
         stream = torch_generator(seed, Stage.NETWORK, lap).initial_seed()
-        denoiser = build_denoiser(network, schedule, tuple(x.shape[1:]), stream)
+        denoiser = build_denoiser(network, schedule, shape, stream)
     else:
-        prior = load_prior(previous, network=network, event_shape=tuple(x.shape[1:]))
+        prior = load_prior(previous, network=network, event_shape=shape)
         denoiser, past = prior.denoiser, prior.card["optimizer_steps"]
-    gaussian = fit_to_samples(x[: gaussian["observations"]], gaussian["rank"])
+    some = torch.from_numpy(x[: gaussian["observations"]])
+    gaussian = fit_to_samples(some, gaussian["rank"])
 
     training = Training.from_config(settings, len(x))
-    augmentation.check(training.augment, tuple(x.shape[1:]))
+    augmentation.check(training.augment, shape)
     if progress is not None:
         progress.reset(total=training.steps)
 
@@ -477,8 +504,7 @@ def m_step(
     with resume.deferred() as asked:
         average, curve = train(
             denoiser.to(device),
-            x.to(device),
-            x_validation.to(device),
+            *(_held_on(v, device) for v in (x, x_validation)),
             training,
             seed,
             lap,
@@ -521,13 +547,22 @@ def _event_shape(paths: Sequence[str | Path]) -> tuple[int, ...]:
     raise DiemError(f"{paths[0]}: the data set 'train/x' is missing.")
 
 
-def _inside(x: np.ndarray, bound: float | None, path: str | Path) -> Tensor:
+def _inside(
+    paths: Sequence[str | Path],
+    split: str,
+    shape: tuple[int, ...],
+    bound: float | None,
+    cache_mb: float,
+) -> storage.Rows:
     """Returns the samples all of whose values lie within ``[-bound, bound]``."""
-    x = torch.from_numpy(x)
+    x = storage.Rows(paths, f"{split}/x", shape, cache_mb)
     if bound is None:
         return x
-    kept = x[(x.abs() <= bound).flatten(1).all(dim=1)]
-    logger.info("kept %d of %d samples within [-%g, %g]", len(kept), len(x), bound, bound)
-    if len(kept) == 0:
-        raise DiemError(f"{path}: no sample lies within m_step.drop_outside = {bound}.")
-    return kept
+    total = len(x)
+    x.keep(
+        np.concatenate([(np.abs(v) <= bound).reshape(len(v), -1).all(axis=1) for v in x.parts()])
+    )
+    logger.info("kept %d of %d samples within [-%g, %g]", len(x), total, bound, bound)
+    if len(x) == 0:
+        raise DiemError(f"{paths[0]}: no sample lies within m_step.drop_outside = {bound}.")
+    return x

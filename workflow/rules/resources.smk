@@ -15,7 +15,7 @@ def e_step_minutes(wildcards, input, attempt):
 def e_step_memory(wildcards, input, attempt):
     e_step = run_of(wildcards)["e_step"]
     batch = e_step["batch"] or e_step["block"]
-    return memory_for(experiment_of(wildcards), batch, input, attempt)
+    return memory_for(experiment_of(wildcards), batch, input.size_mb, attempt)
 
 
 def evaluation_minutes(wildcards, input, attempt):
@@ -26,7 +26,7 @@ def evaluation_minutes(wildcards, input, attempt):
 
 def evaluation_memory(wildcards, input, attempt):
     entry = experiment_of(wildcards)
-    return memory_for(entry, entry["evaluation"]["block"], input, attempt)
+    return memory_for(entry, entry["evaluation"]["block"], input.size_mb, attempt)
 
 
 def long_minutes(wildcards, attempt):
@@ -59,8 +59,10 @@ def training_threads(trained):
 def training_memory(trained):
     def memory(wildcards, input, attempt):
         entry, training = trained(wildcards)
-        mb = memory_for(entry, training["batch"], input, attempt)
-        return mb * training["processes"]  # each holds all samples
+        fitted = demands.samples_mb(entry, entry["gaussian"]["observations"])
+        held = min(input.size_mb, CONFIG["cache_mb"] + fitted)
+        mb = memory_for(entry, training["batch"], held, attempt)
+        return mb * training["processes"]  # each holds all samples that are held
 
     return memory
 
@@ -79,5 +81,5 @@ def time_for(flops, attempt):
     return demands.minutes(flops, attempt, GPUS, CONFIG["threads"])
 
 
-def memory_for(entry, batch, input, attempt):
-    return demands.memory_mb(input.size_mb, attempt, entry, 0 if GPUS else batch)
+def memory_for(entry, batch, size_mb, attempt):
+    return demands.memory_mb(size_mb, attempt, entry, 0 if GPUS else batch)

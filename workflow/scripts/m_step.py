@@ -32,6 +32,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         },
         "checkpoint_seconds": snakemake.config["checkpoint_seconds"],
         "on_divergence": snakemake.config["on_divergence"],
+        "cache_mb": snakemake.config["cache_mb"],
     }
     if len(devices) > 1:
         parallel.launch(devices, snakemake.log[0], arguments)
