@@ -5,6 +5,7 @@ A row is one number with everything that made it. Tables and figures are built f
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from . import __version__, datasets, inception, metrics, storage
 from .denoisers import Prior
 from .errors import DiemError
 from .operators import Partial
+from .resume import Keep, anew, kept, kept_number, within
 from .sampling import PosteriorSampler, Sampler, sample_prior
 from .seeds import Stage, torch_generator
 
@@ -85,6 +87,7 @@ def evaluate(
     extractor: str | Path | None = None,
     inception_weights: str | Path | None = None,
     inception_reference: str | Path | None = None,
+    keep: Keep = anew,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Draws samples of a prior and of its posteriors, and measures them.
@@ -103,6 +106,7 @@ def evaluate(
         extractor: The file of the feature extractor of ``frechet_distance``.
         inception_weights: The file of the weights of ``fid`` and ``inception_score``.
         inception_reference: The file of the reference of ``fid``.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`.
         progress: Called with the number of samples drawn.
 
     Returns:
@@ -121,7 +125,7 @@ def evaluate(
     if clean is not None:
         with storage.Reader(clean) as file:
             test = torch.from_numpy(file.read("test/x", shape=prior.event_shape))
-    x = _prior_samples(prior, settings, sampler, seed, progress)
+    x = _prior_samples(prior, settings, sampler, seed, keep, progress)
     drawn = {
         "sampler": "exact" if exact else sampler.name,
         "sampler_steps": 0 if exact else sampler.steps,
@@ -152,7 +156,8 @@ def evaluate(
             rows.add(subject, "sliced_wasserstein", value, **against)
         if "sinkhorn_divergence" in wanted:
             most = settings["sinkhorn_samples"]
-            value = metrics.sinkhorn_divergence(samples[:most], test[:most])
+            compared = partial(metrics.sinkhorn_divergence, samples[:most], test[:most])
+            value = kept_number(keep, f"sinkhorn_divergence/{subject}", compared)
             few = {"samples": min(len(samples), most), "reference_samples": min(len(test), most)}
             rows.add(subject, "sinkhorn_divergence", value, **{**against, **few})
         if "frechet_distance" in wanted:
@@ -166,7 +171,7 @@ def evaluate(
             }
             rows.add(subject, "frechet_distance", value, **against, **made)
         if inception_weights is not None:
-            features, logits = network.features(samples)
+            features, logits = network.features(samples, within(keep, f"inception/{subject}"))
             made = {**here, "extractor": network.name, "extractor_digest": network.digest}
             if "fid" in wanted:
                 fitted = metrics.feature_moments(features)
@@ -187,7 +192,7 @@ def evaluate(
     arrays = {"prior/x": x.numpy()}
     if "prediction" in wanted:
         scores = _prediction_scores(
-            prior, observations, settings, posterior_sampler, seed, progress
+            prior, observations, settings, posterior_sampler, seed, keep, progress
         )
         arrays["prediction/score"] = scores.numpy()
         card = {
@@ -203,7 +208,7 @@ def evaluate(
         rows.add("prior", "observation_distance", value, **card, reference_samples=count)
 
     posterior, observed = _posterior_samples(
-        prior, observations, settings, posterior_sampler, seed, progress
+        prior, observations, settings, posterior_sampler, seed, keep, progress
     )
     truth = None if test is None else test[: len(posterior)]
     here = _posterior_card(prior, posterior_sampler, posterior)
@@ -227,6 +232,7 @@ def reconstruct(
     posterior_sampler: PosteriorSampler,
     seed: int,
     card: Mapping[str, Any],
+    keep: Keep = anew,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Reconstructs images of observations that the prior need not have been trained on.
@@ -244,6 +250,7 @@ def reconstruct(
         posterior_sampler: The sampler of the posteriors.
         seed: The config's seed.
         card: The part of the card that the caller knows: experiment, run, observations, lap.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`.
         progress: Called with the number of samples drawn.
 
     Returns:
@@ -251,9 +258,9 @@ def reconstruct(
     """
     rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
     wanted = ("psnr", "ssim", "nmse")
-    drawing = (observations, settings, posterior_sampler, seed, progress)
-    from_gaussian, _ = _posterior_samples(gaussian, *drawing)
-    from_prior, observed = _posterior_samples(prior, *drawing)
+    drawing = (observations, settings, posterior_sampler, seed)
+    from_gaussian, _ = _posterior_samples(gaussian, *drawing, within(keep, "floor"), progress)
+    from_prior, observed = _posterior_samples(prior, *drawing, keep, progress)
     count = len(from_prior)
     with storage.Reader(clean) as file:
         truth = torch.from_numpy(file.read("test/x", slice(0, count), prior.event_shape))
@@ -329,6 +336,7 @@ def _prior_samples(
     settings: Mapping[str, Any],
     sampler: Sampler,
     seed: int,
+    keep: Keep,
     progress: Callable[[int], None],
 ) -> Tensor:
     device = prior.gaussian.mean.device
@@ -338,7 +346,8 @@ def _prior_samples(
         count = min(size, total - start)
         # The same noise for every lap, so that laps can be compared sample by sample.
         generator = torch_generator(seed, Stage.PRIOR, 0, number, device)
-        parts.append(sample_prior(prior, count, sampler, generator).cpu())
+        draw = partial(sample_prior, prior, count, sampler, generator)
+        parts.append(kept(keep, f"prior/{number}", draw))
         progress(count)
     return torch.cat(parts)
 
@@ -349,6 +358,7 @@ def _posterior_samples(
     settings: Mapping[str, Any],
     sampler: PosteriorSampler,
     seed: int,
+    keep: Keep,
     progress: Callable[[int], None],
 ) -> tuple[Tensor, storage.Observed]:
     """Draws posterior samples of the first test observations: ``(observations, draws, *event)``."""
@@ -358,7 +368,8 @@ def _posterior_samples(
     def stream(draw: int, device: torch.device) -> torch.Generator:
         return torch_generator(seed, Stage.TEST_POSTERIOR, 0, draw, device)
 
-    return _draws(prior, observed, settings, sampler, stream, progress), observed
+    draws = _draws(prior, observed, settings, sampler, stream, within(keep, "posterior"), progress)
+    return draws, observed
 
 
 def _draws(
@@ -367,6 +378,7 @@ def _draws(
     settings: Mapping[str, Any],
     sampler: PosteriorSampler,
     stream: Callable[[int, torch.device], torch.Generator],
+    keep: Keep,
     progress: Callable[[int], None],
 ) -> Tensor:
     """Draws posterior samples ``(observations, draws, *event)``, each draw from its stream."""
@@ -374,8 +386,8 @@ def _draws(
     there = observed.to(device)
     draws = []
     for number in range(settings["posterior_samples"]):
-        generator = stream(number, device)
-        draws.append(sampler(prior, there.operator, there.y, there.sigma_y, generator).cpu())
+        arguments = (prior, there.operator, there.y, there.sigma_y, stream(number, device))
+        draws.append(kept(keep, str(number), partial(sampler, *arguments)))
         progress(len(there.y))
     return torch.stack(draws, dim=1)
 
@@ -386,6 +398,7 @@ def _prediction_scores(
     settings: Mapping[str, Any],
     sampler: PosteriorSampler,
     seed: int,
+    keep: Keep,
     progress: Callable[[int], None],
 ) -> Tensor:
     """Scores how well one half of each test observation is predicted from the other half.
@@ -413,7 +426,8 @@ def _prediction_scores(
 
         half = Partial(held.operator, shown)
         observed = storage.Observed(half, held.y * shown, held.sigma_y, held.index)
-        draws = _draws(prior, observed, settings, sampler, stream, progress)
+        here = within(keep, f"prediction/{part}")
+        draws = _draws(prior, observed, settings, sampler, stream, here, progress)
         predicted = [
             held.operator.forward(x) + held.sigma_y * n
             for x, n in zip(draws.unbind(dim=1), noise, strict=True)

@@ -12,8 +12,10 @@ References:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
 from azula.denoise import GaussianDenoiser
 from azula.linalg.covariance import DPLRCovariance
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from .errors import DiemError
 from .operators import Operator
+from .resume import Keep, anew
 from .solvers import conjugate_gradient
 
 __all__ = [
@@ -209,6 +212,7 @@ def fit_to_observations(
     rank: int,
     iterations: int,
     generator: torch.Generator,
+    keep: Keep = anew,
 ) -> Gaussian:
     r"""Fits a Gaussian prior to observations alone, by expectation maximization from ``N(0, I)``.
 
@@ -224,15 +228,17 @@ def fit_to_observations(
         rank: The number of factors of the covariance.
         iterations: The number of iterations.
         generator: The random stream of the draws.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`: after each
+            iteration, the prior and the state of the stream.
     """
     gaussian = Gaussian.standard(operator.event_shape).to(y)
     size = math.prod(operator.event_shape)
     dense = operator.dense().double() if size <= DENSE_SIZE else None
 
-    for _ in range(iterations):
+    def improve(gaussian: Gaussian) -> dict[str, np.ndarray]:
         if dense is not None:
             mean, covariance = _dense_moments(gaussian.to(torch.float64), dense, y, sigma_y)
-            gaussian = ppca(mean, covariance, rank).to(y)
+            gaussian = ppca(mean, covariance, rank)
         else:
             draws = [
                 gaussian.sample_posterior(
@@ -241,6 +247,15 @@ def fit_to_observations(
                 for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
             ]
             gaussian = fit_to_samples(torch.cat(draws), rank)
+        after = {**vars(gaussian.to(y)), "stream": generator.get_state()}
+        return {name: value.cpu().contiguous().numpy() for name, value in after.items()}
+
+    for i in range(iterations):
+        after = {
+            k: torch.from_numpy(v) for k, v in keep(str(i), partial(improve, gaussian)).items()
+        }
+        generator.set_state(after.pop("stream"))
+        gaussian = Gaussian(**after).to(y)
     return gaussian
 
 

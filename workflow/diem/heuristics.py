@@ -18,6 +18,7 @@ References:
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from . import __version__, datasets, metrics
+from .resume import Keep, anew
 from .seeds import Stage, rng
 from .tables import NONE, Readable
 
@@ -307,6 +309,7 @@ def divergences(
     seed: int,
     cases: Iterable[int],
     device: torch.device,
+    keep: Keep = anew,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Any]]:
     """Measures how far each q(x_t | y) is from p(x_t | y), over random cases and noise levels.
@@ -317,6 +320,7 @@ def divergences(
         seed: The config's seed.
         cases: The numbers of the cases.
         device: The device to compute on.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`.
         progress: Called with the number of noise levels done.
 
     Returns:
@@ -337,33 +341,41 @@ def divergences(
         "torch": torch.__version__,
     }
 
-    rows = []
+    def measured(problem: Problem, case: int, level: int, sigma: float) -> dict[str, np.ndarray]:
+        """Returns numbers with a value for each of ``compared``."""
+        generator = rng(seed, Stage.HEURISTICS, lap=level, block=case)
+        drawn = _noisy_posteriors(
+            problem, sigma, covariances, entry["prior_samples"], wanted, generator
+        )
+        exact, effective = drawn[EXACT]
+        first, second, third = exact.split(count)
+        subtracted = metrics.truncated_transport(first, second, **settings).cost
+        samples = {**drawn, EXACT: (third, effective)}
+        plans = [metrics.truncated_transport(first, samples[q][0], **settings) for q in compared]
+        return {
+            "cost": np.array([plan.cost for plan in plans]),
+            "subtracted": np.full(len(compared), subtracted),
+            "violation": np.array([plan.violation for plan in plans]),
+            "effective_samples": np.array([samples[q][1] for q in compared]),
+        }
+
+    rows, compared = [], (EXACT, *covariances)
     for case in cases:
         problem = random_problem(entry, seed, case).to(device)
         for level, sigma in enumerate(entry["sigmas"], start=1):
-            generator = rng(seed, Stage.HEURISTICS, lap=level, block=case)
-            drawn = _noisy_posteriors(
-                problem, sigma, covariances, entry["prior_samples"], wanted, generator
-            )
-            exact, effective = drawn[EXACT]
-            first, second, third = exact.split(count)
-            subtracted = metrics.truncated_transport(first, second, **settings).cost
-            compared = {EXACT: (third, effective)} | {key: drawn[key] for key in covariances}
-            for covariance, (samples, effective) in compared.items():
-                plan = metrics.truncated_transport(first, samples, **settings)
-                value = plan.cost - subtracted
+            numbers = keep(f"{case}/{level}", partial(measured, problem, case, level, sigma))
+            for i, covariance in enumerate(compared):
+                told = {name: float(values[i]) for name, values in numbers.items()}
+                value = told["cost"] - told["subtracted"]
                 noise = covariance == EXACT
                 row = {
                     **shared,
+                    **told,
                     "case": case,
                     "sigma": sigma,
                     "covariance": covariance,
                     "metric": "divergence_noise" if noise else "truncated_divergence",
                     "value": max(abs(value) if noise else value, entry["floor"]),
-                    "cost": plan.cost,
-                    "subtracted": subtracted,
-                    "violation": plan.violation,
-                    "effective_samples": effective,
                 }
                 rows.append({key: row[key] for key in CARD})
             progress(1)

@@ -14,6 +14,7 @@ import io
 import json
 import pickle
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from . import storage
 from .downloads import DOWNLOADS, INCEPTION_WEIGHTS
 from .errors import DiemError
 from .metrics import Moments, feature_moments
+from .resume import Keep, anew
 
 __all__ = ["Inception", "Reference", "inception_score", "load", "load_reference", "quantized"]
 
@@ -49,12 +51,13 @@ class Inception:
     digest: str
 
     @torch.no_grad()
-    def features(self, x: np.ndarray | Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, x: np.ndarray | Tensor, keep: Keep = anew) -> tuple[Tensor, Tensor]:
         """Returns what FID and the Inception score are made of.
 
         Arguments:
             x: Images in [-2, 2], of shape ``(N, 3, H, W)``. They are rounded as an image file
                 would be.
+            keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`.
 
         Returns:
             The pooled features, of shape ``(N, 2048)``, and the logits without bias, of shape
@@ -62,8 +65,17 @@ class Inception:
         """
         device = next(self.network.parameters()).device
         x = torch.as_tensor(x)
-        parts = [self.network(quantized(part).to(device)) for part in x.split(BATCH)]
-        return tuple(torch.cat([v.cpu() for v in layer]) for layer in zip(*parts, strict=True))
+
+        def piece(part: Tensor) -> dict[str, np.ndarray]:
+            features, logits = self.network(quantized(part).to(device))
+            return {"features": features.cpu().numpy(), "logits": logits.cpu().numpy()}
+
+        parts = [keep(str(i), partial(piece, part)) for i, part in enumerate(x.split(BATCH))]
+        features, logits = (
+            torch.from_numpy(np.concatenate([part[name] for part in parts]))
+            for name in ("features", "logits")
+        )
+        return features, logits
 
 
 @dataclass(frozen=True)
@@ -83,9 +95,11 @@ class Reference:
     extractor: tuple[str, str]
 
     @classmethod
-    def of(cls, x: np.ndarray | Tensor, split: str, inception: Inception) -> "Reference":
+    def of(
+        cls, x: np.ndarray | Tensor, split: str, inception: Inception, keep: Keep = anew
+    ) -> "Reference":
         """Returns the reference of images in [-2, 2], of shape ``(N, 3, H, W)``."""
-        features, _ = inception.features(x)
+        features, _ = inception.features(x, keep)
         return cls(feature_moments(features), len(x), split, (inception.name, inception.digest))
 
     def save(self, path: str | Path) -> None:

@@ -16,6 +16,7 @@ References:
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from .observing import observe
 from .operators import Operator
 from .perceptual import NAME, Perceptual
 from .posterior import PosteriorDenoiser
+from .resume import Keep, anew, kept
 from .seeds import Stage, rng, torch_generator
 from .solvers import conjugate_gradient
 
@@ -303,6 +305,7 @@ def compare(
     card: Mapping[str, Any],
     perceptual: Perceptual | None = None,
     device: str | torch.device = "cpu",
+    keep: Keep = anew,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Restores test images with one method, at every task and number of steps, and measures them.
@@ -319,6 +322,7 @@ def compare(
             in words.
         perceptual: LPIPS; without it there are no rows of it.
         device: The device to compute on.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`.
         progress: Called with the number of images restored.
 
     Returns:
@@ -363,7 +367,8 @@ def compare(
             for number, part in enumerate(observed):
                 stream = torch_generator(seed, Stage.RESTORATION, 1, number).initial_seed()
                 there = Problem(part.operator.to(device), part.y.to(device), part.sigma_y)
-                parts.append(restore(settings, denoiser, there, steps, stream).cpu())
+                sample = partial(restore, settings, denoiser, there, steps, stream)
+                parts.append(kept(keep, f"{task}/{steps}/{number}", sample))
                 progress(len(parts[-1]))
             # Pixels are clipped to their range, as they would be in an image file.
             x = (2 * torch.cat(parts)).clamp(-2, 2)

@@ -29,12 +29,14 @@ __all__ = [
     "Keep",
     "Pieces",
     "Stopped",
+    "anew",
     "deferred",
     "fingerprint",
     "handled",
     "kept",
-    "made",
+    "kept_number",
     "stoppable",
+    "within",
 ]
 
 logger = logging.getLogger("diem")
@@ -48,14 +50,24 @@ Keep = Callable[[str, Callable[[], Arrays]], Arrays]
 """Returns the piece of a name, made by a function unless it was kept."""
 
 
-def made(name: str, make: Callable[[], Arrays]) -> Arrays:
-    """Makes a piece and keeps nothing, where there is nothing to go on with."""
+def anew(name: str, make: Callable[[], Arrays]) -> Arrays:
+    """Makes a piece, and keeps nothing."""
     return make()
 
 
 def kept(keep: Keep, name: str, make: Callable[[], Tensor]) -> Tensor:
     """Returns a piece of one tensor, on the CPU."""
-    return torch.from_numpy(keep(name, lambda: {"x": make().cpu().numpy()})["x"])
+    return torch.from_numpy(keep(name, lambda: {"x": make().cpu().contiguous().numpy()})["x"])
+
+
+def kept_number(keep: Keep, name: str, make: Callable[[], float]) -> float:
+    """Returns a piece of one number."""
+    return float(keep(name, lambda: {"x": np.float64(make())})["x"])
+
+
+def within(keep: Keep, prefix: str) -> Keep:
+    """Returns what keeps pieces under names that begin with a prefix."""
+    return lambda name, make: keep(f"{prefix}/{name}", make)
 
 
 def fingerprint(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import evaluation, storage, tables
+from diem import evaluation, resume, storage, tables
 from diem.denoisers import load_prior
 from diem.jobs import job, progress, select_device
 from diem.sampling import PosteriorSampler
@@ -12,14 +12,21 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     params, files = snakemake.params, snakemake.input
+    device = select_device(snakemake.config["device"])
     prior = load_prior(files.prior)
     card = {**params.card, "optimizer_steps": prior.card["optimizer_steps"]}
+    made_of = resume.fingerprint(
+        [*files], params.data, params.evaluation, params.e_step, params.seed, device=device
+    )
     with (
         storage.Observations(files.observations) as observations,
+        resume.Pieces(
+            snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+        ) as pieces,
         progress(snakemake.log[0], unit="sample") as bar,
     ):
         rows, arrays = evaluation.evaluate(
-            prior.to(select_device(snakemake.config["device"])),
+            prior.to(device),
             observations,
             files.get("clean"),
             params.data,
@@ -31,7 +38,8 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             extractor=files.get("extractor"),
             inception_weights=files.get("inception_weights"),
             inception_reference=files.get("inception_reference"),
+            keep=pieces,
             progress=bar.update,
         )
-    storage.write_hdf5(snakemake.output.samples, arrays, params.card)
-    tables.write_rows(snakemake.output.metrics, rows)
+        storage.write_hdf5(snakemake.output.samples, arrays, params.card)
+        tables.write_rows(snakemake.output.metrics, rows)

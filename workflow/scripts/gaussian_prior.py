@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from diem import resume
 from diem.denoisers import Prior, versions
 from diem.gaussian import fit_to_observations
 from diem.jobs import job, select_device
@@ -16,14 +17,19 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     device = select_device(snakemake.config["device"])
     with Observations(snakemake.input.observations) as file:
         observed = file.load("train", slice(0, entry["observations"])).to(device)
-    gaussian = fit_to_observations(
-        observed.operator,
-        observed.y,
-        observed.sigma_y,
-        entry["rank"],
-        entry["iterations"],
-        torch_generator(seed, Stage.GAUSSIAN, device=device),
-    )
+    made_of = resume.fingerprint([snakemake.input.observations], entry, seed, device=device)
+    with resume.Pieces(
+        snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+    ) as pieces:
+        gaussian = fit_to_observations(
+            observed.operator,
+            observed.y,
+            observed.sigma_y,
+            entry["rank"],
+            entry["iterations"],
+            torch_generator(seed, Stage.GAUSSIAN, device=device),
+            pieces,
+        )
     card = {
         "experiment": snakemake.wildcards.experiment,
         "observations": snakemake.wildcards.observations,

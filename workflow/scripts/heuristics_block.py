@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import heuristics, tables
+from diem import heuristics, resume, tables
 from diem.jobs import job, progress, select_device
 
 if TYPE_CHECKING:
@@ -11,13 +11,21 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     params = snakemake.params
     first, last = params.cases
-    with progress(snakemake.log[0], unit="noise level") as bar:
+    device = select_device(snakemake.config["device"])
+    made_of = resume.fingerprint([], params.entry, params.seed, device=device)
+    with (
+        resume.Pieces(
+            snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+        ) as pieces,
+        progress(snakemake.log[0], unit="noise level") as bar,
+    ):
         rows = heuristics.divergences(
             snakemake.wildcards.heuristics,
             params.entry,
             params.seed,
             range(first, last + 1),
-            select_device(snakemake.config["device"]),
+            device,
+            keep=pieces,
             progress=bar.update,
         )
-    tables.write_rows(snakemake.output[0], rows)
+        tables.write_rows(snakemake.output[0], rows)

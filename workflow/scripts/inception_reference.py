@@ -2,14 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from diem import inception, storage
+from diem import inception, resume, storage
 from diem.jobs import job, select_device
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
-    network = inception.load(snakemake.input.weights, select_device(snakemake.config["device"]))
+    device = select_device(snakemake.config["device"])
+    network = inception.load(snakemake.input.weights, device)
     with storage.Reader(snakemake.input.clean) as file:
         x = file.read("train/x")
-    inception.Reference.of(x, "train", network).save(snakemake.output[0])
+    made_of = resume.fingerprint([*snakemake.input], device=device)
+    with resume.Pieces(
+        snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+    ) as pieces:
+        inception.Reference.of(x, "train", network, pieces).save(snakemake.output[0])

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem import evaluation, storage, tables
+from diem import evaluation, resume, storage, tables
 from diem.denoisers import load_prior
 from diem.jobs import job, progress, select_device
 from diem.sampling import PosteriorSampler
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     params, files = snakemake.params, snakemake.input
     device = select_device(snakemake.config["device"])
+    made_of = resume.fingerprint(
+        [*files], params.evaluation, params.e_step, params.seed, device=device
+    )
     with (
         storage.Observations(files.observations) as observations,
+        resume.Pieces(
+            snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+        ) as pieces,
         progress(snakemake.log[0], unit="sample") as bar,
     ):
         rows, arrays = evaluation.reconstruct(
@@ -26,7 +32,8 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             PosteriorSampler.from_config(params.e_step),
             params.seed,
             params.card,
+            keep=pieces,
             progress=bar.update,
         )
-    storage.write_hdf5(snakemake.output.samples, arrays, {**params.card, "stage": "lap"})
-    tables.write_rows(snakemake.output.metrics, rows)
+        storage.write_hdf5(snakemake.output.samples, arrays, {**params.card, "stage": "lap"})
+        tables.write_rows(snakemake.output.metrics, rows)

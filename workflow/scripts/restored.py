@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diem import restoration, storage, tables
+from diem import restoration, resume, storage, tables
 from diem.jobs import job, progress, select_device
 from diem.perceptual import Perceptual
 
@@ -24,7 +24,15 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     if files.get("lpips"):
         perceptual = Perceptual(Path(files.lpips[0]).parents[1], device)
     total = entry["images"] * len(entry["tasks"]) * len(entry["steps"])
-    with progress(snakemake.log[0], unit="image", total=total) as bar:
+    made_of = resume.fingerprint(
+        [*files], entry, wildcards.method, card, params.seed, device=device
+    )
+    with (
+        resume.Pieces(
+            snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
+        ) as pieces,
+        progress(snakemake.log[0], unit="image", total=total) as bar,
+    ):
         rows, arrays = restoration.compare(
             denoiser,
             files.clean,
@@ -34,7 +42,8 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             {"experiment": wildcards.experiment, **card},
             perceptual,
             device,
+            pieces,
             bar.update,
         )
-    storage.write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
-    tables.write_rows(snakemake.output.rows, rows)
+        storage.write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
+        tables.write_rows(snakemake.output.rows, rows)

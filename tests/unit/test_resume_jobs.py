@@ -1,0 +1,282 @@
+"""Each long job, interrupted at any of its pieces, goes on to the same bits and repeats nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from azula.noise import VPSchedule
+from helpers import observe, random_gaussian
+
+from diem import evaluation, gaussian, heuristics, inception, priors, restoration, sampling, storage
+from diem.denoisers import Prior, build_denoiser
+from diem.resume import Pieces, anew
+from diem.sampling import PosteriorSampler, Sampler
+
+SHAPE = (1, 12, 12)
+SIGMA_Y = 0.1
+CPU = torch.device("cpu")
+
+
+class Job:
+    """A job with what it needs in a folder. Its work is ``run(keep)``, which returns its results.
+
+    Attributes:
+        pieces: How many pieces it has.
+        calls: How often its network was asked.
+    """
+
+    calls = 0
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def prior(self):
+        denoiser = build_denoiser(
+            {"name": "residual_mlp", "width": 8, "blocks": 1, "embedding": 4},
+            {"sigma_min": 0.05, "sigma_max": 5.0},
+            SHAPE,
+            seed=0,
+        )
+        self.count_calls(denoiser.backbone)
+        fitted = random_gaussian(SHAPE, 2, torch.float32)
+        return Prior(fitted, denoiser.eval(), {"lap": 1, "optimizer_steps": 9})
+
+    def count_calls(self, network):
+        def called(*_):
+            self.calls += 1
+
+        network.register_forward_hook(called)
+
+    def observations(self, splits=("test",)):
+        path = self.folder / "observations.h5"
+        if not path.exists():
+            spec, truth = {"name": "mask", "missing": 0.4}, random_gaussian(SHAPE, 3)
+            parts = {s: observe(truth, spec, 7, SIGMA_Y, i)[0] for i, s in enumerate(splits)}
+            storage.write_observations(path, parts, "mask", {})
+        return storage.Observations(path)
+
+    def clean(self):
+        path = self.folder / "clean.h5"
+        if not path.exists():
+            x = random_gaussian(SHAPE, 3, torch.float32).sample(9, torch.Generator().manual_seed(1))
+            storage.write_hdf5(path, {"test/x": x.numpy(), "train/x": x.numpy()}, {})
+        return path
+
+
+SETTINGS = {
+    "samples": 10,
+    "block": 4,
+    "sampler": {"name": "ddim", "steps": 3},
+    "metrics": ["sliced_wasserstein", "sinkhorn_divergence", "prediction", "psnr", "residual"],
+    "sinkhorn_samples": 8,
+    "test_observations": 4,
+    "posterior_samples": 2,
+    "predicted_observations": 7,
+}
+POSTERIOR = PosteriorSampler(Sampler("ddpm", 2))
+
+
+class Evaluation(Job):
+    pieces = 3 + 1 + 2 * 2 + 2  # samples, a distance, the predictions' draws, the posteriors'
+
+    def run(self, keep):
+        with self.observations() as file:
+            rows, arrays = evaluation.evaluate(
+                *(self.prior(), file, self.clean(), {}, SETTINGS, POSTERIOR, 0, {}), keep=keep
+            )
+        return rows, arrays
+
+
+class Reconstruction(Job):
+    pieces = 2 + 2  # from the Gaussian and from the prior
+
+    def run(self, keep):
+        prior = self.prior()
+        floor = Prior(prior.gaussian, None, {"lap": 0, "optimizer_steps": 0})
+        with self.observations() as file:
+            rows, arrays = evaluation.reconstruct(
+                *(prior, floor, file, self.clean(), SETTINGS, POSTERIOR, 0, {}), keep=keep
+            )
+        return rows, arrays
+
+
+class Restoration(Job):
+    pieces = 2 * 2 * 3  # tasks, numbers of steps, blocks
+
+    def run(self, keep):
+        denoiser = restoration._Halved(self.prior().denoiser.backbone, VPSchedule())
+        mask = {"operator": {"name": "mask", "missing": 0.3}, "sigma_y": SIGMA_Y}
+        more = {"operator": {"name": "mask", "missing": 0.7}, "sigma_y": SIGMA_Y}
+        entry = {
+            "tasks": {"some": mask, "more": more},
+            "methods": {"dps": {"name": "dps", "zeta": 1.0}},
+            "steps": [2, 3],
+            **{"images": 5, "block": 2, "metrics": ["psnr"], "data": "test images"},
+        }
+        card = {"experiment": "e", "optimizer_steps": 3, "prior": "a network"}
+        rows, arrays = restoration.compare(
+            denoiser.eval(), self.clean(), entry, "dps", 0, card, keep=keep
+        )
+        return rows, arrays
+
+
+class Heuristics(Job):
+    pieces = 2 * 2  # cases, noise levels
+
+    def run(self, keep):
+        entry = {
+            **{"dimensions": 3, "components": 50, "thickness": 0.01, "alpha": 3.0},
+            **{"epsilon": 1e-3, "rows": 1, "sigma_y": 0.01, "sigmas": [0.1, 1.0]},
+            **{"covariances": ["tweedie", "cov_t"], "prior_samples": 200, "samples": 10},
+            **{"floor": 1e-6, "regularization": 0.05, "tolerance": 1e-3, "iterations": 5},
+        }
+        return heuristics.divergences("a", entry, 0, [1, 2], CPU, keep)
+
+
+class GaussianFit(Job):
+    pieces = 5  # iterations
+
+    def run(self, keep):
+        with self.observations() as file:
+            observed = file.load("test")
+        arguments = observed.operator, observed.y, observed.sigma_y, 2, self.pieces
+        generator = torch.Generator().manual_seed(3)
+        return vars(gaussian.fit_to_observations(*arguments, generator, keep))
+
+
+class DrawnGaussianFit(GaussianFit):
+    """The fit of large events, which draws."""
+
+    def run(self, keep):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(gaussian, "DENSE_SIZE", 0)
+            return super().run(keep)
+
+
+class TwoLayers(torch.nn.Module):
+    """Stands in for the Inception network."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.nn.Parameter(torch.randn(6, 144, generator=generator) / 255)
+
+    def forward(self, x):
+        y = x.float().flatten(1) @ self.weight.T
+        return y[:, :4], y[:, 4:]
+
+
+class Features(Job):
+    pieces = 3  # batches
+
+    def run(self, keep):
+        network = TwoLayers()
+        self.count_calls(network)
+        found = inception.Inception(network.eval(), "a network", "0123")
+        with storage.Reader(self.clean()) as file, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(inception, "BATCH", 3)
+            reference = inception.Reference.of(file.read("train/x"), "train", found, keep)
+        return reference.moments._asdict()
+
+
+class EStep(Job):
+    pieces = 2 * 2 * 3  # repeats, splits, blocks
+
+    def run(self, keep):
+        arguments = {"block": 3, "repeats": 2, "seed": 0, "lap": 2, "pieces": keep}
+        with self.observations(("train", "validation")) as file:
+            sampling.e_step(self.folder / "x.h5", self.prior(), file, POSTERIOR, **arguments)
+        return arrays_of(self.folder / "x.h5")
+
+
+class Posteriors(Job):
+    pieces = 3  # batches
+
+    def run(self, keep):
+        made = self.prior()
+        prior = priors.PriorDenoiser(made)
+        with self.observations() as file:
+            priors.write_posteriors(
+                *(self.folder / "x.h5", prior, file, 2), batch=6, pieces=keep, sampler={"steps": 2}
+            )
+        return arrays_of(self.folder / "x.h5")
+
+
+def arrays_of(path):
+    with storage.Reader(path) as file:
+        names = [f"{group}/{name}" for group in file.file for name in file.names(group)]
+        return {name: file.read(name) for name in names}
+
+
+class Interrupted(Pieces):
+    """Pieces of which only some can be made."""
+
+    def __init__(self, *arguments, until=np.inf):
+        super().__init__(*arguments)
+        self.until, self.made = until, 0
+
+    def __call__(self, name, make):
+        def counted():
+            if self.made == self.until:
+                raise KeyboardInterrupt
+            self.made += 1
+            return make()
+
+        return super().__call__(name, counted)
+
+
+def same(one, other):
+    """Asserts that two results are the same, bit for bit."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            same(one[key], other[key])
+    elif isinstance(one, tuple):
+        for a, b in zip(one, other, strict=True):
+            same(a, b)
+    elif isinstance(one, list):
+        pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(other), check_exact=True)
+    else:
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+JOBS = [
+    *(Evaluation, Reconstruction, Restoration, Heuristics, GaussianFit, DrawnGaussianFit),
+    *(Features, EStep, Posteriors),
+]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_goes_on_with_the_piece_it_was_at(tmp_path, job):
+    (tmp_path / "whole").mkdir()
+    whole = job(tmp_path / "whole")
+    keep = Interrupted()
+    expected = whole.run(keep)
+    assert keep.made == job.pieces
+    if job not in (Heuristics, GaussianFit, DrawnGaussianFit):
+        assert whole.calls > job.pieces / 2
+
+    # Two attempts in which some pieces are finished, and one that ends it.
+    for until in range(job.pieces):
+        folder = tmp_path / str(until)
+        folder.mkdir()
+        cut, made = job(folder), 0
+        for more in (until, (job.pieces - until) // 2):
+            with (
+                pytest.raises(KeyboardInterrupt),
+                Interrupted(folder / "x.h5", "f", 1e9, until=more) as keep,
+            ):
+                cut.run(keep)
+            made += keep.made
+        with Interrupted(folder / "x.h5", "f", 0.0) as keep:
+            same(cut.run(keep), expected)
+        assert made + keep.made == job.pieces
+        assert cut.calls == whole.calls  # the network is asked for nothing twice
+
+
+@pytest.mark.parametrize("job", [Evaluation, Restoration, DrawnGaussianFit])
+def test_nothing_is_kept_unless_asked(tmp_path, job):
+    same(job(tmp_path).run(anew), job(tmp_path).run(Pieces()))
+    assert not list(Path(tmp_path).glob("*resume*"))
