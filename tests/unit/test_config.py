@@ -380,6 +380,7 @@ TYPES = [
     ("checkpoint_seconds", -1),
     ("on_divergence", "retry"),
     ("cache_mb", -1),
+    ("keep_samples", "last"),
     (f"{LINE}.laps", 0),
     (f"{LINE}.laps", 2.5),
     (f"{LINE}.laps", 1000),

@@ -1,6 +1,7 @@
 """What every job of a workflow shares: its log, its threads, its device and its errors."""
 
 import contextlib
+import io
 import logging
 import signal
 import sys
@@ -20,6 +21,22 @@ __all__ = ["job", "logger", "progress", "select_device"]
 logger = logging.getLogger("diem")
 
 
+class _Log(io.FileIO):
+    """A log's file. On a full disk its lines are lost: what is to be told of it, results tell."""
+
+    def write(self, line: bytes) -> int:
+        try:
+            return super().write(line)
+        except OSError:
+            return len(line)
+
+
+def _log(path: str | Path, mode: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Log(str(path), mode)), encoding="utf-8", line_buffering=True
+    )
+
+
 @contextlib.contextmanager
 def job(log: str, threads: int) -> Iterator[None]:
     """Runs a job: writes its log, fixes its threads, and tells errors.
@@ -34,8 +51,12 @@ def job(log: str, threads: int) -> Iterator[None]:
             scheduler grants, since sums are ordered by it and results must not depend on the
             machine's cores.
     """
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with Path(log).open("w", encoding="utf-8") as file:
+    try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        opened = _log(log, "w")
+    except OSError as error:
+        sys.exit(f"Error: {log} cannot be written: {error.strerror}.")
+    with opened as file:
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         logger.addHandler(handler)
@@ -62,7 +83,7 @@ def job(log: str, threads: int) -> Iterator[None]:
 def progress(log: str, unit: str, total: int | None = None) -> Iterator[tqdm]:
     """Yields a progress bar in a log, with rate and time left."""
     with (
-        Path(log).open("a", encoding="utf-8") as file,
+        _log(log, "a") as file,
         tqdm(total=total, unit=f" {unit}", file=file, mininterval=1, ascii=True) as bar,
     ):
         yield bar

@@ -405,20 +405,23 @@ def e_step(
     starts = {}
     if sigma_start is not None:
         for split in counts:
-            x, _ = storage.read_samples(previous, split, prior.event_shape)
+            # Each row is read once.
+            x = storage.Rows(previous, f"{split}/x", prior.event_shape, cache_mb=0)
             if len(x) != counts[split] * repeats:
                 raise DiemError(
                     f"{previous[0]}: its lap has {len(x)} samples of {split!r}, where"
                     f" {counts[split]} observations and e_step.repeats {repeats} are used."
                 )
-            starts[split] = torch.from_numpy(x).unflatten(0, (repeats, -1))
+            starts[split] = x
 
     def draw(number: int, split: str, rows: slice) -> dict[str, np.ndarray]:
         observed = observations.load(split, rows).to(device)
         generator = torch_generator(seed, Stage.E_STEP, lap, number, device)
         start = None
         if starts:
-            start = starts[split][number // len(once), rows].to(device)
+            first = number // len(once) * counts[split]
+            some = starts[split][first + rows.start : first + rows.stop]
+            start = torch.from_numpy(some).to(device)
             if restart_residual is not None:
                 start = replace_contradicting(
                     start,

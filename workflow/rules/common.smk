@@ -110,6 +110,11 @@ def shard_paths(experiment, run, lap):
     ]
 
 
+def kept(samples):
+    """Marks samples that are removed once nothing needs them, if they are not to be kept."""
+    return samples if CONFIG["keep_samples"] else temp(samples)
+
+
 def prior_path(experiment, run, lap):
     """Returns the prior after a lap; lap 0 is the Gaussian prior of the run's observations."""
     if lap == 0:

@@ -2,7 +2,7 @@ rule e_step:
     input:
         unpack(e_step_input),
     output:
-        f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples_{{shard}}-of-{SHARDS}.h5",
+        kept(f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples_{{shard}}-of-{SHARDS}.h5"),
     log:
         f"{RESULTS}/logs/{{experiment}}/{{run}}/lap_{{lap}}_e_step_{{shard}}-of-{SHARDS}.log",
     conda:
