@@ -57,7 +57,7 @@ def rows(path, size):
 
 
 def picture(path, size):
-    figure, axes = plt.subplots(dpi=20 if size < 2**16 else 150)
+    figure, axes = plt.subplots(figsize=(0.5, 0.5) if size < 2**16 else (2, 2))
     axes.imshow(np.random.default_rng(0).random((300, 300)))
     figures.save(figure, path, "png")
 

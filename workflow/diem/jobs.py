@@ -15,26 +15,17 @@ from tqdm import tqdm
 from .devices import select_device
 from .errors import DiemError
 from .resume import Stopped, stoppable
+from .storage import LossyFile
 
 __all__ = ["job", "logger", "progress", "select_device"]
 
 logger = logging.getLogger("diem")
 
 
-class _Log(io.FileIO):
-    """A log's file. On a full disk its lines are lost: what is to be told of it, results tell."""
-
-    def write(self, line: bytes) -> int:
-        try:
-            return super().write(line)
-        except OSError:
-            return len(line)
-
-
 def _log(path: str | Path, mode: str) -> io.TextIOWrapper:
-    return io.TextIOWrapper(
-        io.BufferedWriter(_Log(str(path), mode)), encoding="utf-8", line_buffering=True
-    )
+    """Opens a log, whose lines are lost while the disk is full: results tell of that."""
+    file = io.BufferedWriter(LossyFile(str(path), mode))
+    return io.TextIOWrapper(file, encoding="utf-8", line_buffering=True)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ own of data sets (Fletcher-32) and of its structures, and SHA-256 of attributes 
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -30,6 +31,7 @@ from .errors import DiemError
 from .operators import Operator
 
 __all__ = [
+    "LossyFile",
     "Observations",
     "Observed",
     "Reader",
@@ -77,7 +79,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        # Safetensors wraps what the system told.
+        told = re.search(r"I/O error: (.*) \(os error \d+\)", str(error))
+        reason = told[1] if told else getattr(error, "strerror", None) or str(error)
         raise DiemError(f"{path} cannot be written: {reason}.") from error
     finally:
         if temporary.is_dir():
@@ -100,38 +104,59 @@ def write_hdf5(
             memory is given as its consecutive parts, each of shape ``(rows, *)``.
         attributes: The root's attributes. The versions of diem and of the layout are added.
     """
-    with (
-        atomic(path) as temporary,
-        _told_as_os_error(),
-        # The newest layout has checksums of HDF5's own structures, as the data have theirs.
-        h5py.File(temporary, "w", libver="latest") as file,
-    ):
-        for name, array in arrays.items():
-            if not isinstance(array, np.ndarray | np.generic):
-                _write_parts(file, name, array)
-            elif array.ndim == 0:
-                _write_scalar(file, name, array)
-            elif array.size == 0:  # which knows neither chunks nor checksums
-                file.create_dataset(name, data=array)
-            else:
-                _write_parts(file, name, [array])
-        file.attrs.update(attributes)
-        file.attrs["diem_version"] = __version__
-        file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+    with atomic(path) as temporary, LossyFile(temporary, "w+") as disk:
+        try:
+            # The newest layout has checksums of HDF5's own structures, as the data have theirs.
+            with h5py.File(disk, "w", libver="latest") as file:
+                for name, array in arrays.items():
+                    _write_array(file, name, array, disk)
+                file.attrs.update(attributes)
+                file.attrs["diem_version"] = __version__
+                file.attrs["schema_version"] = SCHEMA_VERSION
+                file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+        finally:
+            disk.check()
 
 
-@contextlib.contextmanager
-def _told_as_os_error() -> Iterator[None]:
-    """Turns the errors of a file system into what they are: HDF5 wraps some of them."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = re.search(r"error message = '([^']*)'", str(error))
-        raise OSError(reason[1] if reason else str(error)) from error
+class LossyFile(io.FileIO):
+    """A file that takes whatever is written: after an error of the disk, all of it is lost.
+
+    HDF5 does not survive an error of the disk, and a log's must not end a job.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Writes all of the data, unless there was an error."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self.error is None and len(rest) > 0:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def check(self) -> None:
+        """Raises the error, if there was one."""
+        if self.error is not None:
+            raise self.error
 
 
-def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray]) -> None:
+def _write_array(
+    file: h5py.File, name: str, array: np.ndarray | Iterable[np.ndarray], disk: LossyFile
+) -> None:
+    if not isinstance(array, np.ndarray | np.generic):
+        _write_parts(file, name, array, disk)
+    elif array.ndim == 0:
+        _write_scalar(file, name, array)
+    elif array.size == 0:  # which knows neither chunks nor checksums
+        file.create_dataset(name, data=array)
+    else:
+        _write_parts(file, name, [array], disk)
+
+
+def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray], disk: LossyFile) -> None:
     dataset = None
     for part in parts:
         if dataset is None:
@@ -147,6 +172,7 @@ def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray]) -> Non
         start = len(dataset)
         dataset.resize(start + len(part), axis=0)
         dataset[start:] = part
+        disk.check()  # before the next part, which may take long to make
 
 
 def _write_scalar(file: h5py.File, name: str, value: np.ndarray | np.generic) -> None:
