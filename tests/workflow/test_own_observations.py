@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import safe_open
 from test_chain import one_sentence
 
 import diem
-from diem import datasets
+from diem import datasets, storage
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "telescope.py"
 
@@ -41,7 +40,10 @@ def own(workflow):
     observe(workflow.folder)
     entry = workflow.config["experiments"].pop("tiny")
     entry |= {
-        "data": {"name": "hdf5", "path": "sky.h5", "validation": 0.1, "test": 0.2},
+        "data": {
+            **{"name": "hdf5", "path": "sky.h5", "validation": 0.1, "test": 0.2},
+            **{"offset": 0.1, "scale": 1.5},
+        },
         "observations": {"beam": {"operator": "telescope:Beam"}},
         "network": {"name": "residual_mlp", "width": 32, "blocks": 1, "embedding": 16},
         "figures": ["prior", "inpainting", "lap_choice"],
@@ -72,12 +74,15 @@ def test_from_a_file_to_tables_and_figures(own):
     (lap,) = table[table.verdict == "chosen"].lap
     laps = table[table.lap > 0]
     assert lap == laps.lap[laps.prediction.idxmin()]
-    files = ["chosen/prior.safetensors", f"lap_{lap:02d}/prior.safetensors"]
-    weights = []
-    for name in files:
-        with safe_open(own.path(f"results/sky/runs/base/{name}"), "pt") as file:
-            weights.append({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+    chosen, of_lap = (
+        storage.load_tensors(own.path(f"results/sky/runs/base/{folder}/prior.safetensors"))[0]
+        for folder in ("chosen", f"lap_{lap:02d}")
+    )
+    assert chosen.keys() == of_lap.keys()
+    assert all(torch.equal(chosen[key], of_lap[key]) for key in chosen)
+    for name in ("observations/beam/gaussian.safetensors", "runs/base/lap_02/prior.safetensors"):
+        prior = diem.load_prior(own.path(f"results/sky/{name}"))
+        assert (prior.offset, prior.scale) == (0.1, 1.5)
     with h5py.File(own.path("results/sky/observations/beam/observations.h5")) as file:
         counts = [len(file[split]["y"]) for split in ("train", "validation", "test")]
     assert counts == [168, 24, 48]

@@ -185,17 +185,18 @@ def m_step_entry(wildcards):
     return training_of_lap(run["m_step"], int(wildcards.lap), run["laps"])
 
 
-def made_of(wildcards, run):
-    """What made a prior beside the settings of its training, for its card."""
-    experiment = experiment_of(wildcards)
+def learned_from(experiment, observations):
+    """What a prior was learned from, for its card; it also tells the data's units."""
     return {
         "data": experiment["data"],
-        "observations": {
-            "name": run["observations"],
-            **experiment["observations"][run["observations"]],
-        },
-        "e_step": run["e_step"],
+        "observations": {"name": observations, **experiment["observations"][observations]},
     }
+
+
+def made_of(wildcards, run):
+    """What made a prior beside the settings of its training, for its card."""
+    told = learned_from(experiment_of(wildcards), run["observations"])
+    return {**told, "e_step": run["e_step"]}
 
 
 def ceiling_entry(wildcards):

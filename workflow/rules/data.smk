@@ -122,6 +122,7 @@ rule gaussian_prior:
     resources:
         gpu=GPUS,
     params:
+        made=lambda wildcards: learned_from(experiment_of(wildcards), wildcards.observations),
         gaussian=setting("gaussian"),
         seed=SEED,
     message:

@@ -32,7 +32,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         )
     card = {
         "experiment": snakemake.wildcards.experiment,
-        "observations": snakemake.wildcards.observations,
+        **snakemake.params.made,
         "gaussian": entry,
         "fitted_to": len(observed.y),
         "lap": 0,
