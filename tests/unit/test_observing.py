@@ -86,3 +86,14 @@ def test_noises_that_do_not_fit_the_observation_are_refused(clean):
     assert "sigma_y" in message
     assert message.endswith(".")
     assert not clean.with_name("observations.h5").exists()
+
+
+def test_the_parts_in_which_data_are_read_change_nothing(clean, monkeypatch):
+    entry = {"operator": MASK, "sigma_y": 0.1}
+    whole = observe(clean, entry)
+    monkeypatch.setattr(storage, "PART_BYTES", 7 * 4 * 18)
+
+    parts = observe(clean, entry)
+
+    for split in COUNTS:
+        assert torch.equal(whole[split][0].y, parts[split][0].y)

@@ -58,6 +58,16 @@ no prior and has no stage).
 """
 
 
+OF_SAMPLES = {
+    "sliced_wasserstein",
+    "sinkhorn_divergence",
+    "frechet_distance",
+    "fid",
+    "inception_score",
+    "distance_to_manifold",
+}
+"""The metrics of many samples and the whole test split, which are read only for them."""
+
 CURVE_POINTS = 2**14
 """Points of the polyline that stands for the manifold; distances are to its segments."""
 
@@ -121,10 +131,12 @@ def evaluate(
     exact = prior.denoiser is None
     rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
 
+    compared = not OF_SAMPLES.isdisjoint(wanted)
     test = None
     if clean is not None:
+        rows_read = slice(0, None if compared else settings["test_observations"])
         with storage.Reader(clean) as file:
-            test = torch.from_numpy(file.read("test/x", shape=prior.event_shape))
+            test = torch.from_numpy(file.read("test/x", rows_read, prior.event_shape))
     x = _prior_samples(prior, settings, sampler, seed, keep, progress)
     drawn = {
         "sampler": "exact" if exact else sampler.name,
@@ -133,7 +145,7 @@ def evaluate(
         "precision": "exact" if exact else "float32",
     }
     subjects = {"prior": (x, {"samples": len(x), "split": "none", **drawn})}
-    if e_step_samples and test is not None:
+    if e_step_samples and test is not None and compared:
         trained, _ = storage.read_samples(e_step_samples, "train", prior.event_shape)
         with storage.Reader(e_step_samples[0]) as file:
             names = ("sampler", "denoiser_evaluations", "precision")

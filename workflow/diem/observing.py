@@ -1,7 +1,7 @@
 """Simulation of observations ``y = A x + n`` from clean data."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,25 +44,38 @@ def corrupt(
     Raises:
         DiemError: If the operator or the noise does not fit the data.
     """
-    splits = {}
+    splits, parts = {}, {}
     with storage.Reader(clean) as file:
-        for number, split in enumerate(("train", "validation", "test")):
-            x = torch.from_numpy(file.read(f"{split}/x"))
-            stream = rng(seed, Stage.CORRUPTION, 0, number)
-            operator = operators.simulate(entry["operator"], x.shape[1:], len(x), stream)
-            if number == 0:
-                checks.verify_operator(operator[: checks.PROBED], entry["operator"]["name"])
-            sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
-            if sigma_y.ndim > 0:
-                shape = operator.observation_shape
-                if sigma_y.numel() != math.prod(shape):
-                    raise DiemError(
-                        f"experiments.{experiment}.observations: sigma_y holds {sigma_y.numel()}"
-                        f" values, and an observation {math.prod(shape)}."
-                    )
-                sigma_y = sigma_y.reshape(shape)
-            y = observe(operator, x, sigma_y, stream)
-            splits[split] = storage.Observed(operator, y, sigma_y, np.arange(len(x)))
+        event_shape = file.shape("train/x")[1:]
+    for number, split in enumerate(("train", "validation", "test")):
+        x = storage.Rows([clean], f"{split}/x", event_shape, cache_mb=0)
+        stream = rng(seed, Stage.CORRUPTION, 0, number)
+        operator = operators.simulate(entry["operator"], event_shape, len(x), stream)
+        if number == 0:
+            checks.verify_operator(operator[: checks.PROBED], entry["operator"]["name"])
+        sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
+        shape = operator.observation_shape
+        if sigma_y.ndim > 0:
+            if sigma_y.numel() != math.prod(shape):
+                raise DiemError(
+                    f"experiments.{experiment}.observations: sigma_y holds {sigma_y.numel()}"
+                    f" values, and an observation {math.prod(shape)}."
+                )
+            sigma_y = sigma_y.reshape(shape)
+        parts[split] = _observed(operator, x, sigma_y, stream)
+        none = torch.empty(0, *shape)
+        splits[split] = storage.Observed(operator, none, sigma_y, np.arange(len(x)))
     name = entry["operator"]["name"]
     attributes = {"experiment": experiment, "seed": seed}
-    storage.write_observations(output, splits, name, attributes)
+    storage.write_observations(output, splits, name, attributes, parts)
+
+
+def _observed(
+    operator: Operator, x: storage.Rows, sigma_y: Tensor, stream: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yields the observations of all rows in order, some at a time."""
+    start = 0
+    for some in x.parts():
+        rows = slice(start, start + len(some))
+        yield observe(operator[rows], torch.from_numpy(some), sigma_y, stream).numpy()
+        start = rows.stop

@@ -517,6 +517,7 @@ def write_observations(
     splits: Mapping[str, Observed],
     operator: str,
     attributes: Mapping[str, Any],
+    parts: Mapping[str, Iterable[np.ndarray]] | None = None,
 ) -> None:
     """Writes the observations of every split.
 
@@ -525,10 +526,12 @@ def write_observations(
         splits: The observations by split, all with the same noise.
         operator: The operator's name.
         attributes: More attributes of the file: experiment, seed, ...
+        parts: By split the consecutive parts of the ``y`` that are written, in the place of the
+            whole ``y`` of ``splits``.
     """
     arrays = {}
     for split, observed in splits.items():
-        arrays[f"{split}/y"] = observed.y.numpy()
+        arrays[f"{split}/y"] = observed.y.numpy() if parts is None else parts[split]
         arrays[f"{split}/index"] = observed.index
         for field, values in observed.operator.parameters.items():
             arrays[f"{split}/operator/{field}"] = values.numpy()
