@@ -39,6 +39,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/estimate.py
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/recipe.py
 
 lint: $(READY)

@@ -1,6 +1,8 @@
 """What every test shares: one thread, and the same random numbers at every run."""
 
+import os
 import random
+import subprocess
 
 import numpy as np
 import pytest
@@ -35,3 +37,24 @@ def inception_weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     torch.save(network.state_dict(), path)
     return path
+
+
+@pytest.fixture
+def small_disk():
+    """Returns a function that mounts a disk of some size, which asks for root."""
+    mounted = []
+
+    def mount(folder, size):
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        if (
+            os.geteuid() != 0
+            or subprocess.run(command, capture_output=True, check=False).returncode
+        ):
+            pytest.skip("mounting a small disk needs root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)

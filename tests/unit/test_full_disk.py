@@ -1,6 +1,5 @@
 """A full disk: one sentence names the file and the cause, and what was there before stays."""
 
-import contextlib
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from disks import FULL, fill
 from helpers import random_gaussian
 
 from diem import figures, storage, tables
@@ -17,26 +17,10 @@ from diem.denoisers import Prior
 from diem.jobs import job, logger, progress
 from diem.resume import Pieces
 
-FULL = "cannot be written: No space left on device."
-
 
 @pytest.fixture
-def disk(tmp_path):
-    """Mounts a disk of 2 MiB, which asks for root."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def fill(folder, free=0):
-    """Fills a disk, but for some bytes."""
-    stat = os.statvfs(folder)
-    with contextlib.suppress(OSError):  # the file itself takes space as well
-        Path(folder, "filler").write_bytes(bytes(stat.f_bavail * stat.f_frsize - free))
+def disk(tmp_path, small_disk):
+    return small_disk(tmp_path / "disk", "2m")
 
 
 def hdf5(path, size):
@@ -78,6 +62,7 @@ def in_a_process(code):
     return subprocess.run(
         [sys.executable, "-c", f"import test_full_disk as test; {code}"],
         cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=120,
