@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from running import ROOT
+from running import ROOT, Workflow
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.slurm
@@ -48,6 +48,34 @@ def same(one, other, name):
     assert a.keys() == b.keys()
     for key in a:
         np.testing.assert_array_equal(a[key], b[key], err_msg=f"{name}: {key}")
+
+
+def test_a_job_that_is_asked_to_stop_saves_and_its_retry_goes_on(slurm, on_slurm, tmp_path):
+    on_slurm.config["checkpoint_seconds"] = 1e9
+    on_slurm.experiment["m_step"].update(steps=6400)
+    target, log = on_slurm.lap(1, "prior.safetensors"), on_slurm.path("stderr.txt")
+    process = on_slurm.start(target)
+
+    def training():
+        steps = on_slurm.path("results/logs/tiny/base/lap_01_m_step.log")
+        begun = steps.is_file() and re.search(r"[1-9]\d*/6400", steps.read_text())
+        return begun and [job for job in slurm.jobs() if "m_step" in job["comment"]]
+
+    (job,) = wait_for(process, log, training)
+    assert not on_slurm.path(f"{target}.resume").exists()
+    # What Slurm does by itself two minutes before the limit of time.
+    subprocess.run(["scancel", "--signal=URG", job["id"]], check=True)
+    wait_for(process, log, on_slurm.path(f"{target}.resume").exists)
+    assert process.wait(timeout=SECONDS) == 0, log.read_text()
+    assert "The job was asked to stop and has kept its finished work" in log.read_text()
+
+    undisturbed = Workflow(tmp_path / "undisturbed")
+    undisturbed.folder.mkdir()
+    undisturbed.config = on_slurm.config
+    result = undisturbed.run(target)
+    assert result.returncode == 0, result.stderr
+    same(undisturbed, on_slurm, target)
+    same(undisturbed, on_slurm, on_slurm.lap(1, "losses.csv"))
 
 
 def clear_orphans(workflow):

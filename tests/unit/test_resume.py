@@ -166,6 +166,7 @@ def test_what_was_kept_is_removed(tmp_path):
             Work()(Pieces(tmp_path / name, fingerprint, 0.0))
         (tmp_path / name).write_text("output")
         (tmp_path / f"{name}.resume").write_text("checkpoint")
+    (tmp_path / "b" / ".z.123.tmp").write_text("half of a file")
 
     remove_pieces(tmp_path / "a" / "x")
     assert sorted(p.name for p in tmp_path.glob("a/*")) == [
@@ -179,16 +180,17 @@ def test_what_was_kept_is_removed(tmp_path):
 # Signals
 
 
-def test_a_job_that_is_asked_to_stop_keeps_what_is_finished(tmp_path, capsys):
+@pytest.mark.parametrize("request_", resume.REQUESTS)
+def test_a_job_that_is_asked_to_stop_keeps_what_is_finished(tmp_path, capsys, request_):
     work, log = Work(), tmp_path / "log"
 
     def interrupted(keep):
         for i in range(6):
             if i == 4:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), request_)
             keep(f"part/{i}", lambda i=i: work.make(i))
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(request_)
     with (
         pytest.raises(SystemExit) as stop,
         job(str(log), 1),
@@ -196,7 +198,7 @@ def test_a_job_that_is_asked_to_stop_keeps_what_is_finished(tmp_path, capsys):
     ):
         interrupted(keep)
     assert stop.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(request_) == before
     told = f"Error: {Stopped()}\n"
     assert log.read_text() == capsys.readouterr().err == told
 

@@ -85,8 +85,12 @@ def remove_pieces(*outputs: str | Path) -> None:
 
 
 def remove_all_pieces(folder: str | Path) -> None:
-    """Removes what was kept to go on with any file in a folder, all of which are complete."""
-    _remove(Path(folder).rglob("*.resume*"))
+    """Removes what was kept to go on with any file in a folder, all of which are complete.
+
+    So are the temporary files of jobs that were killed, see :func:`diem.storage.atomic`.
+    """
+    for pattern in ("*.resume*", ".*.tmp"):
+        _remove(Path(folder).rglob(pattern))
 
 
 def _remove(paths: Iterable[Path]) -> None:

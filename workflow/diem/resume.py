@@ -5,7 +5,7 @@ A job asks for each with ``keep(name, make)``, which makes only those that an in
 has not kept. Since every piece has a random stream of its own or carries the state of one, the
 numbers are those of an attempt that was never interrupted.
 
-A job that was asked to stop (SIGTERM: the scheduler's limit of time) keeps what is finished.
+A job that was asked to stop (:data:`REQUESTS`) keeps what is finished.
 """
 
 import contextlib
@@ -43,6 +43,13 @@ logger = logging.getLogger("diem")
 
 UNWRITTEN_BYTES = 2**28
 """Pieces are written once they hold so many bytes, however little time has passed."""
+
+REQUESTS = (signal.SIGTERM, signal.SIGURG)
+"""The signals that ask a job to stop.
+
+A scheduler sends SIGTERM at the limit of time, to all processes, and those between it and the job
+die of it. SIGURG, which everything else ignores, is for a warning before: docs/cluster.md.
+"""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -189,19 +196,20 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Has a SIGTERM raise :class:`Stopped`, at once; further ones are ignored."""
+    """Has a request raise :class:`Stopped`, at once; further ones are ignored."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)
+        for request in REQUESTS:
+            signal.signal(request, signal.SIG_IGN)
         raise Stopped
 
-    with handled(stop, signal.SIGTERM):
+    with handled(stop, *REQUESTS):
         yield
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[list[int]]:
-    """Has SIGTERM and the first SIGINT wait until the context is left.
+    """Has requests to stop and the first SIGINT wait until the context is left.
 
     Yields:
         A list that holds a signal's number once it has come, for work that can stop at some points
@@ -214,7 +222,7 @@ def deferred() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    with handled(note, signal.SIGTERM, signal.SIGINT):
+    with handled(note, *REQUESTS, signal.SIGINT):
         yield asked
     if asked:
         signal.raise_signal(asked[0])

@@ -30,7 +30,7 @@ def evaluation_memory(wildcards, input, attempt):
 
 
 def long_minutes(wildcards, attempt):
-    """Of jobs that cannot go on from where they were, and whose work the sizes tell badly."""
+    """Of jobs whose work the sizes tell badly."""
     return 720 * 2 ** (attempt - 1)
 
 
