@@ -11,6 +11,7 @@ import yaml
 
 from diem.config import RECIPES, ceiling_training, merge, resolve, training_of_lap
 from diem.errors import DiemError
+from diem.training import Training
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -176,7 +177,7 @@ def test_without_a_recipe_the_papers_is_meant(config):
 
 @pytest.mark.parametrize(("steps", "epochs"), [(10, None), (10, 4)])
 def test_the_last_lap_and_the_ceiling_train_longer(steps, epochs):
-    entry = {"steps": steps, "epochs": epochs, "final": 3, "batch": 2}
+    entry = {"steps": steps, "epochs": epochs, "final": 3, "final_decay": False, "batch": 2}
     length = "epochs" if epochs else "steps"
 
     first, last = (training_of_lap(entry, lap, 5) for lap in (4, 5))
@@ -186,6 +187,26 @@ def test_the_last_lap_and_the_ceiling_train_longer(steps, epochs):
     assert last[length] == 3 * entry[length]
     assert ceiling[length] == 7 * entry[length]
     assert (first["epochs"] is None) == (epochs is None) == (ceiling["epochs"] is None)
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_the_rate_falls_to_zero_in_the_last_lap_alone(decay):
+    entry = {"steps": 10, "epochs": None, "batch": 2, "final": 1, "final_decay": decay}
+    entry |= {"learning_rate": 0.1, "learning_rate_final": None}
+
+    rates = [
+        Training.from_config(training_of_lap(entry, lap, 5), 20).rate(step)
+        for lap, step in ((4, 0), (4, 9), (5, 0), (5, 9))
+    ]
+
+    assert rates == [0.1, 0.1, 0.1, 0.0 if decay else 0.1]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_configurations_of_benchmarks_are_valid(path):
+    resolved = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, str(path))
+
+    assert resolved["experiments"]
 
 
 def test_the_configuration_that_was_read_is_not_changed(config):

@@ -39,7 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "restart": [4.0, 0.5],
             "restart_residual": 5.0,
         },
-        "m_step": {"ema": 0.999, "ema_warmup": True, "final": 3},
+        "m_step": {"ema": 0.999, "ema_warmup": True, "final": 3, "final_decay": True},
     },
 }
 """What an experiment's ``recipe`` says where the experiment itself says nothing.
@@ -187,12 +187,17 @@ def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
 
 
 def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
-    """Returns an ``m_step`` entry with the length of one lap, in the place of ``final``."""
+    """Returns an ``m_step`` entry with the length and the rates of one lap.
+
+    They take the place of ``final`` and ``final_decay``.
+    """
     entry = dict(entry)
-    times = entry.pop("final")
+    times, decay = entry.pop("final"), entry.pop("final_decay")
     if lap == laps:
         entry["steps"] *= times
         entry["epochs"] = entry["epochs"] and times * entry["epochs"]
+        if decay:
+            entry["learning_rate_final"] = 0.0
     return entry
 
 

@@ -526,7 +526,8 @@ class _Parts:
 
             return run
 
-        kept = {key: m_step[key] for key in m_step if key not in ("steps", "epochs", "final")}
+        lengths = ("steps", "epochs", "final", "final_decay")
+        kept = {key: m_step[key] for key in m_step if key not in lengths}
         fixed = [self.entry["network"], self.entry["schedule"]]
         return Work(self._key("training", kept, *fixed), CHUNK * batch, prepare)
 
