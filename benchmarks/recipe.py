@@ -1,16 +1,24 @@
-"""Quality against counted FLOPs: the paper's recipe, scaled down, and the fast one.
+"""Quality against counted FLOPs: the paper's recipe and the fast one.
 
-Both learn from the same observations with the same network. The paper's recipe has ``LAPS`` laps;
-the fast one runs twice, once with a tenth of the network's FLOPs of that, and once with as many.
+All learn from the same observations with the same network:
+
+- ``paper``: the paper's recipe with its own numbers of laps, steps and epochs;
+- ``short``: the paper's recipe cut down to 10 laps and fewer steps;
+- ``fast``: the fast recipe with at most a tenth of the network's FLOPs of ``paper``;
+- ``fast_short``: the fast recipe with at most a tenth of those of ``short``;
+- ``floor``: the Gaussian prior;
+- ``ceiling`` and ``ceiling_short``: the network trained on clean data with the FLOPs of ``fast``
+  and ``fast_short``.
+
 FLOPs are counted by PyTorch's counter where some samples are drawn and a step is trained, and
 multiplied; evaluation is not counted. Distances are to held-out clean data, and beside each quality
-stands the observation residual of the E-step's samples. ``floor`` is the Gaussian prior,
-``ceiling`` the network trained on clean data with the FLOPs of the paper's recipe.
+stands the observation residual of the E-step's samples.
 
-Each case is kept in ``benchmarks/recipe.json`` as soon as it is done, and not done again:
+Each case is kept in ``benchmarks/recipe.json`` as soon as it is done, and not done again. One case
+of ``paper`` takes half an hour of a core, the others minutes:
 
     python benchmarks/recipe.py                    # all data sets, seeds 0, 1 and 2
-    python benchmarks/recipe.py --data digits --seeds 0
+    python benchmarks/recipe.py --data digits --seeds 0 --parts short fast
 """
 
 import argparse
@@ -36,15 +44,21 @@ from diem.figures.drawing import WIDTH, save, styled
 from diem.flops import FlopCounter
 from diem.gaussian import fit_to_observations, fit_to_samples
 from diem.observing import observe
-from diem.sampling import PosteriorSampler, Sampler, restart_level, sample_prior
+from diem.sampling import (
+    PosteriorSampler,
+    Sampler,
+    replace_contradicting,
+    restart_level,
+    sample_prior,
+)
 from diem.seeds import Stage, rng, torch_generator
 from diem.storage import atomic
 from diem.training import Training, train
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parent / "workflow" / "schemas" / "config.schema.yaml"
-LAPS = 10
-"""Laps of the paper's recipe; the paper itself has 16 to 64."""
+LAPS = {"paper": 32, "short": 10}
+"""The laps of the paper's recipe; in the paper itself 16, 32, and 64 on the manifold."""
 
 DATA: dict[str, dict[str, Any]] = {
     "digits": {
@@ -77,47 +91,80 @@ DATA: dict[str, dict[str, Any]] = {
 PAPER = {
     "digits": {
         "schedule": {"sigma_min": 0.001, "sigma_max": 100.0},
+        "e_step": {"sampler": {"name": "ddpm", "steps": 256}},
+        "m_step": {"epochs": 256},
+    },
+    "photographs": {
+        "schedule": {"sigma_min": 0.001, "sigma_max": 100.0},
+        "e_step": {"sampler": {"name": "ddpm", "steps": 256}},
+        "m_step": {"epochs": 256},
+    },
+    "manifold": {
+        "schedule": {"sigma_min": 0.001, "sigma_max": 10.0},
+        "e_step": {"sampler": {"name": "pc", "steps": 256}, "iterations": 2},
+        "m_step": {"epochs": 1024},
+    },
+}
+"""The paper's recipe: its schedules, samplers, iterations and epochs (on CIFAR-10, and the
+manifold's). Only the manifold's 4,096 steps of its sampler are 256 here."""
+
+SHORT = {
+    "digits": {
+        **PAPER["digits"],
         "e_step": {"sampler": {"name": "ddpm", "steps": 64}},
         "m_step": {"steps": 489},
     },
     "photographs": {
-        "schedule": {"sigma_min": 0.001, "sigma_max": 100.0},
+        **PAPER["photographs"],
         "e_step": {"sampler": {"name": "ddpm", "steps": 64}},
         "m_step": {"steps": 418},
     },
     "manifold": {
-        "schedule": {"sigma_min": 0.001, "sigma_max": 10.0},
+        **PAPER["manifold"],
         "e_step": {"sampler": {"name": "pc", "steps": 32}, "iterations": 2},
         "m_step": {"steps": 348},
     },
 }
-"""The paper's recipe with fewer steps: its schedules, samplers and iterations, and optimizer steps
-that keep its ratio of 0.7 between the FLOPs of E-step and M-step on CIFAR-10."""
+"""The paper's recipe cut down: fewer steps, in the ratio of the FLOPs of E-step and M-step that it
+has on CIFAR-10."""
 
 FAST = {
-    "digits": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}, "m_step": {"steps": 128}},
+    "digits": {"schedule": {"sigma_min": 0.01, "sigma_max": 10.0}},
     # The brightness of a patch alone has a standard deviation near 10.
-    "photographs": {"schedule": {"sigma_min": 0.01, "sigma_max": 100.0}, "m_step": {"steps": 128}},
+    "photographs": {"schedule": {"sigma_min": 0.01, "sigma_max": 100.0}},
     "manifold": {
         "schedule": {"sigma_min": 0.001, "sigma_max": 10.0},
         "e_step": {"iterations": 2},
-        "m_step": {"steps": 128},
     },
 }
-"""What the fast recipe leaves to the experiment."""
+FAST_SHORT = {name: {**part, "m_step": {"steps": 256, "batch": 128}} for name, part in FAST.items()}
+FAST = {
+    name: {**part, "m_step": {"steps": 256, "batch": 128, "final": 12}}
+    for name, part in FAST.items()
+}
+"""What the fast recipe leaves to the experiment: schedules, iterations, many cheap laps of small
+batches and, where there are thirty of them, a last one of about a third of all steps."""
 
-PARTS = ["paper", "fast_tenth", "fast", "bounds"]
-SHARES = {"fast_tenth": 10, "fast": 1}
-"""The FLOPs of the paper's recipe are so many times those of the fast one."""
+PARTS = ["paper", "short", "fast", "fast_short", "bounds"]
+SETTINGS = {"paper": PAPER, "short": SHORT, "fast": FAST, "fast_short": FAST_SHORT}
+TENTH_OF = {"fast": "paper", "fast_short": "short"}
+"""Which of the paper's recipes has ten times the FLOPs."""
 
 LABELS = {
     "floor": "floor (Gaussian)",
     "paper": "paper",
-    "fast_tenth": "fast, a tenth",
-    "fast": "fast, equal",
-    "ceiling": "ceiling (clean data)",
+    "fast": "fast, a tenth of paper",
+    "ceiling": "clean data, as fast",
+    "short": "paper, short",
+    "fast_short": "fast, a tenth of short",
+    "ceiling_short": "clean data, a tenth of short",
 }
-CURVES = {"paper": ("C0", "o-"), "fast_tenth": ("C1", "s-"), "fast": ("C2", "^-")}
+CURVES = {
+    "paper": ("C0", "o-"),
+    "short": ("C4", "v-"),
+    "fast": ("C2", "^-"),
+    "fast_short": ("C1", "s-"),
+}
 MAIN = {
     "digits": ("prior/frechet_distance", "prior's Fréchet distance"),
     "photographs": ("prior/sliced_wasserstein", "prior's sliced Wasserstein"),
@@ -125,16 +172,18 @@ MAIN = {
 }
 PSNR = ("posterior_mean/psnr", "PSNR of posterior means (dB)")
 
+CHAIN = 64
+"""The least number of steps of a chain that evaluates."""
+
 HEAD = f"""# The two recipes
 
-Made by `benchmarks/recipe.py`: medians over the seeds, with their ranges. `prior` is of 2,048
-unconditional samples, `e_step` of the posterior samples that the last lap was trained on, both
-against held-out clean data; `posterior_mean` is of 8 posterior samples of each of 128 held-out
-observations. Residuals are in units of sigma_y. The paper's recipe is scaled down, and has {LAPS}
-laps; the ceiling was trained with its FLOPs. The held-out photographs' patches are others of the
-same parts of the scenes, which may overlap with those that were observed. The fast recipe was
-chosen on the digits, seed 0, and its restarts on the manifold, seed 0, too. Ranges are of the seeds
-that were run: three on the digits, and elsewhere one, but two of the paper's on photographs.
+Made by `benchmarks/recipe.py`, whose head says what is compared: medians over the seeds that were
+run, with their ranges. `prior` is of 2,048 unconditional samples, `e_step` of the posterior samples
+that the last lap was trained on, both against held-out clean data; `posterior_mean` is of 8
+posterior samples of each of 128 held-out observations, by the recipe's own chains, but with at
+least {CHAIN} steps. Residuals are in units of sigma_y. The held-out photographs' patches are others
+of the same parts of the scenes, which may overlap with those that were observed. The fast recipe
+was chosen on the digits, seeds 0 and 1, and its restarts on the manifold, seed 0, too.
 
 ![Quality against FLOPs](recipe.png)
 """
@@ -143,9 +192,10 @@ that were run: three on the digits, and elsewhere one, but two of the paper's on
 def settings(name: str, recipe: str, laps: int) -> dict[str, Any]:
     """Returns an experiment with every default filled in, by the config's own rules."""
     entry = copy.deepcopy(DATA[name])
-    for part, values in (PAPER if recipe == "paper" else FAST)[name].items():
+    for part, values in SETTINGS[recipe][name].items():
         entry[part] = {**entry.get(part, {}), **values}
-    entry |= {"recipe": recipe, "laps": laps, "runs": {"only": {"observations": "only"}}}
+    entry |= {"laps": laps, "runs": {"only": {"observations": "only"}}}
+    entry["recipe"] = "fast" if recipe in TENTH_OF else "paper"
     config = {"experiments": {name: entry}}
     return resolve(config, SCHEMA, "benchmarks/recipe.py")["experiments"][name]
 
@@ -211,6 +261,8 @@ class Case:
         stream = torch_generator(self.seed, Stage.PRIOR)
         found = self.distances("prior", sample_prior(prior, 2048, reverse, stream))
         stream = torch_generator(self.seed, Stage.TEST_POSTERIOR)
+        steps = max(CHAIN, sampler.sampler.steps)
+        sampler = replace(sampler, sampler=replace(sampler.sampler, steps=steps))
         rows = torch.arange(128).repeat(8)
         operator, y = self.operator["test"][rows], self.y["test"][rows]
         x = sampler(prior, operator, y, self.sigma_y, stream)
@@ -261,15 +313,11 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
         for number, split in enumerate(("train", "validation")):
             y = case.y[split]
             stream = torch_generator(case.seed, Stage.E_STEP, lap, number)
-            samples[split] = sampler(
-                prior,
-                case.operator[split],
-                y,
-                case.sigma_y,
-                stream,
-                start=samples[split] if level else None,
-                sigma_start=level,
-            )
+            observed = (prior, case.operator[split], y, case.sigma_y)
+            start, most = samples[split] if level else None, entry["e_step"]["restart_residual"]
+            if level and most:
+                start = replace_contradicting(start, *observed, most, stream)
+            samples[split] = sampler(*observed, stream, start=start, sigma_start=level)
             flops += per_sample * len(y) * (prior.denoiser is not None)
         of_lap = training_of_lap(entry["m_step"], lap, laps)
         x, bound = samples["train"], of_lap["drop_outside"]
@@ -277,9 +325,9 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
             x = x[(x.abs() <= bound).flatten(1).all(dim=1)]
         rank = entry["gaussian"]["rank"]
         training = Training.from_config(of_lap, len(x))
+        flops += per_step * training.steps
         denoiser, _ = train(denoiser, x, samples["validation"], training, case.seed, lap)
         prior = Prior(fit_to_samples(x, rank), denoiser, {})
-        flops += per_step * of_lap["steps"]
         if lap in shown:
             measured = {
                 **case.distances("e_step", samples["train"]),
@@ -288,8 +336,18 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
             yield {"lap": lap, "flops": flops, **measured, **case.residuals(samples["train"])}
 
 
-def bounds(case: Case, flops: float) -> list[dict[str, Any]]:
-    """Measures the floor and the ceiling."""
+def floor(case: Case) -> dict[str, Any]:
+    """Measures the Gaussian prior, which was fitted to the observations."""
+    sampler = PosteriorSampler.from_config(settings(case.name, "fast", 1)["e_step"])
+    stream = torch_generator(case.seed, Stage.E_STEP)
+    operator, y = case.operator["train"], case.y["train"]
+    exact = case.gaussian.sample_posterior(operator, y, case.sigma_y, stream)
+    measured = case.measure(Prior(case.gaussian, None, {}), sampler)
+    return {"flops": 0.0, **measured, **case.distances("e_step", exact), **case.residuals(exact)}
+
+
+def ceiling(case: Case, flops: float) -> dict[str, Any]:
+    """Measures the network trained on clean data with so many FLOPs."""
     entry = settings(case.name, "fast", 1)
     sampler = PosteriorSampler.from_config(entry["e_step"])
     event = tuple(case.clean["train"].shape[1:])
@@ -297,26 +355,16 @@ def bounds(case: Case, flops: float) -> list[dict[str, Any]]:
     denoiser = build_denoiser(entry["network"], entry["schedule"], event, stream)
     steps = int(flops / flops_of(case, entry)[1])
     clean = (case.clean["train"], case.clean["validation"])
-    training = replace(Training.from_config(entry["m_step"], len(clean[0])), steps=steps)
+    of_lap = training_of_lap(entry["m_step"], 1, 1)
+    training = replace(Training.from_config(of_lap, len(clean[0])), steps=steps)
     denoiser, _ = train(denoiser, *clean, training, case.seed)
-    ceiling = Prior(fit_to_samples(clean[0], entry["gaussian"]["rank"]), denoiser, {})
-    floor = Prior(case.gaussian, None, {})
-    exact = floor.gaussian.sample_posterior(
-        case.operator["train"],
-        case.y["train"],
-        case.sigma_y,
-        torch_generator(case.seed, Stage.E_STEP),
-    )
-    below = {**case.distances("e_step", exact), **case.residuals(exact)}
-    return [
-        {"bound": "floor", "flops": 0.0, **case.measure(floor, sampler), **below},
-        {"bound": "ceiling", "flops": flops, **case.measure(ceiling, sampler)},
-    ]
+    prior = Prior(fit_to_samples(clean[0], entry["gaussian"]["rank"]), denoiser, {})
+    return {"flops": flops, **case.measure(prior, sampler)}
 
 
-def laps_for(case: Case, flops: float) -> int:
-    """Returns how many laps of the fast recipe cost at most so many FLOPs, and at least two."""
-    entry = settings(case.name, "fast", 2)
+def laps_for(case: Case, recipe: str, flops: float) -> int:
+    """Returns how many laps of a fast recipe cost at most so many FLOPs, and at least two."""
+    entry = settings(case.name, recipe, 2)
     per_sample, per_step = flops_of(case, entry)
     steps, final = entry["m_step"]["steps"], entry["m_step"]["final"]
     lap = per_sample * (len(case.y["train"]) + len(case.y["validation"])) + per_step * steps
@@ -328,12 +376,19 @@ def laps_for(case: Case, flops: float) -> int:
 def case_of(name: str, seed: int, part: str, done: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Does one case and returns its rows."""
     case = Case(name, seed)
-    if part == "paper":
-        return list(learn(case, "paper", LAPS))
-    flops = done[f"{name}/{seed}/paper"][-1]["flops"]
+    if part in LAPS:
+        return list(learn(case, part, LAPS[part]))
+
+    def tenth(fast: str) -> float:
+        # A recipe's FLOPs are the same for every seed, but for the samples that are dropped.
+        whole = f"{name}/{seed}/{TENTH_OF[fast]}"
+        return done[whole if whole in done else f"{name}/0/{TENTH_OF[fast]}"][-1]["flops"] / 10
+
     if part == "bounds":
-        return bounds(case, flops)
-    return list(learn(case, "fast", laps_for(case, flops / SHARES[part])))
+        rows = [{"bound": "floor", **floor(case)}]
+        bounds = {"ceiling": "fast", "ceiling_short": "fast_short"}
+        return rows + [{"bound": b, **ceiling(case, tenth(fast))} for b, fast in bounds.items()]
+    return list(learn(case, part, laps_for(case, part, tenth(part))))
 
 
 def table(rows: pd.DataFrame) -> str:
