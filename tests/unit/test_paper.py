@@ -168,7 +168,7 @@ def test_hyperparameters_are_those_of_both_configs(demo, settings):
 
     assert not table.duplicated(["section", "entry", "key"]).any()
     rows = table.set_index(["entry", "key"])
-    assert tuple(rows.loc[("digits", "laps"), ["here", "paper"]]) == ("10", "32")
+    assert tuple(rows.loc[("digits", "laps"), ["here", "paper"]]) == ("8", "32")
     assert rows.loc[("digits", "network.channels"), "here"] == ""
     assert rows.loc[("digits", "network.channels"), "paper"] == "128, 256, 384"
     name = "runs.missing_75_cov_t.e_step.covariance"
