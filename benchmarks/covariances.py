@@ -4,12 +4,13 @@ The first part's prior is the Gaussian fitted to the demo's digits with 75 % of 
 its denoiser is exact, and so are its posteriors. For each covariance and sampler: the error of the
 posterior mean (RMS over pixels, in data units) and the ratio of the posterior variance to the exact
 one. The second part's prior is learned. Its posterior is not known, so a sampler that spends 58
-times as many products stands for it: E-steps of the demo's 16 steps and of 64 are compared with
-that by the Frechet distance, beside the distance of two draws of that sampler itself.
+times as many products stands for it: E-steps of 16 steps and of 64 are compared with
+that by the Frechet distance, beside the distance of two draws of that sampler itself. It was learned
+with the settings of ``benchmarks/lap_choice.yaml``, whose E-steps have as many steps as those that
+are compared. From the root of the repository:
 
-Run it after the demo, from the root of the repository:
-
-    python benchmarks/covariances.py results/digits
+    snakemake --configfile benchmarks/lap_choice.yaml --config results=results/lap_choice --cores all
+    python benchmarks/covariances.py results/lap_choice/digits
 """
 
 import sys
@@ -44,7 +45,8 @@ def main(experiment: Path) -> None:
     lines = [
         "# Covariances of the guidance",
         "",
-        f"Made by `benchmarks/covariances.py` of the demo's digits, 75 % missing, seed {SEED}.",
+        f"Made by `benchmarks/covariances.py` of the digits of `lap_choice.yaml`, 75 % missing,"
+        f" seed {SEED}.",
         "",
         *known(experiment / "observations" / "missing_75"),
         "",
