@@ -3,13 +3,12 @@
 The first part's prior is the Gaussian fitted to the demo's digits with 75 % of the pixels missing:
 its denoiser is exact, and so are its posteriors. For each covariance and sampler: the error of the
 posterior mean (RMS over pixels, in data units) and the ratio of the posterior variance to the exact
-one. The second part's prior is learned. Its posterior is not known, so a sampler that spends 58
-times as many products stands for it: E-steps of 16 steps and of 64 are compared with
-that by the Frechet distance, beside the distance of two draws of that sampler itself. It was learned
-with the settings of ``benchmarks/lap_choice.yaml``, whose E-steps have as many steps as those that
-are compared. From the root of the repository:
+one. The second part's prior is learned, with the settings of ``benchmarks/lap_choice.yaml``. Its
+posterior is not known, so a sampler that spends 58 times as many products stands for it: E-steps of
+16 steps, as those settings have, and of 64 are compared with that by the Frechet distance, beside
+the distance of two draws of that sampler itself. From the root of the repository:
 
-    snakemake --configfile benchmarks/lap_choice.yaml --config results=results/lap_choice --cores all
+    snakemake --configfile benchmarks/lap_choice.yaml --config results=results/lap_choice -c all
     python benchmarks/covariances.py results/lap_choice/digits
 """
 
@@ -45,8 +44,8 @@ def main(experiment: Path) -> None:
     lines = [
         "# Covariances of the guidance",
         "",
-        f"Made by `benchmarks/covariances.py` of the digits of `lap_choice.yaml`, 75 % missing,"
-        f" seed {SEED}.",
+        "Made by `benchmarks/covariances.py` of the digits of `lap_choice.yaml`, 75 % missing, seed"
+        f" {SEED}.",
         "",
         *known(experiment / "observations" / "missing_75"),
         "",
