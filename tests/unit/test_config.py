@@ -176,22 +176,23 @@ def test_without_a_recipe_the_papers_is_meant(config):
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(10, None), (10, 4)])
-def test_the_last_lap_and_the_ceiling_train_longer(steps, epochs):
-    entry = {"steps": steps, "epochs": epochs, "final": 3, "final_decay": False, "batch": 2}
+def test_the_first_lap_the_last_and_the_ceiling_train_longer(steps, epochs):
+    entry = {"steps": steps, "epochs": epochs, "batch": 2}
+    entry |= {"first": 2, "final": 3, "final_decay": False}
     length = "epochs" if epochs else "steps"
 
-    first, last = (training_of_lap(entry, lap, 5) for lap in (4, 5))
+    trainings = [training_of_lap(entry, lap, 5) for lap in range(1, 6)]
     ceiling = ceiling_training({"laps": 5, "m_step": entry})
 
-    assert first[length] == entry[length]
-    assert last[length] == 3 * entry[length]
-    assert ceiling[length] == 7 * entry[length]
-    assert (first["epochs"] is None) == (epochs is None) == (ceiling["epochs"] is None)
+    assert [training[length] // entry[length] for training in trainings] == [2, 1, 1, 1, 3]
+    assert training_of_lap(entry, 1, 1)[length] == 3 * entry[length]
+    assert ceiling[length] == 8 * entry[length]
+    assert (trainings[0]["epochs"] is None) == (epochs is None) == (ceiling["epochs"] is None)
 
 
 @pytest.mark.parametrize("decay", [True, False])
 def test_the_rate_falls_to_zero_in_the_last_lap_alone(decay):
-    entry = {"steps": 10, "epochs": None, "batch": 2, "final": 1, "final_decay": decay}
+    entry = {"steps": 10, "epochs": None, "batch": 2, "first": 1, "final": 1, "final_decay": decay}
     entry |= {"learning_rate": 0.1, "learning_rate_final": None}
 
     rates = [

@@ -148,7 +148,7 @@ def test_the_defaults_of_paper_yaml_are_honest(settings):
             assert run["e_step"]["drop_last"] is False
             assert run["e_step"]["limit"] is None
             assert run["e_step"]["restart"] is None
-            assert run["m_step"]["final"] == 1
+            assert run["m_step"]["first"] == run["m_step"]["final"] == 1
 
 
 def test_the_cifar10_network_has_the_papers_size(settings):

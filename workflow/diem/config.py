@@ -189,15 +189,15 @@ def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
 def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
     """Returns an ``m_step`` entry with the length and the rates of one lap.
 
-    They take the place of ``final`` and ``final_decay``.
+    They take the place of ``first``, ``final`` and ``final_decay``.
     """
     entry = dict(entry)
-    times, decay = entry.pop("final"), entry.pop("final_decay")
-    if lap == laps:
-        entry["steps"] *= times
-        entry["epochs"] = entry["epochs"] and times * entry["epochs"]
-        if decay:
-            entry["learning_rate_final"] = 0.0
+    first, final, decay = (entry.pop(key) for key in ("first", "final", "final_decay"))
+    times = final if lap == laps else first if lap == 1 else 1
+    entry["steps"] *= times
+    entry["epochs"] = entry["epochs"] and times * entry["epochs"]
+    if lap == laps and decay:
+        entry["learning_rate_final"] = 0.0
     return entry
 
 

@@ -526,7 +526,7 @@ class _Parts:
 
             return run
 
-        lengths = ("steps", "epochs", "final", "final_decay")
+        lengths = ("steps", "epochs", "first", "final", "final_decay")
         kept = {key: m_step[key] for key in m_step if key not in lengths}
         fixed = [self.entry["network"], self.entry["schedule"]]
         return Work(self._key("training", kept, *fixed), CHUNK * batch, prepare)
