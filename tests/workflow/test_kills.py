@@ -2,8 +2,10 @@
 
 import os
 import random
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -140,3 +142,27 @@ def test_killed_at_random_moments(reference, tmp_path):
     assert kept == {job for job in JOBS if "prior" not in job and job != TABLE}
     # No checkpoint went back, so that at most the steps since the last one are done again.
     assert len(watch.steps) >= 2
+
+
+def test_a_result_that_is_deleted_is_made_again_and_what_follows(reference, tmp_path):
+    workflow = small(tmp_path)
+    for name in ("results", ".snakemake"):
+        shutil.copytree(reference.path(name), workflow.path(name))
+    before = files(workflow)
+    gone = workflow.lap(2, "prior.safetensors")
+    workflow.path(gone).unlink()
+
+    # The table is newer than all that it was made of, so that it needs nothing.
+    result = workflow.run(TABLE)
+    assert result.returncode == 0, result.stderr
+    assert files(workflow).items() == before.items() - {(Path(gone), before[Path(gone)])}
+
+    result = workflow.run(TABLE, gone)
+    assert result.returncode == 0, result.stderr
+    same_results(workflow, reference)
+    after = files(workflow)
+    again = {str(name) for name in after if after[name] != before[name]}
+    made = {workflow.lap(2, n) for n in ("prior.safetensors", "losses.csv", "metrics.csv")}
+    made.add(workflow.lap(2, "evaluation.h5"))
+    assert {name for name in again if "/tables/" not in name} == made
+    assert TABLE in again
