@@ -1,5 +1,6 @@
-"""A real Slurm on this machine: two nodes for CPUs and one with a GPU that is none."""
+"""A real Slurm on this machine: two nodes for CPUs and two with a GPU that is none."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -11,6 +12,9 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sco
 INSTALL = "apt-get install slurmctld slurmd slurm-client munge"
 CONFIGURATION = Path("/etc/slurm")
 OURS = "# Written by the tests of diem, and removed by them."
+
+# A machine has one Slurm: the tests of another checkout wait.
+LOCK = Path("/run/lock/diem-slurm")
 
 # munge refuses what others could write to; these are the packages' own places.
 SOCKET = Path("/run/munge")
@@ -74,6 +78,8 @@ class Slurm:
         self.daemons: list[subprocess.Popen] = []
 
     def __enter__(self) -> "Slurm":
+        self.lock = LOCK.open("w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
         ports = _free_ports(1 + len(NODES))
         host = socket.gethostname()
         gpus = {name: " Gres=gpu:1" for name in NODES if name.startswith("gpu")}
@@ -150,6 +156,7 @@ class Slurm:
                 daemon.wait()
         for name in ("slurm.conf", "gres.conf"):
             (CONFIGURATION / name).unlink(missing_ok=True)
+        self.lock.close()
 
 
 def _answers(*command: str) -> bool:
