@@ -39,8 +39,9 @@ CHUNK = 64
 
 
 DIVERGED = 10.0
-"""A chunk's loss that is so many times the median of those before, or the first's that is so many
-times the loss on validation samples at the start, has diverged."""
+"""A lap has diverged once the loss of a chunk and that of the average on validation samples are so
+many times the median loss of the chunks before, or, in the first chunk, the validation loss at the
+start."""
 
 ON_DIVERGENCE = ("stop", "lower_rate")
 """What happens then: the lap stops, or goes back to before the chunk and on at half the rate."""
@@ -337,7 +338,8 @@ def _diverged(row: Mapping[str, float], usual: float, means: Sequence[Tensor]) -
     # The loss of a step is that of the weights before: the last step's own damage is the average's.
     finite = math.isfinite(row["loss"] + row["validation_loss"])
     finite = finite and all(torch.isfinite(w).all() for w in means)
-    return not finite or row["loss"] > DIVERGED * usual
+    # At low noise a few samples can make a chunk's own loss large; the average's is then as before.
+    return not finite or min(row["loss"], row["validation_loss"]) > DIVERGED * usual
 
 
 def _rows(x: Tensor | storage.Rows, rows: np.ndarray, device: torch.device) -> Tensor:
