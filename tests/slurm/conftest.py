@@ -44,9 +44,9 @@ class OnSlurm(Workflow):
 
 
 def small(workflow: Workflow) -> Workflow:
-    """Returns a workflow of one lap and two shards."""
+    """Returns a workflow of one lap and two shards, with a figure."""
     workflow.config.update(device="auto", shards=2)
-    workflow.experiment.update(laps=1)
+    workflow.experiment.update(laps=1, figures=["evolution"])
     workflow.experiment["evaluation"]["laps"] = []
     return workflow
 
@@ -62,6 +62,6 @@ def on_slurm(slurm, tmp_path):
 def local(tmp_path_factory):
     """A finished run on this machine, to compare with."""
     workflow = small(Workflow(tmp_path_factory.mktemp("local")))
-    result = workflow.run(workflow.lap(1, "metrics.csv"))
+    result = workflow.run()
     assert result.returncode == 0, result.stderr
     return workflow

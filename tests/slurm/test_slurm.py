@@ -78,6 +78,14 @@ def test_a_job_that_is_asked_to_stop_saves_and_its_retry_goes_on(slurm, on_slurm
     same(undisturbed, on_slurm, on_slurm.lap(1, "losses.csv"))
 
 
+def made(workflow):
+    """Returns the names of all results."""
+    results = workflow.path("results")
+    files = (path for path in results.rglob("*") if path.is_file() and path.name[0] != ".")
+    logs = results / "logs"
+    return {str(p.relative_to(workflow.folder)) for p in files if logs not in p.parents}
+
+
 def clear_orphans(workflow):
     """Runs the command that docs/cluster.md gives."""
     page = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
@@ -87,8 +95,7 @@ def clear_orphans(workflow):
 
 def test_cancelled_killed_and_finished(slurm, local, on_slurm):
     log = on_slurm.path("stderr.txt")
-    target = on_slurm.lap(1, "metrics.csv")
-    process = on_slurm.start(target)
+    process = on_slurm.start()
 
     def shards():
         return [job for job in slurm.jobs() if "e_step" in job["comment"]]
@@ -125,13 +132,17 @@ def test_cancelled_killed_and_finished(slurm, local, on_slurm):
         if ".resume-" not in str(path)
     }
     assert on_slurm.path(on_slurm.lap(1, "samples_2-of-2.h5")) in done
-    result = on_slurm.run(target)
+    result = on_slurm.run()
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert "rule e_step" not in result.stderr
     assert not slurm.jobs()
 
-    names = [on_slurm.lap(1, f"samples_{shard}-of-2.h5") for shard in (1, 2)]
-    names += [on_slurm.lap(1, name) for name in ("prior.safetensors", "losses.csv", "metrics.csv")]
-    for name in names:
-        same(local, on_slurm, name)
+    # The whole of it: data, samples, priors, metrics, tables and the figure.
+    found, expected = made(on_slurm), made(local)
+    assert found == expected
+    assert on_slurm.lap(1, "samples_2-of-2.h5") in found
+    assert "results/figures/tiny_evolution.pdf" in found
+    for name in found:
+        if name.endswith((".csv", ".h5", ".safetensors")):
+            same(local, on_slurm, name)
