@@ -168,8 +168,8 @@ def evaluate(
             rows.add(subject, "sliced_wasserstein", value, **against)
         if "sinkhorn_divergence" in wanted:
             most = settings["sinkhorn_samples"]
-            compared = partial(metrics.sinkhorn_divergence, samples[:most], test[:most])
-            value = kept_number(keep, f"sinkhorn_divergence/{subject}", compared)
+            measure = partial(metrics.sinkhorn_divergence, samples[:most], test[:most])
+            value = kept_number(keep, f"sinkhorn_divergence/{subject}", measure)
             few = {"samples": min(len(samples), most), "reference_samples": min(len(test), most)}
             rows.add(subject, "sinkhorn_divergence", value, **{**against, **few})
         if "frechet_distance" in wanted:
