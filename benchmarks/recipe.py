@@ -433,8 +433,9 @@ def table(rows: pd.DataFrame) -> str:
 
 
 def _label(axis: Axis) -> None:
-    """Labels a logarithmic axis, which may span less than a decade."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Labels a logarithmic axis, which may span less than a decade or several."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
