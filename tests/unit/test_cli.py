@@ -1,5 +1,7 @@
 """The command `diem`: what it writes, what it says, and how it fails."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -9,9 +11,9 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem import __version__, storage
+from diem import __version__, figures, resume, storage
 from diem.cli import main
-from diem.denoisers import Prior
+from diem.denoisers import Prior, build_denoiser
 
 SHAPE = (1, 2, 3)
 MASK = {"name": "mask", "missing": 0.5}
@@ -88,6 +90,183 @@ def test_posterior_with_a_figure(folder, capsys):
 
     assert "p.png" in capsys.readouterr().out
     assert (folder / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# Interruptions
+
+LONG = {
+    "sample": "sample net.safetensors -n 10 --batch 3 --steps 2 --device cpu",
+    "posterior": "posterior net.safetensors y.h5 -n 2 --batch 2 --steps 2 --device cpu",
+}
+PIECES = {"sample": 4, "posterior": 3}
+"""How many pieces the work of each command has: batches, observations."""
+
+
+@pytest.fixture
+def network(folder):
+    """A prior with a network in the folder, of which a batch is a piece of work."""
+    settings = {"name": "mlp", "hidden": [8], "embedding": 4}, {"sigma_min": 0.1, "sigma_max": 5.0}
+    denoiser = build_denoiser(*settings, SHAPE, seed=0)
+    Prior(random_gaussian(SHAPE, 2, torch.float32), denoiser, {}).save("net.safetensors")
+    return folder
+
+
+def contents(path):
+    """Returns all that is in a file, but for the seconds that it took."""
+    with storage.Reader(path) as file:
+        names = []
+        file.file.visititems(lambda name, it: names.append(name) if hasattr(it, "dtype") else None)
+        told = {k: np.asarray(file.attribute(k)).tolist() for k in file.file.attrs}
+        arrays = {name: file.read(name).tobytes() for name in names}
+    if "seconds" in told:
+        del told["seconds"], told[storage.CHECKSUM]
+    return told, arrays
+
+
+def beside(folder, name):
+    """Returns what lies beside an output for a later attempt."""
+    return [path for path in folder.iterdir() if name in path.name and path.name != name]
+
+
+def each_piece(monkeypatch, before):
+    """Has a function be called before each piece that is really made."""
+    original = resume.Pieces.__call__
+
+    def call(self, name, make):
+        def made():
+            before()
+            return make()
+
+        return original(self, name, made)
+
+    monkeypatch.setattr(resume.Pieces, "__call__", call)
+
+
+@pytest.mark.parametrize("verb", LONG)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_interrupts_loses_nothing_that_was_finished(network, capsys, monkeypatch, verb, number):
+    assert run(f"{LONG[verb]} -o whole.h5") == 0
+    made = []
+
+    def before():
+        made.append(1)
+        if len(made) == 3:
+            os.kill(os.getpid(), number)
+
+    capsys.readouterr()
+    usual = signal.getsignal(number)
+    each_piece(monkeypatch, before)
+    with pytest.raises(SystemExit) as end:
+        run(f"{LONG[verb]} -o cut.h5")
+
+    assert end.value.code == 128 + number
+    told = capsys.readouterr()
+    assert told.err == (
+        "Interrupted: what is finished of cut.h5 is kept beside it, and the same command goes on"
+        " from there.\n"
+    )
+    assert told.out == ""
+    assert signal.getsignal(number) == usual
+    assert not (network / "cut.h5").exists()
+    assert len(beside(network, "cut.h5")) == 1
+
+    assert run(f"{LONG[verb]} -o cut.h5") == 0
+    assert len(made) == PIECES[verb] + 1  # one was begun twice
+    assert contents("cut.h5") == contents("whole.h5")
+    assert beside(network, "cut.h5") == []
+    if verb == "sample":
+        assert (network / "cut.h5").read_bytes() == (network / "whole.h5").read_bytes()
+
+
+@pytest.mark.parametrize("verb", LONG)
+@pytest.mark.parametrize("change", ["--seed 1", "--batch 4", "--sampler ddim", "the prior"])
+def test_what_another_command_left_is_not_used(network, monkeypatch, verb, change):
+    made = []
+    with monkeypatch.context() as patch:
+        each_piece(patch, lambda: made.append(1) if len(made) < 2 else os.kill(os.getpid(), 15))
+        with pytest.raises(SystemExit):
+            run(f"{LONG[verb]} -o cut.h5")
+    command = f"{LONG[verb]} {change if '--' in change else ''}"
+    if change == "the prior":
+        Prior(random_gaussian(SHAPE, 2, torch.float32, 1), None, {}).save("net.safetensors")
+
+    assert run(f"{command} -o cut.h5") == 0
+    assert run(f"{command} -o whole.h5") == 0
+    assert contents("cut.h5") == contents("whole.h5")
+    assert beside(network, "cut.h5") == []
+
+
+def test_nohup_keeps_its_word(network, monkeypatch):
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        each_piece(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGHUP))
+        assert run(f"{LONG['sample']} -o x.h5") == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+
+
+def test_posteriors_are_not_drawn_again_for_a_figure(network, monkeypatch):
+    made = []
+    each_piece(monkeypatch, lambda: made.append(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(figures, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            run(f"{LONG['posterior']} -o p.h5 --figure f.png")
+
+    assert run(f"{LONG['posterior']} -o p.h5 --figure f.png") == 0
+    assert len(made) == PIECES["posterior"]
+    assert (network / "f.png").exists()
+    assert beside(network, "p.h5") == []
+
+
+KILLED = """
+import os, signal, sys
+from diem import cli, resume, storage
+
+point, *command = sys.argv[1:]
+left = int(point)
+
+def counted(function):
+    def call(*arguments):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+    return call
+
+# Pieces are written as they are made. It is killed before one of them is, before it is written, or
+# before a part of the output is.
+resume.Pieces.__init__.__defaults__ = (None, "", 0.0)
+resume.Pieces.write = counted(resume.Pieces.write)
+resume.Pieces.__call__ = counted(resume.Pieces.__call__)
+storage.LossyFile.check = counted(storage.LossyFile.check)
+sys.exit(cli.main(command))
+"""
+
+
+@pytest.mark.parametrize(("verb", "points"), [("sample", (3, 6, 8, 11)), ("posterior", (5, 12))])
+def test_a_killed_command_goes_on(network, monkeypatch, verb, points):
+    assert run(f"{LONG[verb]} -o whole.h5") == 0
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    kept = set()
+    for point in points:
+        command = [sys.executable, "-c", KILLED, str(point), *LONG[verb].split(), "-o", "cut.h5"]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == -signal.SIGKILL, result.stderr
+        assert not (network / "cut.h5").exists()
+        now = {path.name for path in network.glob("cut.h5.resume-*/*.*.npz")}
+        assert now >= kept  # nothing is made again
+        kept = now
+    assert kept
+
+    made = []
+    each_piece(monkeypatch, lambda: made.append(1))
+    assert run(f"{LONG[verb]} -o cut.h5") == 0
+    assert len(made) == PIECES[verb] - len(kept)
+    assert contents("cut.h5") == contents("whole.h5")
+    assert beside(network, "cut.h5") == []
 
 
 def test_check(folder, capsys):

@@ -161,19 +161,31 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
 
 
 def test_what_was_kept_is_removed(tmp_path):
-    for name in ("a/x", "a/xy", "b/z"):
+    for name in ("a/x", "a/xy", "a/[x]", "b/z"):
         for fingerprint in "fg":
             Work()(Pieces(tmp_path / name, fingerprint, 0.0))
         (tmp_path / name).write_text("output")
         (tmp_path / f"{name}.resume").write_text("checkpoint")
     (tmp_path / "b" / ".z.123.tmp").write_text("half of a file")
+    (tmp_path / "a" / ".x.123.tmp").write_text("half of a file")
+    (tmp_path / "a" / ".x.y.123.tmp").write_text("half of another")
+    (tmp_path / "a" / "x.resumed.txt").write_text("somebody's own")
 
-    remove_pieces(tmp_path / "a" / "x")
+    remove_pieces(tmp_path / "a" / "x", tmp_path / "a" / "[x]")
     assert sorted(p.name for p in tmp_path.glob("a/*")) == [
-        *("x", "xy", "xy.resume", "xy.resume-f", "xy.resume-g"),
+        *(
+            ".x.y.123.tmp",
+            "[x]",
+            "x",
+            "x.resumed.txt",
+            "xy",
+            "xy.resume",
+            "xy.resume-f",
+            "xy.resume-g",
+        ),
     ]
     remove_all_pieces(tmp_path)
-    assert sorted(p.name for p in tmp_path.glob("*/*")) == ["x", "xy", "z"]
+    assert sorted(p.name for p in tmp_path.glob("*/*")) == ["[x]", "x", "xy", "z"]
     remove_all_pieces(tmp_path / "nowhere")
 
 

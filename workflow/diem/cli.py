@@ -5,6 +5,7 @@ The help is there at once: PyTorch is imported by the verbs that need it.
 
 import argparse
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from .errors import DiemError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from .resume import Pieces
 
 __all__ = ["main"]
 
@@ -35,6 +38,7 @@ examples:
 
 The file holds 'x', one sample a row, in the units of the observations that the prior was learned
 from, and what made it as attributes. The same seed, batch and kind of device give the same samples.
+Interrupted, the same command goes on with the batch that it was at.
 """
 
 POSTERIOR = """\
@@ -193,6 +197,37 @@ def _progress(samples: int) -> Iterator["tqdm"]:
         yield bar
 
 
+@contextlib.contextmanager
+def _resumable(output: str, fingerprint: str) -> Iterator["Pieces"]:
+    """Yields the finished pieces beside an output, which are removed once it is complete.
+
+    A request to stop (SIGTERM, Ctrl-C, a terminal that is closed) is told in one sentence, and ends
+    the process with code 128 and the signal's number.
+    """
+    from . import folders, resume
+
+    # One that is ignored already, as nohup and the background of a shell have it, stays so.
+    interactive = [
+        number
+        for number in (signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]
+    try:
+        with (
+            resume.stoppable([*resume.REQUESTS, *interactive]),
+            resume.Pieces(output, fingerprint) as pieces,
+        ):
+            yield pieces
+    except resume.Stopped as stopped:
+        print(
+            f"Interrupted: what is finished of {output} is kept beside it, and the same command"
+            " goes on from there.",
+            file=sys.stderr,
+        )
+        sys.exit(128 + stopped.number)
+    folders.remove_pieces(output)
+
+
 def _check(options: argparse.Namespace) -> None:
     from .checks import check_file
 
@@ -207,20 +242,21 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from . import priors
+    from . import priors, resume
     from .jobs import select_device
 
     prior = priors.load_prior(options.prior, select_device(options.device))
-    drawing = {"seed": options.seed, **_given(batch=options.batch)}
-    with _progress(options.n) as bar:
+    drawing = {"seed": options.seed, **_given(batch=options.batch), **_sampler(options)}
+    made = resume.fingerprint([options.prior], options.n, drawing, device=prior.device)
+    with _resumable(options.output, made) as pieces, _progress(options.n) as bar:
         priors.write_samples(
-            options.output, prior, options.n, progress=bar.update, **drawing, **_sampler(options)
+            options.output, prior, options.n, pieces=pieces, progress=bar.update, **drawing
         )
     print(f"{options.output}: {options.n} samples of shape {prior.event_shape}.")
 
 
 def _posterior(options: argparse.Namespace) -> None:
-    from . import figures, folders, priors, resume, storage
+    from . import figures, priors, resume, storage
     from .jobs import select_device
 
     kind = Path(options.figure or "").suffix
@@ -241,28 +277,25 @@ def _posterior(options: argparse.Namespace) -> None:
             e_step,
             device=prior.device,
         )
-        with (
-            resume.Pieces(options.output, made) as pieces,
-            _progress(len(observations) * options.n) as bar,
-        ):
-            priors.write_posteriors(
-                options.output,
-                prior,
-                observations,
-                options.n,
-                pieces=pieces,
-                progress=bar.update,
-                **drawing,
-                **e_step,
-            )
-        folders.remove_pieces(options.output)
         count = len(observations)
-        print(f"{options.output}: {options.n} samples of each of {count} observations.")
-        if options.figure:
-            shown = priors.read_posteriors(options.output, observations, figures.POSTERIORS)
-            name = Path(options.observations).stem
-            figures.save(figures.posteriors(shown, name), options.figure, kind[1:])
-            print(f"{options.figure}: the first of them.")
+        with _resumable(options.output, made) as pieces:
+            with _progress(count * options.n) as bar:
+                priors.write_posteriors(
+                    options.output,
+                    prior,
+                    observations,
+                    options.n,
+                    pieces=pieces,
+                    progress=bar.update,
+                    **drawing,
+                    **e_step,
+                )
+            print(f"{options.output}: {options.n} samples of each of {count} observations.")
+            if options.figure:
+                shown = priors.read_posteriors(options.output, observations, figures.POSTERIORS)
+                name = Path(options.observations).stem
+                figures.save(figures.posteriors(shown, name), options.figure, kind[1:])
+                print(f"{options.figure}: the first of them.")
 
 
 def _estimate(options: argparse.Namespace) -> None:

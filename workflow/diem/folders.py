@@ -1,6 +1,7 @@
 """The results folder: who writes it, and what lies beside its files to go on with."""
 
 import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterable
@@ -77,11 +78,19 @@ def checkpoint_file(output: str | Path) -> Path:
 def remove_pieces(*outputs: str | Path) -> None:
     """Removes what was kept to go on with the making of files, of every fingerprint.
 
+    So are the temporary files of attempts that were killed, see :func:`diem.storage.atomic`.
+
     Arguments:
-        outputs: The files. Snakemake has taken note that they are complete.
+        outputs: The files, which are complete: Snakemake has taken note of it, or nothing needs to.
     """
     for output in map(Path, outputs):
-        _remove(output.parent.glob(f"{output.name}.resume*"))
+        name = glob.escape(output.name)
+        # A user's folder holds other things.
+        for pattern in (f"{name}.resume", f"{name}.resume-*"):
+            _remove(output.parent.glob(pattern))
+        for path in list(output.parent.glob(f".{name}.*.tmp")):
+            if path.name[len(output.name) + 2 : -len(".tmp")].isdigit():
+                _remove([path])
 
 
 def remove_all_pieces(folder: str | Path) -> None:

@@ -27,7 +27,7 @@ from .errors import DiemError, nearest
 from .gaussian import Gaussian, noise_of
 from .operators import Operator
 from .posterior import COVARIANCES
-from .resume import Pieces
+from .resume import Pieces, kept
 from .sampling import SAMPLERS, SPACINGS, PosteriorSampler, Sampler, blocks, sample_prior
 from .seeds import Stage, torch_generator
 from .storage import Observations, Observed
@@ -173,13 +173,23 @@ class PriorDenoiser(Denoiser):
         _check_counts(n=n, batch=batch)
         walk = self.posterior_sampler(sampler=sampler).sampler
         for number, start in enumerate(range(0, n, batch)):
-            count = min(batch, n - start)
-            generator = torch_generator(seed, Stage.PRIOR, 0, number, self.device)
-            step = partial(progress, count / walk.steps)
-            u = sample_prior(self._prior, count, walk, generator, step)
-            if self.exact:
-                progress(count)
-            yield self.offset + self.scale * u
+            yield self._batch(number, min(batch, n - start), walk, seed, progress)
+
+    def _batch(
+        self,
+        number: int,
+        count: int,
+        walk: Sampler,
+        seed: int,
+        progress: Callable[[float], None],
+    ) -> Tensor:
+        """Draws a batch of :meth:`samples`, which has a stream of its own."""
+        generator = torch_generator(seed, Stage.PRIOR, 0, number, self.device)
+        step = partial(progress, count / walk.steps)
+        u = sample_prior(self._prior, count, walk, generator, step)
+        if self.exact:
+            progress(count)
+        return self.offset + self.scale * u
 
     def posterior(
         self,
@@ -330,17 +340,40 @@ def write_samples(
     *,
     seed: int = 0,
     batch: int = BATCH,
+    pieces: Pieces | None = None,
     progress: Callable[[float], None] = lambda samples: None,
     **sampler: Any,
 ) -> None:
     """Writes samples of a prior to an HDF5 file: ``x``, of shape ``(n, *event)``, and its card.
 
-    The arguments are those of :meth:`PriorDenoiser.samples`.
+    A batch is a piece of the work: an interrupted run goes on with the next and writes the same
+    bytes.
+
+    Arguments:
+        output: The HDF5 file to write.
+        prior: The prior.
+        n: The number of samples.
+        seed: The seed.
+        batch: How many are drawn at once.
+        pieces: What an earlier attempt has sampled; without it, nothing is kept.
+        progress: Called with the number of samples that a step has brought nearer.
+        sampler: As for :meth:`PriorDenoiser.sample`.
     """
+    _check_counts(n=n, batch=batch)
+    pieces = pieces or Pieces()
     draw = prior.posterior_sampler(sampler=sampler)
-    parts = prior.samples(n, seed=seed, batch=batch, progress=progress, **sampler)
+    counts = [min(batch, n - start) for start in range(0, n, batch)]
+
+    def piece(number: int) -> np.ndarray:
+        make = partial(prior._batch, number, counts[number], draw.sampler, seed, progress)
+        return kept(pieces, str(number), make).numpy()
+
+    for number, count in enumerate(counts):
+        if str(number) in pieces:
+            progress(count)
+        piece(number)
     card = {**_card(prior, draw, seed, batch), "samples": n}
-    storage.write_hdf5(output, {"x": (x.cpu().numpy() for x in parts)}, card)
+    storage.write_hdf5(output, {"x": map(piece, range(len(counts)))}, card)
 
 
 def write_posteriors(

@@ -186,24 +186,33 @@ class Pieces:
 
 
 class Stopped(BaseException):
-    """The job was asked to stop. It is no error: nothing should catch and go on."""
+    """The job was asked to stop. It is no error: nothing should catch and go on.
 
-    def __init__(self) -> None:
+    Attributes:
+        number: The signal that asked.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__(
             "The job was asked to stop and has kept its finished work, with which the next goes on."
         )
+        self.number = number
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Has a request raise :class:`Stopped`, at once; further ones are ignored."""
+def stoppable(requests: Sequence[int] = REQUESTS) -> Iterator[None]:
+    """Has a request raise :class:`Stopped`, at once; further ones are ignored.
+
+    Arguments:
+        requests: The signals that are requests.
+    """
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        for request in REQUESTS:
+        for request in requests:
             signal.signal(request, signal.SIG_IGN)
-        raise Stopped
+        raise Stopped(number)
 
-    with handled(stop, *REQUESTS):
+    with handled(stop, *requests):
         yield
 
 
