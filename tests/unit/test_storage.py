@@ -342,7 +342,7 @@ def test_rows_of_several_files_in_any_order(tmp_path, cache_mb):
     for some in (slice(None), slice(2, 7), slice(3, 3), np.array([7, 3, 4, 3, 9, 0]), np.arange(0)):
         assert np.array_equal(rows[some], x[some])
         assert rows[some].dtype == np.float32
-    assert np.array_equal(np.concatenate(list(rows.parts())), x)
+    assert np.array_equal(np.concatenate(list(storage.parts(rows))), x)
     keep = x[:, 0] % 3 > 0
     rows.keep(keep)
     assert len(rows) == keep.sum()
@@ -352,9 +352,35 @@ def test_rows_of_several_files_in_any_order(tmp_path, cache_mb):
 
 def test_parts_hold_some_bytes_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "PART_BYTES", 3 * 8)
-    rows = storage.Rows([shard(tmp_path / "1", slice(0, 10))], "train/x", (2,), 0)
+    path = shard(tmp_path / "1", slice(0, 10))
 
-    assert [len(part) for part in rows.parts()] == [3, 3, 3, 1]
+    for cache_mb in (0, 1):
+        with storage.Rows([path], "train/x", (2,), cache_mb) as rows:
+            assert [len(part) for part in storage.parts(rows)] == [3, 3, 3, 1]
+    for x in (rows[:], torch.from_numpy(rows[:])):
+        assert [len(part) for part in storage.parts(x)] == [3, 3, 3, 1]
+
+
+def opened():
+    """Returns the HDF5 files that this process has open."""
+    return h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE)
+
+
+def test_rows_close_their_files(tmp_path):
+    paths = [shard(tmp_path / str(i), slice(0, 10)) for i in range(2)]
+    before = opened()
+
+    with storage.Rows(paths, "train/x", (2,), 0) as rows:
+        assert opened() == before + 2
+        assert len(rows[:]) == 20
+    assert opened() == before
+    with pytest.raises(DiemError, match="missing") as error:
+        storage.Rows(paths, "train/z", (2,), 0)
+    assert error.traceback  # whose frames keep what they opened alive
+    assert opened() == before
+    held = storage.Rows(paths, "train/x", (2,), 1)
+    assert opened() == before
+    assert len(held[:]) == 20
 
 
 def test_rows_that_are_damaged_are_refused_when_they_are_read(path):

@@ -75,7 +75,8 @@ def _observed(
 ) -> Iterator[np.ndarray]:
     """Yields the observations of all rows in order, some at a time."""
     start = 0
-    for some in x.parts():
-        rows = slice(start, start + len(some))
-        yield observe(operator[rows], torch.from_numpy(some), sigma_y, stream).numpy()
-        start = rows.stop
+    with x:
+        for some in storage.parts(x):
+            rows = slice(start, start + len(some))
+            yield observe(operator[rows], torch.from_numpy(some), sigma_y, stream).numpy()
+            start = rows.stop

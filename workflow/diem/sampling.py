@@ -20,6 +20,7 @@ References:
     | https://arxiv.org/abs/2206.00364
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -454,10 +455,13 @@ def e_step(
     def block_of(number: int, split: str, rows: slice) -> Mapping[str, np.ndarray]:
         return pieces(str(number), partial(draw, number, split, rows))
 
-    for number, (split, rows) in todo:
-        block_of(number, split, rows)
-        if progress is not None:
-            progress.update(rows.stop - rows.start)
+    with contextlib.ExitStack() as opened:
+        for x in starts.values():
+            opened.enter_context(x)
+        for number, (split, rows) in todo:
+            block_of(number, split, rows)
+            if progress is not None:
+                progress.update(rows.stop - rows.start)
 
     def parts(name: str, of: str) -> Iterator[np.ndarray]:
         for number, (split, rows) in todo:

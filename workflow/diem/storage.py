@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -31,6 +31,7 @@ from .errors import DiemError
 from .operators import Operator
 
 __all__ = [
+    "HasRows",
     "LossyFile",
     "Observations",
     "Observed",
@@ -40,6 +41,7 @@ __all__ = [
     "digest",
     "load_tensors",
     "load_weights",
+    "parts",
     "read_samples",
     "save_tensors",
     "users_observations",
@@ -333,11 +335,30 @@ def read_samples(
     return x[:], index[:]
 
 
+class HasRows(Protocol):
+    """What gives its rows by slices, such as arrays, tensors and :class:`Rows`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray | Tensor: ...
+
+
+def parts(x: HasRows) -> Iterator[np.ndarray | Tensor]:
+    """Yields all rows in order, :data:`PART_BYTES` of them at a time, or one row.
+
+    What is summed part by part does not depend on where the rows are, in memory or on the disk.
+    """
+    size = max(1, PART_BYTES // max(1, x[:1].nbytes))
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
+
+
 class Rows:
     """The rows of a data set that may not fit in memory, of one or several files.
 
     A data set of at most ``cache_mb`` is held in memory; of a larger one, rows are read from the
-    disk whenever they are asked for. Their values are the same.
+    disk whenever they are asked for. Their values are the same. The files are open until the
+    context is left, unless the rows are held.
 
     Arguments:
         paths: The files, from first to last. Since shards are consecutive blocks, the rows' order
@@ -362,17 +383,27 @@ class Rows:
         cache_mb: float = math.inf,
     ) -> None:
         self.shape = tuple(shape)
-        files = [file for file in map(Reader, paths) if name in file]
-        if not files:
-            raise DiemError(f"{paths[0]}: the data set {name!r} is missing.")
-        self._parts = [(file, file._numbers(name, shape)) for file in files]
-        self._dtype = self._parts[0][1].dtype
-        self._row_bytes = self._dtype.itemsize * math.prod(self.shape)
-        self._ends = np.cumsum([len(dataset) for _, dataset in self._parts])
-        self._chosen = np.arange(self._ends[-1])
-        self.held: np.ndarray | None = None
-        if len(self) * self._row_bytes <= cache_mb * 2**20:
-            self.held = self[:]
+        with contextlib.ExitStack() as opened:
+            files = [opened.enter_context(Reader(path)) for path in paths]
+            files = [file for file in files if name in file]
+            if not files:
+                raise DiemError(f"{paths[0]}: the data set {name!r} is missing.")
+            self._sources = [(file, file._numbers(name, shape)) for file in files]
+            self._dtype = self._sources[0][1].dtype
+            self._ends = np.cumsum([len(dataset) for _, dataset in self._sources])
+            self._chosen = np.arange(self._ends[-1])
+            self.held: np.ndarray | None = None
+            if len(self) * self._dtype.itemsize * math.prod(self.shape) <= cache_mb * 2**20:
+                self.held = self[:]
+            else:
+                self._opened = opened.pop_all()
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.held is None:
+            self._opened.close()
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -387,16 +418,10 @@ class Rows:
         # Consecutive rows of a file are read at once.
         apart = np.flatnonzero((np.diff(rows) != 1) | (np.diff(of) != 0)) + 1
         for start, stop in itertools.pairwise([0, *apart, len(rows)] if len(rows) else []):
-            file, dataset = self._parts[of[start]]
+            file, dataset = self._sources[of[start]]
             first = rows[start] - self._ends[of[start]] + len(dataset)
             x[start:stop] = file._rows_of(dataset, slice(first, first + stop - start))
         return x
-
-    def parts(self) -> Iterator[np.ndarray]:
-        """Yields all rows in order, some at a time."""
-        size = max(1, PART_BYTES // max(1, self._row_bytes))
-        for start in range(0, len(self), size):
-            yield self[start : start + size]
 
     def keep(self, mask: np.ndarray) -> None:
         """Forgets the rows for which a mask is false."""

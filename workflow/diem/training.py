@@ -503,7 +503,7 @@ def m_step(
             progress.update(step - progress.n)
 
     checkpoint = folders.checkpoint_file(output)
-    with resume.deferred() as asked:
+    with resume.deferred() as asked, x, x_validation:
         average, curve = train(
             denoiser.to(device),
             *(_held_on(v, device) for v in (x, x_validation)),
@@ -561,9 +561,8 @@ def _inside(
     if bound is None:
         return x
     total = len(x)
-    x.keep(
-        np.concatenate([(np.abs(v) <= bound).reshape(len(v), -1).all(axis=1) for v in x.parts()])
-    )
+    within = [(np.abs(v) <= bound).reshape(len(v), -1).all(axis=1) for v in storage.parts(x)]
+    x.keep(np.concatenate(within))
     logger.info("kept %d of %d samples within [-%g, %g]", len(x), total, bound, bound)
     if len(x) == 0:
         raise DiemError(f"{paths[0]}: no sample lies within m_step.drop_outside = {bound}.")
