@@ -2,12 +2,14 @@
 
 import io
 import tarfile
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diem.cifar import RECORD, TEST, TRAINING, read
+from diem import cifar
+from diem.cifar import RECORD, TEST, TRAINING
 from diem.datasets import load
 from diem.errors import DiemError
 
@@ -50,8 +52,14 @@ def path(request, tmp_path, files):
     return request.param(tmp_path / "data", files)
 
 
+def loaded(spec):
+    """Returns the images, which come in parts, and the labels of all splits."""
+    splits = load(spec, seed=0)
+    return {name: (np.concatenate(list(x)), label) for name, (x, label) in splits.items()}
+
+
 def test_the_official_layout(path, files):
-    splits = load({**SPEC, "path": str(path)}, seed=0)
+    splits = loaded({**SPEC, "path": str(path)})
 
     training = np.concatenate([files[name] for name in TRAINING])
     for name, records in (
@@ -76,15 +84,53 @@ def test_the_official_layout(path, files):
 def test_some_training_files_are_enough(tmp_path, files):
     del files[TRAINING[0]], files[TRAINING[3]]
 
-    splits = read(folder(tmp_path / "data", files))
+    path = folder(tmp_path / "data", files)
 
-    assert len(splits["train"][0]) == 6
-    assert len(splits["test"][0]) == 4
+    label = cifar.labels(path)
+    assert (len(label["train"]), len(label["test"])) == (6, 4)
+    x = np.concatenate(list(cifar.images(path, "train", range(1, 6))))
+    left = np.concatenate([files[name] for name in TRAINING if name in files])
+    assert np.array_equal(x.reshape(5, -1), left[1:, 1:])
+
+
+def backwards(path, files):
+    return archive(path, dict(reversed(files.items())))
+
+
+@pytest.mark.parametrize("write", [folder, archive, backwards])
+def test_one_file_is_read_at_a_time(tmp_path, files, write, monkeypatch):
+    path = write(tmp_path / "data", files)
+    held, records_of = [], cifar._records
+
+    def records(content, where):
+        assert all(ref() is None for ref in held)
+        found = records_of(content, where).copy()
+        held.append(weakref.ref(found))  # which views keep alive
+        return found
+
+    monkeypatch.setattr(cifar, "_records", records)
+    monkeypatch.setattr(cifar, "PART", 1)
+    splits = load({**SPEC, "path": str(path), "train": 10}, seed=0)
+    parts = list(splits["train"].x)
+
+    assert len(held) == 6 + 5
+    assert {part.shape for part in parts} == {(1, 3, 32, 32)}
+    training = np.concatenate([files[name] for name in TRAINING])
+    assert np.array_equal(np.concatenate(parts).reshape(10, -1), training[:, 1:] * 4.0 / 256 - 2)
+
+
+def test_no_more_files_are_read_than_images_are_asked_for(tmp_path, files, monkeypatch):
+    path, asked, files_of = folder(tmp_path / "data", files), [], cifar._files
+    monkeypatch.setattr(cifar, "_files", lambda p, names: asked.append(names) or files_of(p, names))
+
+    assert sum(map(len, cifar.images(path, "train", range(3)))) == 3
+
+    assert asked == [(name,) for name in TRAINING[:2]]
 
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="the real records are not here")
 def test_real_records():
-    x, label = load({**SPEC, "path": str(MINI), "train": 2000, "test": 1000}, seed=0)["train"]
+    x, label = loaded({**SPEC, "path": str(MINI), "train": 2000, "test": 1000})["train"]
 
     assert label[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]  # frog, truck, truck, deer, ...
     assert np.bincount(label).min() > 150
@@ -169,7 +215,7 @@ def test_damaged_files_are_named(tmp_path, files, damage, words):
     damage(path, files)
 
     with pytest.raises(DiemError) as error:
-        read(path)
+        cifar.labels(path)
 
     for word in [str(path), *words]:
         assert word in str(error.value)

@@ -26,23 +26,35 @@ PHANTOMS = {
 }
 
 
-def test_phantoms_are_images_in_range_and_repeat():
-    splits, again = (datasets.load(PHANTOMS, seed=1) for _ in range(2))
+def phantoms(**keys):
+    """Returns the images of all splits, which come in parts."""
+    splits = datasets.load({**PHANTOMS, **keys}, seed=1)
+    return {name: np.concatenate(list(split.x)) for name, split in splits.items()}
 
-    for name, split in splits.items():
-        assert split.x.shape == (PHANTOMS[name], 1, 32, 32)
-        assert split.x.dtype == np.float32
-        assert -2 <= split.x.min() < -1.9
-        assert 0 < split.x.max() <= 2
-        assert np.array_equal(split.x, again[name].x)
-        assert (split.x[:, :, 0] == -2).all()  # the object does not touch the border
-    assert not np.array_equal(splits["train"].x[:2], splits["validation"].x)
-    more = datasets.load({**PHANTOMS, "train": 9}, seed=1)
-    assert np.array_equal(more["train"].x[:6], splits["train"].x)
+
+def test_phantoms_are_images_in_range_and_repeat():
+    splits, again = phantoms(), phantoms()
+
+    for name, x in splits.items():
+        assert x.shape == (PHANTOMS[name], 1, 32, 32)
+        assert x.dtype == np.float32
+        assert -2 <= x.min() < -1.9
+        assert 0 < x.max() <= 2
+        assert np.array_equal(x, again[name])
+        assert (x[:, :, 0] == -2).all()  # the object does not touch the border
+    assert not np.array_equal(splits["train"][:2], splits["validation"])
+    assert np.array_equal(phantoms(train=9)["train"][:6], splits["train"])
+
+
+def test_phantoms_come_some_at_a_time():
+    parts = list(datasets.load({**PHANTOMS, "train": 130}, seed=1)["train"].x)
+
+    assert [len(part) for part in parts] == [44, 43, 43]
+    assert np.array_equal(np.concatenate(parts)[:6], phantoms()["train"])
 
 
 def test_a_complex_phantom_has_the_magnitude_of_the_real_one():
-    real, phased = (datasets.load({**PHANTOMS, "complex": c}, seed=1)["test"].x for c in (0, 1))
+    real, phased = (phantoms(complex=c)["test"] for c in (0, 1))
 
     assert phased.shape == (3, 2, 32, 32)
     magnitude = metrics.intensities(phased).numpy()

@@ -169,22 +169,19 @@ def cifar10(spec: dict[str, Any], seed: int) -> dict[str, Split]:
         seed: Not used, all is in the official order.
 
     Returns:
-        The splits, of events with shape (3, 32, 32), with the classes as labels.
+        The splits, of events with shape (3, 32, 32), in parts, with the classes as labels.
     """
     path = _value(spec, "path")
-    files = cifar.read(path)
+    label = cifar.labels(path)
     splits = {}
     for name, source in (("train", "train"), ("validation", "test"), ("test", "test")):
-        images, label = files[source]
-        count = _integer(spec, name, minimum=1)
-        if count > len(images):
-            raise DiemError(
-                f"`data.{name}` is {count}, and {path} holds {len(images)} {source} images."
-            )
-        rows = slice(-count, None) if name == "test" else slice(count)
+        count, total = _integer(spec, name, minimum=1), len(label[source])
+        if count > total:
+            raise DiemError(f"`data.{name}` is {count}, and {path} holds {total} {source} images.")
+        rows = range(total - count, total) if name == "test" else range(count)
         # The pixels are integers from 0 to 255.
-        x = images[rows] * np.float32(4 / 256) - 2
-        splits[name] = Split(x, label[rows].astype(np.int64))
+        x = (part * np.float32(4 / 256) - 2 for part in cifar.images(path, source, rows))
+        splits[name] = Split(x, label[source][rows.start : rows.stop].astype(np.int64))
     return splits
 
 
@@ -206,9 +203,9 @@ def phantoms(spec: dict[str, Any], seed: int) -> dict[str, Split]:
         seed: The configuration's seed.
 
     Returns:
-        The splits, of events with shape (1, size, size), black at -2 and white at 2; or, if
-        `complex`, with shape (2, size, size), the real and imaginary parts of images of magnitudes
-        from 0 to 2.
+        The splits, in parts, of events with shape (1, size, size), black at -2 and white at 2; or,
+        if `complex`, with shape (2, size, size), the real and imaginary parts of images of
+        magnitudes from 0 to 2.
     """
     size = _integer(spec, "size", minimum=8)
     splits = {}
@@ -217,9 +214,7 @@ def phantoms(spec: dict[str, Any], seed: int) -> dict[str, Split]:
         u = rng(seed, Stage.DATA, block=block).uniform(size=(count, 6 * (ELLIPSES + 2)))
         # A few images at a time keep the memory small.
         parts = np.array_split(u, math.ceil(count / 64))
-        splits[name] = Split(
-            np.concatenate([_phantoms(part, size, spec["complex"]) for part in parts])
-        )
+        splits[name] = Split(_phantoms(part, size, spec["complex"]) for part in parts)
     return splits
 
 
