@@ -123,7 +123,7 @@ class Restoration(Job):
 
 
 class Heuristics(Job):
-    pieces = 2 * 2  # cases, noise levels
+    pieces = 2 * 2 * 4  # cases, noise levels, transports
 
     def run(self, keep):
         entry = {
@@ -191,6 +191,16 @@ class EStep(Job):
         return arrays_of(self.folder / "x.h5")
 
 
+class Samples(Job):
+    pieces = 3  # batches
+
+    def run(self, keep):
+        prior = priors.PriorDenoiser(self.prior())
+        priors.write_samples(self.folder / "x.h5", prior, 8, batch=3, pieces=keep, steps=2)
+        with storage.Reader(self.folder / "x.h5") as file:
+            return {"x": file.read("x")}
+
+
 class Posteriors(Job):
     pieces = 3  # batches
 
@@ -244,7 +254,7 @@ def same(one, other):
 
 JOBS = [
     *(Evaluation, Reconstruction, Restoration, Heuristics, GaussianFit, DrawnGaussianFit),
-    *(Features, EStep, Posteriors),
+    *(Features, EStep, Samples, Posteriors),
 ]
 
 

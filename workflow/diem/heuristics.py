@@ -18,7 +18,7 @@ References:
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -341,36 +341,48 @@ def divergences(
         "torch": torch.__version__,
     }
 
-    def measured(problem: Problem, case: int, level: int, sigma: float) -> dict[str, np.ndarray]:
-        """Returns numbers with a value for each of ``compared``."""
-        generator = rng(seed, Stage.HEURISTICS, lap=level, block=case)
-        drawn = _noisy_posteriors(
-            problem, sigma, covariances, entry["prior_samples"], wanted, generator
-        )
-        exact, effective = drawn[EXACT]
-        first, second, third = exact.split(count)
-        subtracted = metrics.truncated_transport(first, second, **settings).cost
-        samples = {**drawn, EXACT: (third, effective)}
-        plans = [metrics.truncated_transport(first, samples[q][0], **settings) for q in compared]
+    def measured(
+        problem: Problem, case: int, level: int, sigma: float
+    ) -> dict[str, Mapping[str, np.ndarray]]:
+        """Returns the numbers of ``compared`` and of what is subtracted, a piece each."""
+
+        @cache  # unless all are kept
+        def drawn() -> tuple[Tensor, dict[str, tuple[Tensor, float]]]:
+            generator = rng(seed, Stage.HEURISTICS, lap=level, block=case)
+            samples = _noisy_posteriors(
+                problem, sigma, covariances, entry["prior_samples"], wanted, generator
+            )
+            exact, effective = samples[EXACT]
+            first, second, third = exact.split(count)
+            more = {"subtracted": (second, effective), EXACT: (third, effective)}
+            return first, samples | more
+
+        def transport(name: str) -> dict[str, np.ndarray]:
+            first, samples = drawn()
+            other, effective = samples[name]
+            plan = metrics.truncated_transport(first, other, **settings)
+            numbers = {"cost": plan.cost, "violation": plan.violation}
+            return {k: np.array(v) for k, v in {**numbers, "effective_samples": effective}.items()}
+
         return {
-            "cost": np.array([plan.cost for plan in plans]),
-            "subtracted": np.full(len(compared), subtracted),
-            "violation": np.array([plan.violation for plan in plans]),
-            "effective_samples": np.array([samples[q][1] for q in compared]),
+            name: keep(f"{case}/{level}/{name}", partial(transport, name))
+            for name in ("subtracted", *compared)
         }
 
     rows, compared = [], (EXACT, *covariances)
     for case in cases:
         problem = random_problem(entry, seed, case).to(device)
         for level, sigma in enumerate(entry["sigmas"], start=1):
-            numbers = keep(f"{case}/{level}", partial(measured, problem, case, level, sigma))
-            for i, covariance in enumerate(compared):
-                told = {name: float(values[i]) for name, values in numbers.items()}
-                value = told["cost"] - told["subtracted"]
+            numbers = measured(problem, case, level, sigma)
+            subtracted = float(numbers["subtracted"]["cost"])
+            for covariance in compared:
+                told = {name: float(value) for name, value in numbers[covariance].items()}
+                value = told["cost"] - subtracted
                 noise = covariance == EXACT
                 row = {
                     **shared,
                     **told,
+                    "subtracted": subtracted,
                     "case": case,
                     "sigma": sigma,
                     "covariance": covariance,
