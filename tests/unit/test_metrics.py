@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from diem import storage
 from diem.datasets import Split, load
 from diem.errors import DiemError
 from diem.metrics import (
@@ -435,6 +436,19 @@ def test_training_depends_on_the_seed_alone(digits: dict[str, Split]):
     finally:
         torch.set_num_threads(threads)
     assert digest(1) != first
+
+
+@pytest.mark.parametrize("cache_mb", [0, 1])
+def test_training_from_the_disk_gives_the_same_extractor(tmp_path, cache_mb: float):
+    x, label = normal(300, 1, 8, 8).astype(np.float32), np.arange(300) % 4
+    storage.write_hdf5(tmp_path / "x.h5", {"x": x}, {})
+    rows = storage.Rows([tmp_path / "x.h5"], "x", (1, 8, 8), cache_mb)
+    assert (rows.held is None) == (cache_mb == 0)
+
+    whole, read = (train_extractor(v, label, v, label, 0, steps=6) for v in (x, rows))
+
+    assert read.digest() == whole.digest()
+    assert read.validation_accuracy == whole.validation_accuracy
 
 
 def test_extractor_of_images_of_another_shape():

@@ -9,7 +9,17 @@ import torch
 from azula.noise import VPSchedule
 from helpers import observe, random_gaussian
 
-from diem import evaluation, gaussian, heuristics, inception, priors, restoration, sampling, storage
+from diem import (
+    evaluation,
+    gaussian,
+    heuristics,
+    inception,
+    metrics,
+    priors,
+    restoration,
+    sampling,
+    storage,
+)
 from diem.denoisers import Prior, build_denoiser
 from diem.resume import Pieces, anew
 from diem.sampling import PosteriorSampler, Sampler
@@ -44,10 +54,10 @@ class Job:
         return Prior(fitted, denoiser.eval(), {"lap": 1, "optimizer_steps": 9})
 
     def count_calls(self, network):
-        def called(*_):
-            self.calls += 1
+        network.register_forward_hook(self.called)
 
-        network.register_forward_hook(called)
+    def called(self, *_):
+        self.calls += 1
 
     def observations(self, splits=("test",)):
         path = self.folder / "observations.h5"
@@ -181,6 +191,28 @@ class Features(Job):
         return reference.moments._asdict()
 
 
+class ExtractorTraining(Job):
+    pieces = 4  # states after some steps
+
+    def run(self, keep):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(40, *SHAPE)).astype(np.float32)
+        storage.write_hdf5(self.folder / "images.h5", {"x": x}, {})
+        rows = storage.Rows([self.folder / "images.h5"], "x", SHAPE, cache_mb=0)
+        label = np.arange(len(x)) % 3
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(metrics, "STEPS_KEPT", 2)
+            original = metrics.Extractor.forward
+
+            def forward(extractor, images):
+                self.called()
+                return original(extractor, images)
+
+            patch.setattr(metrics.Extractor, "forward", forward)
+            trained = metrics.train_extractor(rows, label, rows, label, 0, steps=7, keep=keep)
+        return {"accuracy": trained.validation_accuracy, **trained.state_dict()}
+
+
 class EStep(Job):
     pieces = 2 * 2 * 3  # repeats, splits, blocks
 
@@ -254,7 +286,7 @@ def same(one, other):
 
 JOBS = [
     *(Evaluation, Reconstruction, Restoration, Heuristics, GaussianFit, DrawnGaussianFit),
-    *(Features, EStep, Samples, Posteriors),
+    *(Features, ExtractorTraining, EStep, Samples, Posteriors),
 ]
 
 

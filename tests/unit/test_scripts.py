@@ -4,11 +4,12 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem import sampling, storage
+from diem import metrics, sampling, storage
 from diem.denoisers import Prior, build_denoiser
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
@@ -102,3 +103,39 @@ def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
     for one, other in zip(e_step(files, "cut", 9), whole, strict=True):
         assert (one == other).all()
     assert len(calls) == 6 + 1  # six blocks, of which the third was begun twice
+
+
+def extractor(folder, name, cache_mb=1):
+    """Trains an extractor, and returns its file's bytes."""
+    output = folder / name / "extractor.safetensors"
+    snakemake = SimpleNamespace(
+        log=[str(folder / "log")],
+        config={"threads": 1, "cache_mb": cache_mb, "checkpoint_seconds": 0},
+        params=SimpleNamespace(seed=0),
+        input=Input(clean=str(folder / "clean.h5")),
+        output=[str(output)],
+    )
+    runpy.run_path(str(SCRIPTS / "extractor.py"), {"snakemake": snakemake})
+    return output.read_bytes()
+
+
+def test_an_interrupted_extractor_goes_on_where_it_was(tmp_path, monkeypatch):
+    generator, arrays = np.random.default_rng(0), {}
+    for split, count in (("train", 60), ("test", 20)):
+        arrays[f"{split}/x"] = generator.normal(size=(count, 1, 4, 4)).astype(np.float32)
+        arrays[f"{split}/label"] = np.arange(count) % 3
+    storage.write_hdf5(tmp_path / "clean.h5", arrays, {})
+    whole, original, calls = extractor(tmp_path, "whole"), metrics.F.cross_entropy, []
+
+    def stopped(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 130:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(metrics.F, "cross_entropy", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        extractor(tmp_path, "cut")
+
+    assert extractor(tmp_path, "cut", cache_mb=0) == whole
+    assert len(calls) == 130 + 400 - 100

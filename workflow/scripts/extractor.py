@@ -2,16 +2,24 @@
 
 from typing import TYPE_CHECKING
 
-from diem import metrics, storage
+from diem import metrics, resume, storage
 from diem.jobs import job, logger
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
-    with storage.Reader(snakemake.input.clean) as file:
-        x, label = file.read("train/x"), file.read("train/label")
-        x_test, label_test = file.read("test/x"), file.read("test/label")
-    extractor = metrics.train_extractor(x, label, x_test, label_test, snakemake.params.seed)
-    logger.info("accuracy on the test split: %.4f", extractor.validation_accuracy)
-    extractor.save(snakemake.output[0])
+    clean, seed, images = snakemake.input.clean, snakemake.params.seed, []
+    with storage.Reader(clean) as file:
+        for split in ("train", "test"):
+            shape = file.shape(f"{split}/x")[1:]
+            x = storage.Rows([clean], f"{split}/x", shape, snakemake.config["cache_mb"])
+            images += [x, file.read(f"{split}/label")]
+    with resume.Pieces(
+        snakemake.output[0],
+        resume.fingerprint([clean], seed),
+        snakemake.config["checkpoint_seconds"],
+    ) as pieces:
+        extractor = metrics.train_extractor(*images, seed, keep=pieces)
+        logger.info("accuracy on the test split: %.4f", extractor.validation_accuracy)
+        extractor.save(snakemake.output[0])
