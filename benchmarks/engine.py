@@ -236,8 +236,10 @@ class MStep:
         weights, means = list(denoiser.parameters()), list(average.parameters())
         optimizer = _Adam(weights)
 
-        training = Training(1, len(self.x), 1e-4, precision=precision)
-        return lambda: _step(denoiser, means, optimizer, self.x, self.t, self.z, training, 0)
+        rate = 1e-4
+        training = Training(1, len(self.x), rate, precision=precision)
+        batch = (self.x, self.t, self.z)
+        return lambda: _step(denoiser, means, optimizer, *batch, training, 0, rate)
 
 
 def steps(problem: str, half: str, iterations: int, batch: int, device: torch.device, compiled):
@@ -398,29 +400,46 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def document(made: dict[str, Any], rows: list[dict[str, Any]]) -> str:
-    """Returns the tables as a page."""
-    on = made["gpu"] or f"{made['cpu']} ({made['threads']} thread)"
+def document(machines: dict[str, dict[str, Any]]) -> str:
+    """Returns the tables of all machines as a page."""
     halves = {"e_step": ("E-step", "azula's MMPS"), "m_step": ("M-step", "a plain loop")}
     parts = [
         "# The engine",
-        f"Made by `benchmarks/engine.py` on {on}, torch {made['torch']}, azula {made['azula']},"
-        f" Python {made['python']}; load average {made['load'][0]:.1f} before and"
-        f" {made['load'][1]:.1f} after, on {made['cores']} cores. What is measured and how stands"
-        " at the head of the script; the numbers are also in `engine.json`.",
+        "Made by `benchmarks/engine.py`, at whose head stands what is measured and how. Each"
+        " machine that it ran on has a section here and an entry in `engine.json`.",
     ]
-    for half, (title, rival) in halves.items():
-        some = [line(row) for row in rows if row["half"] == half]
-        parts += [f"## {title}, against {rival}", "\n".join([*COLUMNS, *some])]
-    for precision in PRECISIONS:
-        peaks = [r["peak_gflop_per_s"] for r in rows if r["precision"] == precision]
-        low, high = min(peaks), max(peaks)
-        parts.append(f"Peak in {precision}, in the same turns: {low:.0f} to {high:.0f} GFLOP/s.")
+    for on, entry in machines.items():
+        made, rows = entry["machine"], entry["rows"]
+        parts += [
+            f"## {on}",
+            f"{made['threads']} thread, torch {made['torch']}, azula {made['azula']}, Python"
+            f" {made['python']}; load average {made['load'][0]:.1f} before and"
+            f" {made['load'][1]:.1f} after, on {made['cores']} cores.",
+        ]
+        for half, (title, rival) in halves.items():
+            some = [line(row) for row in rows if row["half"] == half]
+            parts += [f"### {title}, against {rival}", "\n".join([*COLUMNS, *some])]
+        for precision in PRECISIONS:
+            peaks = [r["peak_gflop_per_s"] for r in rows if r["precision"] == precision]
+            low, high = min(peaks), max(peaks)
+            told = f"Peak in {precision}, in the same turns: {low:.0f} to {high:.0f} GFLOP/s."
+            parts.append(told)
     return "\n\n".join(parts) + "\n"
 
 
+def write(folder: Path, made: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Writes a machine's rows to ``engine.json``, beside those of others, and ``engine.md``."""
+    path = folder / "engine.json"
+    machines = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    machines[made["gpu"] or made["cpu"]] = {"machine": made, "rows": rows}
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(machines, indent=1) + "\n", encoding="utf-8")
+    with atomic(folder / "engine.md") as temporary:
+        temporary.write_text(document(machines), encoding="utf-8")
+
+
 def main() -> None:
-    """Writes ``engine.md`` and ``engine.json`` beside the script, or into a folder."""
+    """Measures this machine."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--compile", action="store_true", help="compile the U-Net too")
@@ -435,11 +454,7 @@ def main() -> None:
         for half, iterations in (("e_step", 1), ("e_step", 3), ("m_step", 0)):
             rows += compare(problem, half, iterations, device, compiled)
             made = machine(device)
-            made["load"] = [before, made["load"]]
-            with atomic(arguments.output / "engine.json") as temporary:
-                temporary.write_text(json.dumps({"machine": made, "rows": rows}, indent=1) + "\n")
-            with atomic(arguments.output / "engine.md") as temporary:
-                temporary.write_text(document(made, rows), encoding="utf-8")
+            write(arguments.output, {**made, "load": [before, made["load"]]}, rows)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ All learn from the same observations with the same network:
 - ``short``: the paper's recipe cut down to 10 laps and fewer steps;
 - ``fast``: the fast recipe with at most a tenth of the network's FLOPs of ``paper``;
 - ``fast_short``: the fast recipe with at most a tenth of those of ``short``;
+- ``data``: the clean training data themselves, as samples of a prior that needs none: so far a
+  finite number of held-out data is from the best there can be;
 - ``floor``: the Gaussian prior;
 - ``ceiling`` and ``ceiling_short``: the network trained on clean data with the FLOPs of ``fast``
   and ``fast_short``.
@@ -30,6 +32,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axis import Axis
@@ -151,12 +154,13 @@ batches and a last one of about a third of all steps."""
 FAST_SHORT = {name: {**part, "m_step": SMALL} for name, part in FAST.items()}
 """The same for few laps, which leave no steps for a longer first or last one."""
 
-PARTS = ["paper", "short", "fast", "fast_short", "bounds"]
+PARTS = ["data", "paper", "short", "fast", "fast_short", "bounds"]
 SETTINGS = {"paper": PAPER, "short": SHORT, "fast": FAST, "fast_short": FAST_SHORT}
 TENTH_OF = {"fast": "paper", "fast_short": "short"}
 """Which of the paper's recipes has ten times the FLOPs."""
 
 LABELS = {
+    "data": "clean training data",
     "floor": "floor (Gaussian)",
     "paper": "paper",
     "fast": "fast, a tenth of paper",
@@ -195,6 +199,13 @@ of the same parts of the scenes, which may overlap with those that were observed
 was chosen on the digits, seeds 0 and 1, and its restarts on the manifold, seed 0, too.
 
 ![Quality against FLOPs](recipe.png)
+"""
+
+EQUAL = """## At equal FLOPs
+
+The last lap that the shorter of two curves has, and the other curve there, interpolated between its
+laps in logarithms. The clean training data have a distance of their own to the held-out data, which
+no prior is asked to beat: it says what of a distance comes of finite numbers of data.
 """
 
 
@@ -385,6 +396,8 @@ def laps_for(case: Case, recipe: str, flops: float) -> int:
 def case_of(name: str, seed: int, part: str, done: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Does one case and returns its rows."""
     case = Case(name, seed)
+    if part == "data":
+        return [{"flops": 0.0, **case.distances("prior", case.clean["train"])}]
     if part in LAPS:
         return list(learn(case, part, LAPS[part]))
 
@@ -430,6 +443,43 @@ def table(rows: pd.DataFrame) -> str:
         )
         lines += [f"## {name}", "", shown.to_markdown(), ""]
     return "\n".join(lines)
+
+
+def at_equal_flops(rows: pd.DataFrame) -> str:
+    """Returns the fast recipe beside the paper's at the FLOPs of the shorter of the two curves."""
+
+    def value(curve: pd.DataFrame, metric: str, flops: float) -> float:
+        points = curve.sort_values("flops")
+        return float(np.exp(np.interp(np.log(flops), *np.log(points[["flops", metric]].T.values))))
+
+    lines = []
+    for name, (metric, _) in MAIN.items():
+        for seed, of in rows[rows["data"] == name].groupby("seed"):
+            curves = dict(list(of.groupby("part")))
+            if not {"data", "fast"} <= set(curves):
+                continue
+            own = float(curves["data"][metric].iloc[0])
+            for slow in LAPS.keys() & curves.keys():
+                flops = min(curves[part]["flops"].max() for part in (slow, "fast"))
+                a, b = (value(curves[part], metric, flops) for part in (slow, "fast"))
+                lines.append(
+                    {
+                        "data": name,
+                        "metric": metric,
+                        "seed": seed,
+                        "against": LABELS[slow],
+                        "network FLOPs": flops,
+                        "paper's": a,
+                        "fast": b,
+                        "ratio": b / a,
+                        "clean training data": own,
+                        "ratio of what is above": (b - own) / (a - own),
+                    }
+                )
+    if not lines:
+        return ""
+    found = pd.DataFrame(lines).sort_values(["data", "against", "seed"])
+    return f"{EQUAL}\n{found.to_markdown(index=False, floatfmt='.3g')}\n"
 
 
 def _label(axis: Axis) -> None:
@@ -514,7 +564,7 @@ def main() -> None:
         shared = {"data": name, "seed": int(seed)}
         rows += [{**shared, "part": row.get("bound", part), **row} for row in some]
     rows = pd.DataFrame(rows)
-    text = f"{HEAD}\n{table(rows)}"
+    text = f"{HEAD}\n{table(rows)}\n{at_equal_flops(rows)}"
     with atomic(HERE / "recipe.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text)

@@ -1,0 +1,100 @@
+"""The benchmarks still run: the smallest pieces of each, since all of them takes hours."""
+
+import json
+from importlib import util
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from diem.config import resolve
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def benchmark():
+    """Imports a benchmark by its name."""
+
+    def load(name):
+        spec = util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        module = util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.mark.parametrize("half", ["e_step", "m_step"])
+def test_all_variants_of_the_engine_run(half, benchmark):
+    engine = benchmark("engine")
+    runs, chosen = engine.steps("mlp", half, 1, 4, CPU, compiled=False)
+    assert set(runs) > set(chosen) > {"diem"}
+    outputs = {name: run() for name, run in runs.items()}
+    if half == "e_step":
+        assert engine.error(outputs["azula"], outputs["diem"]) < 1e-5
+    assert engine.memory("mlp", half, 1, "diem", CPU) > 0
+
+
+def test_a_machine_keeps_the_others_figures(tmp_path, benchmark):
+    engine = benchmark("engine")
+    document = json.loads((FOLDER / "engine.json").read_text(encoding="utf-8"))
+    name, entry = next(iter(document.items()))
+    engine.write(tmp_path, entry["machine"], entry["rows"])
+    engine.write(tmp_path, {**entry["machine"], "gpu": "another"}, entry["rows"][:4])
+    engine.write(tmp_path, {**entry["machine"], "gpu": "another"}, entry["rows"][-4:])
+    written = json.loads((tmp_path / "engine.json").read_text(encoding="utf-8"))
+    assert written[name] == entry
+    assert written["another"]["rows"] == entry["rows"][-4:]
+    page = (tmp_path / "engine.md").read_text(encoding="utf-8")
+    assert page.count("\n## ") == 2
+
+
+def test_the_recipes_learn_and_are_measured(benchmark):
+    recipe = benchmark("recipe")
+    case = recipe.Case("manifold", 0)
+    rows = list(recipe.learn(case, "fast_short", 2))
+    assert [row["lap"] for row in rows] == [1, 2]
+    assert 0 < rows[0]["flops"] < rows[1]["flops"]
+    assert rows[1]["prior/distance_to_manifold"] < rows[0]["prior/distance_to_manifold"]
+
+
+def test_recipes_are_compared_at_equal_flops(benchmark):
+    recipe = benchmark("recipe")
+    metric = recipe.MAIN["digits"][0]
+    # The paper's curve falls as 8 / FLOPs, so that it is at 4 where the fast one ends.
+    points = [("data", 0.0, 1.0), ("paper", 1.0, 8.0), ("paper", 4.0, 2.0), ("fast", 2.0, 2.5)]
+    rows = pd.DataFrame(
+        {"data": "digits", "seed": 0, "part": part, "flops": flops, metric: value}
+        for part, flops, value in points
+    )
+    cells = recipe.at_equal_flops(rows).strip().splitlines()[-1].split("|")[1:-1]
+    found = [float(cell) for cell in cells[4:]]
+    assert found == pytest.approx([2, 4, 2.5, 0.625, 1, 0.5])
+
+
+@pytest.mark.parametrize("half", ["E-step", "M-step"])
+def test_memory_is_measured(half, benchmark):
+    memory = benchmark("memory")
+    assert memory.peak("digits", half, 64, CPU) > 0
+
+
+def test_growth_is_measured(tmp_path, benchmark):
+    growth = benchmark("growth")
+    small = {"samples": growth.BLOCK + 1, "steps": 1, "size": 4, "iterations": 1}
+    assert growth.clocked(growth.prepared(tmp_path, 0, **small)) > 0
+
+
+def test_the_laps_that_a_plan_is_held_against_are_run(tmp_path, benchmark):
+    estimate = benchmark("estimate")
+    demo = yaml.safe_load((FOLDER.parent / "config" / "config.yaml").read_text(encoding="utf-8"))
+    schema = FOLDER.parent / "workflow" / "schemas" / "config.schema.yaml"
+    config = resolve(estimate.shortened(demo, "manifold"), schema, "config.yaml")
+    entry = config["experiments"]["manifold"]
+    next(iter(entry["runs"].values()))["m_step"]["steps"] = 8
+    found = estimate.real(entry, tmp_path)
+    assert set(found) == {"E-steps", "M-steps"}
+    assert all(of[key] > 0 for of in found.values() for key in ("seconds", "flops", "bytes"))
