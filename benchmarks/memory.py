@@ -29,6 +29,7 @@ from diem.config import resolve
 from diem.denoisers import Prior, build_denoiser
 from diem.gaussian import Gaussian
 from diem.sampling import PosteriorSampler
+from diem.storage import atomic
 from diem.training import Training, train
 
 ROOT = Path(__file__).parents[1]
@@ -62,9 +63,9 @@ def main() -> None:
         device = torch.cuda.get_device_name(arguments.device)
     result = {"device": device, "torch": torch.__version__, "rows": rows}
     name = "memory" if arguments.device == "cpu" else "memory_gpu"
-    target = ROOT / "benchmarks" / name
-    target.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    target.with_suffix(".md").write_text(report(result), encoding="utf-8")
+    for ending, text in ((".json", json.dumps(result, indent=1) + "\n"), (".md", report(result))):
+        with atomic(Path(__file__).with_name(f"{name}{ending}")) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     print(report(result))
 
 

@@ -177,6 +177,30 @@ def test_bytes_are_those_on_disk(plan, made):
     assert disk["evaluation"] == pytest.approx(4 * sizes["evaluation.h5"], rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("laps", "evaluated", "restart", "held"),
+    [
+        (1, [], None, 1),
+        (4, [], None, 1),
+        (4, [2], None, 2),  # it is evaluated while the third is drawn
+        (4, [4], None, 1),  # with the last, which is always evaluated
+        (4, [], [4.0, 1.0], 2),  # the third starts from the second's
+        (2, [], [4.0, 1.0], 1),  # the second does not start from the first's
+    ],
+)
+def test_samples_that_are_not_kept_take_the_disk_of_one_lap_or_two(
+    plan, laps, evaluated, restart, held
+):
+    lap = plan["E-steps"]["bytes"] / 3
+    for keep_samples, count in ((True, laps), (False, held)):
+        entry = copy.deepcopy(TINY) | {"keep_samples": keep_samples}
+        tiny = entry["experiments"]["tiny"]
+        tiny["laps"], tiny["evaluation"]["laps"] = laps, evaluated
+        tiny["e_step"]["restart"] = restart
+        stages = {stage.stage: stage for stage in estimate._stages(resolved(entry))}
+        assert stages["E-steps"].size == count * lap
+
+
 def test_jobs_are_those_of_the_rules(plan):
     expected = {
         "observations": 2,  # clean data, observations

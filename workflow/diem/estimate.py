@@ -132,7 +132,7 @@ class _Stage:
         name: The run, where the stage has several.
         jobs: The number of jobs.
         work: Kinds of work and how many items of each.
-        size: What it writes, in bytes.
+        size: What it writes, in bytes; of what is removed again, the most that is there at once.
         network: Whether the network is nearly all of it, so that FLOPs tell the time elsewhere.
     """
 
@@ -169,9 +169,10 @@ def estimate(
     Returns:
         The rows, from first to last stage: ``experiment``, ``stage``, ``run``, ``jobs``, ``flops``,
         ``hours`` (on this machine, one job after another), ``gpu`` and ``gpu_tflops`` (the rate),
-        ``gpu_hours`` (none where the network is not nearly all of the work), ``bytes``, and how
-        the hours were found: ``device``, ``threads``, ``job_seconds`` (the fixed cost of a job)
-        and ``calibration_seconds``.
+        ``gpu_hours`` (none where the network is not nearly all of the work), ``bytes`` (of samples
+        that are not kept, the most that is there at once), and how the hours were found:
+        ``device``, ``threads``, ``job_seconds`` (the fixed cost of a job) and
+        ``calibration_seconds``.
 
     Raises:
         DiemError: If the GPU is unknown, or the size of the data cannot be known.
@@ -251,8 +252,9 @@ def readable(rows: list[dict[str, Any]]) -> Readable:
         " of each job are its start.",
         f"The rate of {first['gpu_tflops']:g} TFLOP/s{assumed}; stages without a time there are not"
         " the network's.",
+        "Disk: of samples that are not kept (keep_samples: false), the most that is there at once.",
         "Not in it: downloads, compilation and what it saves, the metrics' own time, tables,"
-        " figures, logs.",
+        " figures, logs, what unfinished jobs keep to go on with.",
     ]
     return Readable(header, body, 3, notes)
 
@@ -605,7 +607,7 @@ def _volumes(path: str, official: int) -> int:
 
 def _stages(config: Mapping[str, Any]) -> Iterator[_Stage]:
     for name, entry in config["experiments"].items():
-        yield from _experiment(name, entry, config["shards"])
+        yield from _experiment(name, entry, config["shards"], config["keep_samples"])
     for name, entry in config["heuristics"].items():
         yield _heuristics(name, entry)
     for name, entry in config["samplers"].items():
@@ -614,7 +616,21 @@ def _stages(config: Mapping[str, Any]) -> Iterator[_Stage]:
         yield _posterior(name, entry, config["experiments"])
 
 
-def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_Stage]:
+def _laps_held(entry: Mapping[str, Any], run: str) -> int:
+    """Returns of how many laps of a run the samples are there at once, where they are not kept.
+
+    Snakemake prefers jobs after which samples can go, so that an evaluation comes first, or beside
+    the next E-step.
+    """
+    laps, e_step = entry["runs"][run]["laps"], entry["runs"][run]["e_step"]
+    # The second lap does not start from the first one's samples.
+    restarts = e_step["restart"] is not None and laps > 2
+    return 2 if restarts or len(evaluated_laps(entry, run)) > 1 else 1
+
+
+def _experiment(
+    name: str, entry: Mapping[str, Any], shards: int, keep_samples: bool
+) -> Iterator[_Stage]:
     shape, counts = data_size(entry["data"])
     parts, event = _Parts(entry, shape), FLOAT * math.prod(shape)
     total = sum(counts.values())
@@ -657,7 +673,8 @@ def _experiment(name: str, entry: Mapping[str, Any], shards: int) -> Iterator[_S
         if laps > 1:
             evaluations = (laps - 1) * each * sampler.sampler.evaluations
             work.append((parts.posterior(observations, e_step), evaluations))
-        yield _Stage(name, "E-steps", key, laps * shards, work, laps * each * (event + 8))
+        held = laps if keep_samples else _laps_held(entry, key)
+        yield _Stage(name, "E-steps", key, laps * shards, work, held * each * (event + 8))
 
         work = []
         for lap in range(1, laps + 1):
