@@ -46,7 +46,12 @@ def images():
 
 @pytest.fixture(scope="module")
 def features(network, images):
-    return [network.features(x) for x in images]
+    return [whole(network.features(x)) for x in images]
+
+
+def whole(batches):
+    """Returns features and logits of all images."""
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +91,7 @@ def test_the_fid_is_that_of_torch_fidelity(features, expected):
 def test_the_inception_score_is_that_of_torch_fidelity(features, expected):
     (_, logits), _ = features
 
-    value = inception_score(logits, SEED)
+    value = inception_score(logits.split(5), len(logits), SEED)
 
     assert logits.shape == (12, 1008)
     assert value > 1
@@ -111,13 +116,25 @@ def test_the_distance_of_moments_is_that_of_torch_fidelity(count, other):
 
 
 def test_scores_of_known_logits():
-    certain = 100 * torch.eye(5).repeat(20, 1)
+    certain = 1000 * torch.eye(5).repeat(20, 1)
 
-    assert inception_score(torch.zeros(40, 7), 0) == pytest.approx(1)
+    assert inception_score([torch.zeros(40, 7)], 40, 0) == pytest.approx(1)
     # Each split of ten holds each of the five classes now and then, and all of them at best.
-    assert 1 < inception_score(certain, 0) <= 5
+    assert 1 < inception_score([certain], 100, 0) <= 5
     with pytest.raises(DiemError, match="10 images"):
-        inception_score(certain[:9], 0)
+        inception_score([certain[:9]], 9, 0)
+
+
+@pytest.mark.parametrize("count", [10, 57, 400])
+def test_the_score_of_parts_is_that_of_torch_fidelity(count):
+    from torch_fidelity.metric_isc import isc_features_to_metric
+
+    logits = 3 * torch.randn(count, 20, generator=torch.Generator().manual_seed(0))
+
+    theirs = isc_features_to_metric(logits, splits=10, rng_seed=SEED)["inception_score_mean"]
+    for size in (1, 7, count):
+        value = inception_score(iter(logits.split(size)), count, SEED)
+        assert value == pytest.approx(theirs, rel=1e-12)
 
 
 def test_one_sample_is_too_few():
@@ -137,8 +154,8 @@ def test_pixels_are_rounded_and_clipped_as_in_an_image_file():
 def test_batches_change_nothing(network, images, features, monkeypatch):
     monkeypatch.setattr(inception, "BATCH", 5)
 
-    for one, whole in zip(network.features(images[0].numpy()), features[0], strict=True):
-        torch.testing.assert_close(one, whole, rtol=1e-4, atol=1e-4)
+    for one, other in zip(whole(network.features(images[0].numpy())), features[0], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_the_card_names_the_weights(network, inception_weights, monkeypatch):

@@ -9,14 +9,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from diem import storage
+from diem import metrics, storage
 from diem.datasets import Split, load
 from diem.errors import DiemError
 from diem.metrics import (
     Extractor,
     _entropic_cost,
     distance_to_manifold,
+    feature_moments,
     frechet_distance,
+    frechet_distance_of_moments,
     load_extractor,
     psnr,
     residual,
@@ -80,6 +82,46 @@ def test_sliced_wasserstein_depends_on_the_seed_alone():
 
     assert sliced_wasserstein(a, b, seed=0) == first
     assert sliced_wasserstein(a, b, seed=1) != first
+
+
+@pytest.mark.parametrize(("held", "few"), [(1, 1), (700, 250), (10**6, 10**6)])
+def test_sliced_wasserstein_of_parts(monkeypatch, held: int, few: int):
+    import ot
+
+    a, b = normal(60, 5), normal(45, 5, seed=1) + 0.5
+    theta = metrics.rng(3, metrics.Stage.METRIC).standard_normal((5, 32))
+    theta /= np.linalg.norm(theta, axis=0)
+    expected = ot.sliced_wasserstein_distance(a, b, projections=theta)
+
+    monkeypatch.setattr(metrics, "PROJECTED", held)
+    monkeypatch.setattr(metrics, "SORTED", few)
+    monkeypatch.setattr(storage, "PART_BYTES", 7 * a[:1].nbytes)
+
+    assert sliced_wasserstein(a, b, 32, seed=3) == pytest.approx(expected, rel=1e-12)
+
+
+def test_samples_are_never_asked_for_all_at_once(monkeypatch):
+    class Counted:
+        """Samples that note which of them are asked for."""
+
+        def __init__(self, x):
+            self.x, self.asked = x, []
+
+        def __len__(self):
+            return len(self.x)
+
+        def __getitem__(self, rows):
+            self.asked.append(len(self.x[rows]))
+            return self.x[rows]
+
+    a, b = (Counted(normal(50, 4, seed=i)) for i in range(2))
+    monkeypatch.setattr(storage, "PART_BYTES", 8 * a.x[:1].nbytes)
+
+    assert sliced_wasserstein(a, b) == sliced_wasserstein(a.x, b.x)
+
+    for x in (a, b):
+        assert max(x.asked) == 8
+        assert sum(rows for rows in x.asked if rows > 1) == 50  # each once
 
 
 def entropic_cost(a: np.ndarray, b: np.ndarray, strength: float) -> float:
@@ -270,6 +312,31 @@ def test_frechet_distance_of_halves_is_small():
 def test_frechet_distance_needs_more_samples_than_features(count: int):
     with pytest.raises(DiemError, match=f"more than 8 samples, got {count}"):
         frechet_distance(normal(100, 8), normal(count, 8))
+
+
+@pytest.mark.parametrize("count", [2, 9, 40, 500])
+def test_moments_of_parts_are_those_of_the_whole(count: int):
+    # A mean that would cost digits if squares were summed.
+    x = 1e4 + normal(count, 9) @ np.diag(np.arange(9.0))
+    expected = torch.from_numpy(np.cov(x.T))
+
+    for size in (1, 4, 33, count):
+        fit = feature_moments(torch.from_numpy(x[i : i + size]) for i in range(0, count, size))
+
+        torch.testing.assert_close(fit.mean, torch.from_numpy(x.mean(axis=0)), rtol=1e-14, atol=0)
+        covariance = fit.root.T @ fit.root
+        torch.testing.assert_close(covariance, expected, rtol=1e-9, atol=1e-9)
+        assert frechet_distance_of_moments(fit, feature_moments(x)) < 1e-6
+
+
+def test_moments_of_what_is_no_features():
+    for parts in ([], [normal(1, 3)]):
+        with pytest.raises(DiemError, match="two samples"):
+            feature_moments(parts)
+    with pytest.raises(ValueError, match=r"\(5, 3, 1\)"):
+        feature_moments([normal(5, 3, 1)])
+    with pytest.raises(DiemError, match="more than 3 samples, got 3"):
+        feature_moments([normal(2, 3), normal(1, 3)], full=True)
 
 
 @pytest.mark.parametrize("metric", [sliced_wasserstein, sinkhorn_divergence, frechet_distance])

@@ -96,6 +96,7 @@ class Evaluation(Job):
             rows, arrays = evaluation.evaluate(
                 *(self.prior(), file, self.clean(), {}, SETTINGS, POSTERIOR, 0, {}), keep=keep
             )
+            arrays["prior/x"] = np.concatenate(list(arrays["prior/x"]))
         return rows, arrays
 
 

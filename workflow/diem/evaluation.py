@@ -1,11 +1,16 @@
 """Evaluation of a prior: samples, the metrics of an experiment, and the card of each number.
 
+Samples are gone through part by part: prior samples stay where the pieces of the work are kept, and
+those of files are held in memory only if they fit. The parts, and so the numbers, are the same.
+
 A row is one number with everything that made it. Tables and figures are built from rows alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +22,7 @@ from . import __version__, datasets, inception, metrics, storage
 from .denoisers import Prior
 from .errors import DiemError
 from .operators import Partial
-from .resume import Keep, anew, kept, kept_number, within
+from .resume import Keep, Pieces, anew, kept, kept_number, within
 from .sampling import PosteriorSampler, Sampler, sample_prior
 from .seeds import Stage, torch_generator
 
@@ -66,7 +71,7 @@ OF_SAMPLES = {
     "inception_score",
     "distance_to_manifold",
 }
-"""The metrics of many samples and the whole test split, which are read only for them."""
+"""The metrics of many samples and the whole test split, which is read only for them."""
 
 CURVE_POINTS = 2**14
 """Points of the polyline that stands for the manifold; distances are to its segments."""
@@ -84,6 +89,36 @@ class _Rows:
         self.rows.append({key: row.get(key, "") for key in CARD})
 
 
+class _Blocks:
+    """Rows that are made block by block when they are asked for, such as of pieces that are kept.
+
+    Arguments:
+        count: The number of rows.
+        size: The number of rows in a block; the last one may have less.
+        make: Returns a block, given its number and its rows.
+    """
+
+    def __init__(self, count: int, size: int, make: Callable[[int, slice], np.ndarray]) -> None:
+        self.count, self.size = count, size
+
+        @lru_cache(maxsize=1)  # the next rows may be of the same block
+        def block(number: int) -> np.ndarray:
+            return make(number, slice(number * size, min((number + 1) * size, count)))
+
+        self.block = block
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(self.count)
+        parts = []
+        for number in range(start // self.size, -(-stop // self.size)):
+            first = number * self.size
+            parts.append(self.block(number)[max(start - first, 0) : stop - first])
+        return np.concatenate(parts)
+
+
 def evaluate(
     prior: Prior,
     observations: storage.Observations,
@@ -97,9 +132,10 @@ def evaluate(
     extractor: str | Path | None = None,
     inception_weights: str | Path | None = None,
     inception_reference: str | Path | None = None,
-    keep: Keep = anew,
+    keep: Keep | None = None,
     progress: Callable[[int], None] = lambda count: None,
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    cache_mb: float = math.inf,
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray | Iterable[np.ndarray]]]:
     """Draws samples of a prior and of its posteriors, and measures them.
 
     Arguments:
@@ -116,27 +152,25 @@ def evaluate(
         extractor: The file of the feature extractor of ``frechet_distance``.
         inception_weights: The file of the weights of ``fid`` and ``inception_score``.
         inception_reference: The file of the reference of ``fid``.
-        keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.resume`, and gives
+            them again whenever they are needed. Without it, they are in memory.
         progress: Called with the number of samples drawn.
+        cache_mb: The most memory, in MiB, that the test split may take, and the samples of the
+            E-step; more are read from the disk as they are needed, which changes no number.
 
     Returns:
-        The rows, and the arrays that figures are made of: ``prior/x``, ``prediction/score`` of each
-        test observation of which something was hidden, if it is asked for, and of the first test
-        observations ``posterior/x`` ``(observations, samples, *event)``, ``posterior/y``,
-        ``posterior/observed``, ``posterior/adjoint`` (``A' y``) and, if there are clean data,
-        ``posterior/truth``.
+        The rows, and the arrays that figures are made of: ``prior/x`` (consecutive parts, which can
+        be read once), ``prediction/score`` of each test observation of which something was hidden,
+        if it is asked for, and of the first test observations ``posterior/x``
+        ``(observations, samples, *event)``, ``posterior/y``, ``posterior/observed``,
+        ``posterior/adjoint`` (``A' y``) and, if there are clean data, ``posterior/truth``.
     """
     sampler = Sampler(**settings["sampler"])
     wanted = settings["metrics"]
     exact = prior.denoiser is None
     rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
+    keep = Pieces() if keep is None else keep
 
-    compared = not OF_SAMPLES.isdisjoint(wanted)
-    test = None
-    if clean is not None:
-        rows_read = slice(0, None if compared else settings["test_observations"])
-        with storage.Reader(clean) as file:
-            test = torch.from_numpy(file.read("test/x", rows_read, prior.event_shape))
     x = _prior_samples(prior, settings, sampler, seed, keep, progress)
     drawn = {
         "sampler": "exact" if exact else sampler.name,
@@ -144,64 +178,34 @@ def evaluate(
         "denoiser_evaluations": 0 if exact else sampler.evaluations,
         "precision": "exact" if exact else "float32",
     }
-    subjects = {"prior": (x, {"samples": len(x), "split": "none", **drawn})}
-    if e_step_samples and test is not None and compared:
-        trained, _ = storage.read_samples(e_step_samples, "train", prior.event_shape)
-        with storage.Reader(e_step_samples[0]) as file:
-            names = ("sampler", "denoiser_evaluations", "precision")
-            made = {name: file.attribute(name) for name in names}
-            made["sampler_steps"] = file.attribute("steps")
-        here = {"samples": len(trained), "split": "train", **made}
-        subjects["e_step"] = (torch.from_numpy(trained), here)
+    if clean is not None and not OF_SAMPLES.isdisjoint(wanted):
+        subjects = {"prior": (x, {"samples": len(x), "split": "none", **drawn})}
+        with contextlib.ExitStack() as opened:
+            stored = partial(storage.Rows, shape=prior.event_shape, cache_mb=cache_mb)
+            test = opened.enter_context(stored([clean], "test/x"))
+            if e_step_samples:
+                trained = opened.enter_context(stored(e_step_samples, "train/x"))
+                with storage.Reader(e_step_samples[0]) as file:
+                    names = ("sampler", "denoiser_evaluations", "precision")
+                    made = {name: file.attribute(name) for name in names}
+                    made["sampler_steps"] = file.attribute("steps")
+                here = {"samples": len(trained), "split": "train", **made}
+                subjects["e_step"] = (trained, here)
+            _compare(
+                rows,
+                subjects,
+                test,
+                data,
+                settings,
+                seed,
+                extractor,
+                inception_weights,
+                inception_reference,
+                prior.gaussian.mean.device,
+                keep,
+            )
 
-    if "frechet_distance" in wanted:
-        extractor = metrics.load_extractor(extractor)
-    if inception_weights is not None:
-        network = inception.load(inception_weights, prior.gaussian.mean.device)
-    if "fid" in wanted:
-        reference = inception.load_reference(inception_reference, network)
-
-    for subject, (samples, here) in subjects.items() if test is not None else ():
-        against = {**here, "reference": "clean test", "reference_samples": len(test)}
-        if "sliced_wasserstein" in wanted:
-            value = metrics.sliced_wasserstein(samples, test, seed=seed)
-            rows.add(subject, "sliced_wasserstein", value, **against)
-        if "sinkhorn_divergence" in wanted:
-            most = settings["sinkhorn_samples"]
-            measure = partial(metrics.sinkhorn_divergence, samples[:most], test[:most])
-            value = kept_number(keep, f"sinkhorn_divergence/{subject}", measure)
-            few = {"samples": min(len(samples), most), "reference_samples": min(len(test), most)}
-            rows.add(subject, "sinkhorn_divergence", value, **{**against, **few})
-        if "frechet_distance" in wanted:
-            # Pixels are clipped to their range, as they would be in an image file.
-            features = extractor.features(samples.clamp(-2, 2))
-            value = metrics.frechet_distance(features, extractor.features(test))
-            made = {
-                "extractor": extractor.name,
-                "extractor_digest": extractor.digest(),
-                "extractor_accuracy": extractor.validation_accuracy,
-            }
-            rows.add(subject, "frechet_distance", value, **against, **made)
-        if inception_weights is not None:
-            features, logits = network.features(samples, within(keep, f"inception/{subject}"))
-            made = {**here, "extractor": network.name, "extractor_digest": network.digest}
-            if "fid" in wanted:
-                fitted = metrics.feature_moments(features)
-                value = metrics.frechet_distance_of_moments(fitted, reference.moments)
-                against = {
-                    "reference": f"clean {reference.split}",
-                    "reference_samples": reference.samples,
-                }
-                rows.add(subject, "fid", value, **made, **against)
-            if "inception_score" in wanted:
-                value = inception.inception_score(logits, seed)
-                rows.add(subject, "inception_score", value, **made)
-        if "distance_to_manifold" in wanted:
-            curve = torch.from_numpy(datasets.manifold_curve(dict(data), seed, CURVE_POINTS))
-            value = metrics.distance_to_manifold(samples, curve).mean()
-            rows.add(subject, "distance_to_manifold", value, **here, reference="exact curve")
-
-    arrays = {"prior/x": x.numpy()}
+    arrays = {"prior/x": storage.parts(x)}
     if "prediction" in wanted:
         scores = _prediction_scores(
             prior, observations, settings, posterior_sampler, seed, keep, progress
@@ -215,14 +219,14 @@ def evaluate(
         }
         rows.add("posterior", "prediction", scores.mean(), **card)
     if "observation_distance" in wanted:
-        value, count = _observation_distance(x, observations, seed)
+        value, count = _observation_distance(x, observations, settings["block"], seed)
         card = {**drawn, "samples": count, "split": "test", "reference": "held-out observations"}
         rows.add("prior", "observation_distance", value, **card, reference_samples=count)
 
     posterior, observed = _posterior_samples(
         prior, observations, settings, posterior_sampler, seed, keep, progress
     )
-    truth = None if test is None else test[: len(posterior)]
+    truth = None if clean is None else _truth(clean, len(posterior), prior.event_shape)
     here = _posterior_card(prior, posterior_sampler, posterior)
     if truth is not None:
         _add_fidelity(rows, "posterior", posterior, truth, wanted, here)
@@ -233,6 +237,78 @@ def evaluate(
             card = {**here, "reference": "test observations", "reference_samples": len(posterior)}
             rows.add("posterior", f"residual_{name}", value, **card)
     return rows.rows, {**arrays, **_posterior_arrays(posterior, observed, truth)}
+
+
+def _compare(
+    rows: _Rows,
+    subjects: Mapping[str, tuple[storage.HasRows, Mapping[str, Any]]],
+    test: storage.HasRows,
+    data: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    seed: int,
+    extractor: str | Path | None,
+    inception_weights: str | Path | None,
+    inception_reference: str | Path | None,
+    device: torch.device,
+    keep: Keep,
+) -> None:
+    """Adds the metrics of many samples to the rows: those that compare them with the test split.
+
+    Each subject is its samples, which need not be in memory, and what made them. The other
+    arguments are those of :func:`evaluate`.
+    """
+    wanted = settings["metrics"]
+    if "frechet_distance" in wanted:
+        extractor = metrics.load_extractor(extractor)
+        of_test = metrics.feature_moments(map(extractor.features, storage.parts(test)), full=True)
+    if inception_weights is not None:
+        network = inception.load(inception_weights, device)
+    if "fid" in wanted:
+        reference = inception.load_reference(inception_reference, network)
+
+    for subject, (samples, here) in subjects.items():
+        against = {**here, "reference": "clean test", "reference_samples": len(test)}
+        if "sliced_wasserstein" in wanted:
+            value = metrics.sliced_wasserstein(samples, test, seed=seed)
+            rows.add(subject, "sliced_wasserstein", value, **against)
+        if "sinkhorn_divergence" in wanted:
+            most = settings["sinkhorn_samples"]
+            measure = partial(metrics.sinkhorn_divergence, samples[:most], test[:most])
+            value = kept_number(keep, f"sinkhorn_divergence/{subject}", measure)
+            few = {"samples": min(len(samples), most), "reference_samples": min(len(test), most)}
+            rows.add(subject, "sinkhorn_divergence", value, **{**against, **few})
+        if "frechet_distance" in wanted:
+            # Pixels are clipped to their range, as they would be in an image file.
+            clipped = (part.clip(-2, 2) for part in storage.parts(samples))
+            fitted = metrics.feature_moments(map(extractor.features, clipped), full=True)
+            value = metrics.frechet_distance_of_moments(fitted, of_test)
+            made = {
+                "extractor": extractor.name,
+                "extractor_digest": extractor.digest(),
+                "extractor_accuracy": extractor.validation_accuracy,
+            }
+            rows.add(subject, "frechet_distance", value, **against, **made)
+        if inception_weights is not None:
+            # The pieces of one metric are those of the other.
+            features = partial(network.features, samples, within(keep, f"inception/{subject}"))
+            made = {**here, "extractor": network.name, "extractor_digest": network.digest}
+        if "fid" in wanted:
+            fitted = metrics.feature_moments(pooled for pooled, _ in features())
+            value = metrics.frechet_distance_of_moments(fitted, reference.moments)
+            against = {
+                "reference": f"clean {reference.split}",
+                "reference_samples": reference.samples,
+            }
+            rows.add(subject, "fid", value, **made, **against)
+        if "inception_score" in wanted:
+            logits = (logits for _, logits in features())
+            value = inception.inception_score(logits, len(samples), seed)
+            rows.add(subject, "inception_score", value, **made)
+        if "distance_to_manifold" in wanted:
+            curve = torch.from_numpy(datasets.manifold_curve(dict(data), seed, CURVE_POINTS))
+            distances = (metrics.distance_to_manifold(x, curve) for x in storage.parts(samples))
+            value = sum(float(part.sum()) for part in distances) / len(samples)
+            rows.add(subject, "distance_to_manifold", value, **here, reference="exact curve")
 
 
 def reconstruct(
@@ -274,8 +350,7 @@ def reconstruct(
     from_gaussian, _ = _posterior_samples(gaussian, *drawing, within(keep, "floor"), progress)
     from_prior, observed = _posterior_samples(prior, *drawing, keep, progress)
     count = len(from_prior)
-    with storage.Reader(clean) as file:
-        truth = torch.from_numpy(file.read("test/x", slice(0, count), prior.event_shape))
+    truth = _truth(clean, count, prior.event_shape)
 
     closed = {"split": "test", "samples": count, "sampler": "closed form"}
     adjoint = observed.operator.adjoint(observed.y)
@@ -343,6 +418,12 @@ def _add_fidelity(
         rows.add(subject, "nmse", metrics.nmse(x, truth).mean(), **against, **card)
 
 
+def _truth(clean: str | Path, count: int, event_shape: Sequence[int]) -> Tensor:
+    """Returns what the first test observations are of."""
+    with storage.Reader(clean) as file:
+        return torch.from_numpy(file.read("test/x", slice(0, count), event_shape))
+
+
 def _prior_samples(
     prior: Prior,
     settings: Mapping[str, Any],
@@ -350,18 +431,21 @@ def _prior_samples(
     seed: int,
     keep: Keep,
     progress: Callable[[int], None],
-) -> Tensor:
+) -> _Blocks:
+    """Draws all samples that were not kept, a piece each block."""
     device = prior.gaussian.mean.device
     total, size = settings["samples"], settings["block"]
-    parts = []
-    for number, start in enumerate(range(0, total, size)):
-        count = min(size, total - start)
+
+    def block(number: int, rows: slice) -> np.ndarray:
         # The same noise for every lap, so that laps can be compared sample by sample.
         generator = torch_generator(seed, Stage.PRIOR, 0, number, device)
-        draw = partial(sample_prior, prior, count, sampler, generator)
-        parts.append(kept(keep, f"prior/{number}", draw))
-        progress(count)
-    return torch.cat(parts)
+        draw = partial(sample_prior, prior, rows.stop - rows.start, sampler, generator)
+        return kept(keep, f"prior/{number}", draw).numpy()
+
+    x = _Blocks(total, size, block)
+    for start in range(0, total, size):
+        progress(len(x[start : start + size]))
+    return x
 
 
 def _posterior_samples(
@@ -467,7 +551,7 @@ def _residuals(posterior: Tensor, observed: storage.Observed) -> dict[str, float
 
 
 def _observation_distance(
-    x: Tensor, observations: storage.Observations, seed: int
+    x: storage.HasRows, observations: storage.Observations, size: int, seed: int
 ) -> tuple[float, int]:
     r"""Returns the distance between held-out observations and observations of model samples.
 
@@ -476,9 +560,16 @@ def _observation_distance(
     compared.
     """
     count = min(len(x), observations.count("test"))
-    held = observations.load("test", slice(0, count))
-    generator = torch_generator(seed, Stage.METRIC)
-    noise = torch.randn(held.y.shape, generator=generator)
-    y = held.operator.forward(x[:count]) + held.sigma_y * noise
-    adjoint = held.operator.adjoint
-    return metrics.sliced_wasserstein(adjoint(y), adjoint(held.y), seed=seed), count
+
+    def of_model(number: int, rows: slice) -> np.ndarray:
+        held = observations.load("test", rows)
+        noise = torch.randn(held.y.shape, generator=torch_generator(seed, Stage.METRIC, 0, number))
+        y = held.operator.forward(torch.from_numpy(x[rows])) + held.sigma_y * noise
+        return held.operator.adjoint(y).numpy()
+
+    def of_test(number: int, rows: slice) -> np.ndarray:
+        held = observations.load("test", rows)
+        return held.operator.adjoint(held.y).numpy()
+
+    sets = (_Blocks(count, size, adjoint) for adjoint in (of_model, of_test))
+    return metrics.sliced_wasserstein(*sets, seed=seed), count

@@ -1,14 +1,15 @@
 """Numbers that compare arrays of samples, with shape :math:`(N, *event)`.
 
-NumPy arrays and tensors are both welcome; the arithmetic is in double precision. Shapes that do
-not fit are a defect of the caller and raise :py:`ValueError`. Data that do not serve a metric raise
-:py:`DiemError`.
+NumPy arrays and tensors are both welcome; the arithmetic is in double precision. Where samples may
+be more than fit in memory, so are :class:`diem.storage.HasRows`, which are gone through part by
+part. Shapes that do not fit are a defect of the caller and raise :py:`ValueError`. Data that do not
+serve a metric raise :py:`DiemError`.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,18 +57,26 @@ anew: so far, what it holds as zero stays without weight."""
 STEPS_KEPT = 50
 """After so many steps the state of an extractor's training is kept: 7 s at CIFAR-10's size."""
 
+PROJECTED = 2**23
+"""The projections that are held in memory at a time, or those on one direction."""
+
+SORTED = 2**20
+"""The projections that are sorted at a time, or those on one direction."""
+
 
 # Distances between sets of samples
 
 
-def sliced_wasserstein(a: Array, b: Array, projections: int = 128, seed: int = 0) -> float:
+def sliced_wasserstein(
+    a: storage.HasRows, b: storage.HasRows, projections: int = 128, seed: int = 0
+) -> float:
     r"""Returns the sliced 2-Wasserstein distance between two sets of samples.
 
     .. math:: \left( \frac{1}{P} \sum_{p=1}^P W_2^2(\theta_p^\top a, \theta_p^\top b) \right)^{1/2}
 
     with directions :math:`\theta_p` drawn uniformly from the unit sphere. It has the unit of the
     data. The same seed and event give the same directions, so that the distances of several models
-    can be compared.
+    can be compared. Samples are read once for every :data:`PROJECTED` projections.
 
     References:
         | Sliced and Radon Wasserstein Barycenters of Measures (Bonneel et al., 2015)
@@ -85,11 +94,22 @@ def sliced_wasserstein(a: Array, b: Array, projections: int = 128, seed: int = 0
     """
     import ot  # takes seconds, and most commands do without
 
-    a, b = _pair(a, b)
-    theta = rng(seed, Stage.METRIC).standard_normal((a.shape[1], projections))
+    _check_pair(a, b)
+    theta = rng(seed, Stage.METRIC).standard_normal((math.prod(a[:1].shape[1:]), projections))
     theta /= np.linalg.norm(theta, axis=0)
-    theta = torch.from_numpy(theta).to(a.device)
-    return float(ot.sliced_wasserstein_distance(a, b, projections=theta, p=2))
+    count = len(a) + len(b)
+    most, few = (max(1, held // count) for held in (PROJECTED, SORTED))
+    squared = 0.0
+    for some in torch.from_numpy(theta).split(most, dim=1):
+        u, v = (torch.cat([_projected(part, some) for part in storage.parts(x)]) for x in (a, b))
+        for pair in zip(u.split(few, dim=1), v.split(few, dim=1), strict=True):
+            squared += float(ot.wasserstein_1d(*pair, p=2).sum())
+    return math.sqrt(squared / projections)
+
+
+def _projected(x: Array, theta: Tensor) -> Tensor:
+    x = _vectors(x)
+    return (x @ theta.to(x.device)).cpu()
 
 
 def sinkhorn_divergence(
@@ -325,18 +345,8 @@ def frechet_distance(a: Array, b: Array) -> float:
         ValueError: If the features are not vectors or their numbers differ.
         DiemError: If a set has no more samples than features, or a value is not finite.
     """
-    if a.ndim != 2 or b.ndim != 2:
-        raise ValueError(f"Features have shape (N, F), got {tuple(a.shape)} and {tuple(b.shape)}.")
-    a, b = _pair(a, b)
-    features = a.shape[1]
-    for x in (a, b):
-        if len(x) <= features:
-            raise DiemError(
-                f"The Fréchet distance on {features} features needs more than {features} samples, "
-                f"got {len(x)}."
-            )
-
-    return frechet_distance_of_moments(feature_moments(a), feature_moments(b))
+    _check_pair(a, b)
+    return frechet_distance_of_moments(*(feature_moments(x, full=True) for x in (a, b)))
 
 
 class Moments(NamedTuple):
@@ -352,21 +362,60 @@ class Moments(NamedTuple):
     root: Tensor
 
 
-def feature_moments(x: Array) -> Moments:
-    """Returns the Gaussian fit of features, with shape :math:`(N, F)`.
+def feature_moments(x: Array | Iterable[Array], full: bool = False) -> Moments:
+    """Returns the Gaussian fit of features, with shape :math:`(N, F)`, or of their parts.
+
+    No more than :math:`F` features and one part are held in memory, in double precision.
+
+    Arguments:
+        x: The features, or consecutive parts of them.
+        full: Whether there must be more samples than features.
 
     Raises:
-        DiemError: If there are fewer than two samples.
+        ValueError: If the features are not vectors.
+        DiemError: If there are fewer than two samples, or too few, or a value is not finite.
     """
-    x = _double(x)
-    if len(x) < 2:
+    count, mean, scatter = 0, 0.0, 0.0
+    waiting: list[Tensor] = []
+    for part in [x] if isinstance(x, Array) else x:
+        if part.ndim != 2:
+            raise ValueError(f"Features have shape (N, F), got {tuple(part.shape)}.")
+        waiting.append(_vectors(part))
+        # Parts are taken together until they are worth a product of matrices.
+        if sum(map(len, waiting)) > part.shape[1]:
+            count, mean, scatter = _merged(count, mean, scatter, torch.cat(waiting))
+            waiting = []
+    rest = torch.cat(waiting) if waiting else torch.empty(0, 0)
+    if count == 0 and full:
+        raise DiemError(
+            f"The Fréchet distance on {rest.shape[1]} features needs more than {rest.shape[1]}"
+            f" samples, got {len(rest)}."
+        )
+    if count + len(rest) < 2:
         raise DiemError("A Gaussian fit of features needs two samples or more.")
-    mean = x.mean(dim=0)
-    centred = (x - mean) / math.sqrt(len(x) - 1)
-    if len(x) <= x.shape[1]:
-        return Moments(mean, centred)
-    eigenvalues, q = torch.linalg.eigh(centred.T @ centred)
+    if count == 0:
+        mean = rest.mean(dim=0)
+        return Moments(mean, (rest - mean) / math.sqrt(len(rest) - 1))
+    if len(rest) > 0:
+        count, mean, scatter = _merged(count, mean, scatter, rest)
+    eigenvalues, q = torch.linalg.eigh(scatter / (count - 1))
     return Moments(mean, eigenvalues.clamp(min=0).sqrt()[:, None] * q.T)
+
+
+def _merged(
+    count: int, mean: Tensor | float, scatter: Tensor | float, x: Tensor
+) -> tuple[int, Tensor, Tensor]:
+    """Adds samples to a number of them, their mean, and their scatter about it.
+
+    References:
+        | Updating Formulae and a Pairwise Algorithm for Computing Sample Variances
+          (Chan et al., 1979)
+        | https://doi.org/10.1007/978-3-642-51461-6_3
+    """
+    total, centre = count + len(x), x.mean(dim=0)
+    centred, shift = x - centre, centre - mean
+    scatter = scatter + centred.T @ centred + torch.outer(shift, shift) * (count * len(x) / total)
+    return total, mean + shift * (len(x) / total), scatter
 
 
 def frechet_distance_of_moments(a: Moments, b: Moments) -> float:
@@ -864,15 +913,25 @@ def _double(x: Array) -> Tensor:
     return torch.as_tensor(x, dtype=torch.float64)
 
 
+def _check_pair(a: storage.HasRows, b: storage.HasRows) -> None:
+    """Raises unless two sets of samples (N, *event) have the same event."""
+    shapes = [(len(x), *x[:1].shape[1:]) for x in (a, b)]
+    if shapes[0][1:] != shapes[1][1:] or len(shapes[0]) < 2 or 0 in (len(a), len(b)):
+        raise ValueError(
+            f"Two sets (N, *event) of the same event are needed, got {shapes[0]} and {shapes[1]}."
+        )
+
+
+def _vectors(x: Array) -> Tensor:
+    """Returns samples as the finite rows of a matrix, with shape (N, F)."""
+    x = _double(x).flatten(start_dim=1)
+    if not torch.isfinite(x).all():
+        raise DiemError("The samples hold values that are not finite, no metric compares them.")
+    return x
+
+
 def _pair(a: Array, b: Array) -> tuple[Tensor, Tensor]:
     """Returns two sets of samples as finite matrices, with shapes (N, F) and (M, F)."""
-    if a.shape[1:] != b.shape[1:] or a.ndim < 2 or len(a) == 0 or len(b) == 0:
-        raise ValueError(
-            f"Two sets (N, *event) of the same event are needed, got {tuple(a.shape)} and "
-            f"{tuple(b.shape)}."
-        )
-    a, b = (_double(x).flatten(start_dim=1) for x in (a, b))
-    for x in (a, b):
-        if not torch.isfinite(x).all():
-            raise DiemError("The samples hold values that are not finite, no metric compares them.")
-    return a, b.to(a.device)
+    _check_pair(a, b)
+    a = _vectors(a)
+    return a, _vectors(b).to(a.device)

@@ -40,6 +40,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             inception_reference=files.get("inception_reference"),
             keep=pieces,
             progress=bar.update,
+            cache_mb=snakemake.config["cache_mb"],
         )
         storage.write_hdf5(snakemake.output.samples, arrays, params.card)
         tables.write_rows(snakemake.output.metrics, rows)
