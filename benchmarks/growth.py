@@ -233,7 +233,7 @@ def overhead(folder: Path) -> dict:
     optimizer = (second - first) / 6
     fitted = 1024
     fit = median(lambda: fit_to_samples(x.repeat(2, 1, 1, 1), entry["gaussian"]["rank"]), 3)
-    read = median(lambda: storage.read_samples([folder / "samples.h5"], "train", shape))
+    read = median(lambda: storage.Rows([folder / "samples.h5"], "train/x", shape))
     tensors = {"x": torch.zeros(2**24)}
     saving = median(lambda: storage.save_tensors(folder / "state", tensors, {}), 3)
     job = children(estimate.job_seconds)

@@ -445,7 +445,14 @@ def run(tmp_path):
 
 
 def samples(paths):
-    return {split: storage.read_samples(paths, split, VECTOR) for split in ("train", "validation")}
+    """Returns all samples of each split, and the indices of their observations."""
+    return {
+        split: [
+            storage.Rows(paths, f"{split}/{name}", s)[:]
+            for name, s in (("x", VECTOR), ("index", ()))
+        ]
+        for split in ("train", "validation")
+    }
 
 
 def same(one, other):

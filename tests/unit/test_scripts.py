@@ -64,7 +64,7 @@ def e_step(folder, name, laps):
         output=[str(output)],
     )
     runpy.run_path(str(SCRIPTS / "e_step.py"), {"snakemake": snakemake})
-    return [storage.read_samples([output], split, SHAPE)[0] for split in ("train", "validation")]
+    return [storage.Rows([output], f"{split}/x", SHAPE)[:] for split in ("train", "validation")]
 
 
 def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):

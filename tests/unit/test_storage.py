@@ -295,35 +295,17 @@ def test_samples_of_all_shards_come_in_the_order_of_the_shards(tmp_path):
         shard(tmp_path / "4", slice(2, 5)),
     ]
 
-    x, index = storage.read_samples(paths, "train", (2,))
+    x, index = storage.Rows(paths, "train/x", (2,))[:], storage.Rows(paths, "train/index", ())[:]
 
     assert index.tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 2, 3, 4]
     assert np.array_equal(x[:, 0], 2 * index)
 
 
 def test_samples_of_another_shape_are_refused(tmp_path):
-    paths = [shard(tmp_path / "1", slice(0, 10))]
-
-    refused(
-        paths[0],
-        "'train/x'",
-        "(2,)",
-        "(3,)",
-        read=lambda p: storage.read_samples([p], "train", (3,)),
-    )
-    refused(
-        paths[0],
-        "'validation/x'",
-        "missing",
-        read=lambda p: storage.read_samples([p], "validation", (2,)),
-    )
-
-
-def test_samples_and_indices_of_different_numbers_are_refused(tmp_path):
     path = shard(tmp_path / "1", slice(0, 10))
-    replace(path, "train/index", np.arange(9))
 
-    refused(path, "train", read=lambda p: storage.read_samples([p], "train", (2,)))
+    for name, parts in (("train/x", ["(2,)", "(3,)"]), ("validation/x", ["missing"])):
+        refused(path, name, *parts, read=lambda p, name=name: storage.Rows([p], name, (3,)))
 
 
 @pytest.mark.parametrize("cache_mb", [0, 1])
@@ -333,7 +315,7 @@ def test_rows_of_several_files_in_any_order(tmp_path, cache_mb):
         shard(tmp_path / "2", slice(0, 0)),
         shard(tmp_path / "3", slice(0, 6)),
     ]
-    x, _ = storage.read_samples(paths, "train", (2,))
+    x = storage.Rows(paths, "train/x", (2,))[:]
 
     rows = storage.Rows(paths, "train/x", (2,), cache_mb)
 

@@ -42,7 +42,6 @@ __all__ = [
     "load_tensors",
     "load_weights",
     "parts",
-    "read_samples",
     "save_tensors",
     "users_observations",
     "write_hdf5",
@@ -314,25 +313,6 @@ class Reader:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DiemError(f"{self.path}: {name!r} holds non-finite values.")
         return array
-
-
-def read_samples(
-    paths: Sequence[str | Path], group: str, event_shape: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the samples of all shards, in the order of the shards.
-
-    Arguments:
-        paths: The shards, from first to last.
-        group: The split.
-        event_shape: The shape of one sample.
-
-    Returns:
-        The samples, of shape ``(N, *event)``, and the index of each one's observation.
-    """
-    x, index = Rows(paths, f"{group}/x", event_shape), Rows(paths, f"{group}/index", ())
-    if len(index) != len(x):
-        raise DiemError(f"{paths[0]}: {group!r} has {len(x)} samples and {len(index)} indices.")
-    return x[:], index[:]
 
 
 class HasRows(Protocol):

@@ -26,7 +26,8 @@ def evaluation_minutes(wildcards, input, attempt):
 
 def evaluation_memory(wildcards, input, attempt):
     entry = experiment_of(wildcards)
-    return memory_for(entry, entry["evaluation"]["block"], input.size_mb, attempt)
+    held = min(input.size_mb, 2 * CONFIG["cache_mb"])  # the test split, and an E-step's samples
+    return memory_for(entry, entry["evaluation"]["block"], held, attempt)
 
 
 def long_minutes(wildcards, attempt):

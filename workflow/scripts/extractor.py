@@ -1,5 +1,6 @@
 """Trains the feature extractor of the Frechet distance on clean, labelled images."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from diem import metrics, resume, storage
@@ -10,16 +11,19 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     clean, seed, images = snakemake.input.clean, snakemake.params.seed, []
-    with storage.Reader(clean) as file:
-        for split in ("train", "test"):
-            shape = file.shape(f"{split}/x")[1:]
-            x = storage.Rows([clean], f"{split}/x", shape, snakemake.config["cache_mb"])
-            images += [x, file.read(f"{split}/label")]
-    with resume.Pieces(
-        snakemake.output[0],
-        resume.fingerprint([clean], seed),
-        snakemake.config["checkpoint_seconds"],
-    ) as pieces:
+    with (
+        contextlib.ExitStack() as opened,
+        resume.Pieces(
+            snakemake.output[0],
+            resume.fingerprint([clean], seed),
+            snakemake.config["checkpoint_seconds"],
+        ) as pieces,
+    ):
+        with storage.Reader(clean) as file:
+            for split in ("train", "test"):
+                shape = file.shape(f"{split}/x")[1:]
+                x = storage.Rows([clean], f"{split}/x", shape, snakemake.config["cache_mb"])
+                images += [opened.enter_context(x), file.read(f"{split}/label")]
         extractor = metrics.train_extractor(*images, seed, keep=pieces)
         logger.info("accuracy on the test split: %.4f", extractor.validation_accuracy)
         extractor.save(snakemake.output[0])
