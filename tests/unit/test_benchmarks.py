@@ -79,7 +79,8 @@ def test_recipes_are_compared_at_equal_flops(benchmark):
 @pytest.mark.parametrize("half", ["E-step", "M-step"])
 def test_memory_is_measured(half, benchmark):
     memory = benchmark("memory")
-    assert memory.peak("digits", half, 64, CPU) > 0
+    # In processes of their own: what earlier tests have freed would be used again.
+    assert min(memory.measured("digits", half, (64, 128), "cpu")["peaks"]) > 0
 
 
 def test_growth_is_measured(tmp_path, benchmark):

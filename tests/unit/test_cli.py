@@ -105,9 +105,11 @@ PIECES = {"sample": 4, "posterior": 3}
 @pytest.fixture
 def network(folder):
     """A prior with a network in the folder, of which a batch is a piece of work."""
-    settings = {"name": "mlp", "hidden": [8], "embedding": 4}, {"sigma_min": 0.1, "sigma_max": 5.0}
-    denoiser = build_denoiser(*settings, SHAPE, seed=0)
-    Prior(random_gaussian(SHAPE, 2, torch.float32), denoiser, {}).save("net.safetensors")
+    network = {"name": "mlp", "hidden": [8], "embedding": 4}
+    schedule = {"sigma_min": 0.1, "sigma_max": 5.0}
+    denoiser = build_denoiser(network, schedule, SHAPE, seed=0)
+    card = {"network": network, "schedule": schedule}
+    Prior(random_gaussian(SHAPE, 2, torch.float32), denoiser, card).save("net.safetensors")
     return folder
 
 
@@ -178,6 +180,7 @@ def test_who_interrupts_loses_nothing_that_was_finished(
     assert run(f"{LONG[verb]} -o cut.h5") == 0
     assert len(made) == PIECES[verb] + 1  # one was begun twice
     assert contents("cut.h5") == contents("whole.h5")
+    assert contents("cut.h5")[0]["denoiser_evaluations"] == 2
     assert beside(network, "cut.h5") == []
     if verb == "sample":
         assert (network / "cut.h5").read_bytes() == (network / "whole.h5").read_bytes()
