@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from diem import figures
+from diem import figures, storage
 from diem.errors import DiemError
 from diem.figures import Evaluation, Row, Source, drawing
 
@@ -255,6 +255,28 @@ def test_corner_of_the_truth_is_the_truth_alone():
 
     assert len(figure.axes[0].patches) == 1
     assert not figure.axes[1].texts
+
+
+def test_marginals_of_parts_are_those_of_the_whole(monkeypatch):
+    x, truth = np.random.default_rng(0).standard_normal((2, 500, 3))
+
+    def shown():
+        source = Source("m", LABELS, truth=truth, evaluations=[vectors("lap", 8, x)])
+        pictures, edges = [], []
+        for figure in (figures.evolution(source), figures.corner_model(source)):
+            pictures += [image.get_array() for ax in figure.axes for image in ax.images]
+            edges += [patch.get_xy() for ax in figure.axes for patch in ax.patches]
+        return pictures, edges
+
+    whole = shown()
+    monkeypatch.setattr(storage, "PART_BYTES", 7 * x[:1].nbytes)
+    for one, other in zip(whole, shown(), strict=True):
+        assert len(one) > 4
+        for a, b in zip(one, other, strict=True):
+            assert np.ma.allequal(a, b)
+    heights = whole[1][0][:, 1]
+    expected, _ = np.histogram(x[:, 0], np.linspace(-3, 3, 65), density=True)
+    assert np.isin(expected, heights).all()
 
 
 @pytest.mark.parametrize("shape", [(10, 1), (10, 1, 8, 8)])

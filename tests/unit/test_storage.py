@@ -304,6 +304,10 @@ def test_samples_of_all_shards_come_in_the_order_of_the_shards(tmp_path):
 def test_samples_of_another_shape_are_refused(tmp_path):
     path = shard(tmp_path / "1", slice(0, 10))
 
+    other = shard(tmp_path / "2", slice(0, 10))
+    replace(other, "train/x", np.zeros((10, 3)))
+    refused(other, "(2,)", "(3,)", read=lambda p: storage.Rows([path, p], "train/x"))
+    assert storage.Rows([path], "train/x").shape == (2,)
     for name, parts in (("train/x", ["(2,)", "(3,)"]), ("validation/x", ["missing"])):
         refused(path, name, *parts, read=lambda p, name=name: storage.Rows([p], name, (3,)))
 

@@ -45,10 +45,10 @@ def corrupt(
         DiemError: If the operator or the noise does not fit the data.
     """
     splits, parts = {}, {}
-    with storage.Reader(clean) as file:
-        event_shape = file.shape("train/x")[1:]
+    event_shape = None  # the training split's
     for number, split in enumerate(("train", "validation", "test")):
         x = storage.Rows([clean], f"{split}/x", event_shape, cache_mb=0)
+        event_shape = x.shape
         stream = rng(seed, Stage.CORRUPTION, 0, number)
         operator = operators.simulate(entry["operator"], event_shape, len(x), stream)
         if number == 0:

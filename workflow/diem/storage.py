@@ -344,10 +344,11 @@ class Rows:
         paths: The files, from first to last. Since shards are consecutive blocks, the rows' order
             does not depend on their number. A file without the data set is passed over.
         name: The data set.
-        shape: The shape of one row.
+        shape: If given, the shape that one row must have.
         cache_mb: The most memory that it may take, in MiB.
 
     Attributes:
+        shape: The shape of one row.
         held: The rows, if they are held in memory.
 
     Raises:
@@ -359,16 +360,20 @@ class Rows:
         self,
         paths: Sequence[str | Path],
         name: str,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         cache_mb: float = math.inf,
     ) -> None:
-        self.shape = tuple(shape)
         with contextlib.ExitStack() as opened:
             files = [opened.enter_context(Reader(path)) for path in paths]
             files = [file for file in files if name in file]
             if not files:
                 raise DiemError(f"{paths[0]}: the data set {name!r} is missing.")
-            self._sources = [(file, file._numbers(name, shape)) for file in files]
+            self._sources = []
+            for file in files:
+                dataset = file._numbers(name, shape)
+                self._sources.append((file, dataset))
+                shape = dataset.shape[1:]
+            self.shape = tuple(shape)
             self._dtype = self._sources[0][1].dtype
             self._ends = np.cumsum([len(dataset) for _, dataset in self._sources])
             self._chosen = np.arange(self._ends[-1])

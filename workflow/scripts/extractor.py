@@ -19,11 +19,10 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             snakemake.config["checkpoint_seconds"],
         ) as pieces,
     ):
-        with storage.Reader(clean) as file:
-            for split in ("train", "test"):
-                shape = file.shape(f"{split}/x")[1:]
-                x = storage.Rows([clean], f"{split}/x", shape, snakemake.config["cache_mb"])
-                images += [opened.enter_context(x), file.read(f"{split}/label")]
+        file = opened.enter_context(storage.Reader(clean))
+        for split in ("train", "test"):
+            x = storage.Rows([clean], f"{split}/x", cache_mb=snakemake.config["cache_mb"])
+            images += [opened.enter_context(x), file.read(f"{split}/label")]
         extractor = metrics.train_extractor(*images, seed, keep=pieces)
         logger.info("accuracy on the test split: %.4f", extractor.validation_accuracy)
         extractor.save(snakemake.output[0])

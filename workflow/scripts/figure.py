@@ -1,5 +1,6 @@
 """Draws one figure of an experiment, as PDF and PNG."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from diem import figures, storage, tables
@@ -9,29 +10,34 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 
-def evaluation(path: str, figure: str) -> figures.Evaluation:
-    names, count = figures.READS[figure]
-    with storage.Reader(path) as file:
-        return figures.Evaluation(
-            **{key: file.attribute(key) for key in ("observations", "run", "stage", "lap")},
+with (
+    job(snakemake.log[0], snakemake.config["threads"]),
+    contextlib.ExitStack() as opened,
+):
+
+    def rows(path: str, name: str) -> storage.Rows:
+        return opened.enter_context(storage.Rows([path], name, cache_mb=0))
+
+    def evaluation(path: str, figure: str) -> figures.Evaluation:
+        names, count = figures.READS[figure]
+        with storage.Reader(path) as file:
             # There is no truth where there are no clean data.
-            arrays={name: file.read(name, slice(count)) for name in names if name in file},
-        )
+            names = [name for name in names if name in file]
+            return figures.Evaluation(
+                **{key: file.attribute(key) for key in ("observations", "run", "stage", "lap")},
+                arrays={
+                    name: rows(path, name) if count is None else file.read(name, slice(count))
+                    for name in names
+                },
+            )
 
-
-def truth(path: str):
-    with storage.Reader(path) as file:
-        return file.read("test/x")
-
-
-with job(snakemake.log[0], snakemake.config["threads"]):
     files, params = snakemake.input, snakemake.params
     metrics, clean = files.get("metrics"), files.get("clean")
     source = figures.Source(
         snakemake.wildcards.experiment,
         params.labels,
         rows=tables.read_rows(metrics) if metrics else None,
-        truth=truth(clean) if clean else None,
+        truth=rows(clean, "test/x") if clean else None,
         evaluations=[evaluation(path, params.figure) for path in files.get("evaluations", [])],
     )
     figure = figures.FIGURES[params.figure](source)

@@ -11,12 +11,10 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     device = select_device(snakemake.config["device"])
     network = inception.load(snakemake.input.weights, device)
-    with storage.Reader(snakemake.input.clean) as file:
-        event_shape = file.shape("train/x")[1:]
     made_of = resume.fingerprint([*snakemake.input], device=device)
     with (
         # Each row is read once.
-        storage.Rows([snakemake.input.clean], "train/x", event_shape, cache_mb=0) as x,
+        storage.Rows([snakemake.input.clean], "train/x", cache_mb=0) as x,
         resume.Pieces(
             snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
         ) as pieces,

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.style
@@ -82,14 +82,14 @@ class Evaluation:
         run: The run; for a floor or a ceiling, the stage.
         stage: ``floor``, ``lap`` or ``ceiling``.
         lap: The lap.
-        arrays: Those arrays that the figure reads.
+        arrays: Those arrays that the figure reads; what it reads all of need not be in memory.
     """
 
     observations: str
     run: str
     stage: str
     lap: int
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, storage.HasRows]
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ class Source:
     experiment: str
     labels: Mapping[str, str]
     rows: pd.DataFrame | None = None
-    truth: np.ndarray | None = None
+    truth: storage.HasRows | None = None
     evaluations: Sequence[Evaluation] = ()
 
 
 @styled
-def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figure:
+def marginals(samples: Mapping[str, storage.HasRows], title: str, note: str) -> Figure:
     r"""Draws the marginals of the first three pairs of neighbours :math:`(x_i, x_{i+1})`.
 
     Arguments:
@@ -126,7 +126,7 @@ def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figur
     """
     for x in samples.values():
         _check_vectors(x)
-    pairs = min(3, min(x.shape[1] for x in samples.values()) - 1)
+    pairs = min(3, min(x[:1].shape[1] for x in samples.values()) - 1)
     densities = {
         name: [pair_density(x, i, i + 1) for i in range(pairs)] for name, x in samples.items()
     }
@@ -146,7 +146,9 @@ def marginals(samples: Mapping[str, np.ndarray], title: str, note: str) -> Figur
 
 
 @styled
-def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None = None) -> Figure:
+def corner(
+    samples: storage.HasRows, title: str, note: str, truth: storage.HasRows | None = None
+) -> Figure:
     """Draws the marginals of each coordinate and of each pair of coordinates.
 
     Arguments:
@@ -160,10 +162,9 @@ def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None 
         DiemError: If the samples are no vectors of two or more values.
     """
     _check_vectors(samples)
-    size = samples.shape[1]
+    size = samples[:1].shape[1]
     pairs = {(i, j): pair_density(samples, j, i) for i in range(size) for j in range(i)}
     norm = color_norm(list(pairs.values()))
-    edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
     colors, color = (TRUTH_COLORS, "C1") if truth is None else (MODEL_COLORS, "C0")
 
     figure = Figure(figsize=(5.5, 5.9))
@@ -175,11 +176,9 @@ def corner(samples: np.ndarray, title: str, note: str, truth: np.ndarray | None 
         if j < i:
             show_density(ax, pairs[i, j], norm, colors)
         else:
-            ax.hist(
-                samples[:, i], edges, density=True, histtype="stepfilled", color=color, alpha=0.6
-            )
+            _show_marginal(ax, samples, i, histtype="stepfilled", color=color, alpha=0.6)
             if truth is not None:
-                ax.hist(truth[:, i], edges, density=True, histtype="step", color="C1")
+                _show_marginal(ax, truth, i, histtype="step", color="C1")
             ax.set(xlim=(-LIMIT, LIMIT), xticks=TICKS, yticks=[], box_aspect=1)
             ax.spines["left"].set_visible(False)
         ax.set(xlabel=f"$x_{j + 1}$", ylabel=f"$x_{i + 1}$" if i > 0 else "")
@@ -298,7 +297,14 @@ def caption(figure: Figure, title: str, note: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", color=GREY)
 
 
-def _check_vectors(x: np.ndarray) -> None:
+def _show_marginal(ax: Axes, x: storage.HasRows, i: int, **style: Any) -> None:
+    edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
+    counts = sum(np.histogram(part[:, i], edges)[0] for part in storage.parts(x))
+    ax.hist(edges[:-1], edges, weights=counts, density=True, **style)
+
+
+def _check_vectors(x: storage.HasRows) -> None:
+    x = x[:1]
     if x.ndim != 2 or x.shape[1] < 2:
         raise DiemError(
             f"figures: marginals are of vectors of two or more values, and the data have shape"
@@ -313,10 +319,11 @@ def _check_images(x: np.ndarray) -> None:
         )
 
 
-def pair_density(x: np.ndarray, i: int, j: int) -> np.ndarray:
+def pair_density(x: storage.HasRows, i: int, j: int) -> np.ndarray:
     """Returns the fraction of samples in each bin of coordinates i (columns) and j (rows)."""
     edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
-    counts, _, _ = np.histogram2d(x[:, j], x[:, i], bins=(edges, edges))
+    bins = (edges, edges)
+    counts = sum(np.histogram2d(v[:, j], v[:, i], bins=bins)[0] for v in storage.parts(x))
     return counts / len(x)
 
 
