@@ -175,17 +175,29 @@ PHOTOGRAPHS = {
 }
 
 
-def test_photographs_shapes_range_and_streams():
-    splits, again, other = load(PHOTOGRAPHS, 0), load(PHOTOGRAPHS, 0), load(PHOTOGRAPHS, 1)
+def photographs(seed, **keys):
+    """Returns the patches of all splits, which come in parts."""
+    splits = load(PHOTOGRAPHS | keys, seed)
+    return {name: np.concatenate(list(split.x)) for name, split in splits.items()}
 
-    for name, split in splits.items():
-        assert split.x.shape == (PHOTOGRAPHS[name], 3, 8, 8)
-        assert split.x.dtype == np.float32
-        assert np.abs(split.x).max() <= 2
-        assert np.array_equal(split.x, again[name].x)
-        assert not np.array_equal(split.x, other[name].x)
-    larger = load(PHOTOGRAPHS | {"train": 80}, 0)
-    assert np.array_equal(larger["train"].x[:64], splits["train"].x)
+
+def test_photographs_shapes_range_and_streams():
+    splits, again, other = photographs(0), photographs(0), photographs(1)
+
+    for name, x in splits.items():
+        assert x.shape == (PHOTOGRAPHS[name], 3, 8, 8)
+        assert x.dtype == np.float32
+        assert np.abs(x).max() <= 2
+        assert np.array_equal(x, again[name])
+        assert not np.array_equal(x, other[name])
+    larger = photographs(0, train=80)
+    assert np.array_equal(larger["train"][:64], splits["train"])
+
+
+def test_photographs_come_some_at_a_time():
+    parts = list(load(PHOTOGRAPHS | {"train": 130}, 0)["train"].x)
+
+    assert [len(part) for part in parts] == [64, 64, 2]
 
 
 def test_photographs_splits_are_disjoint_and_in_turn(monkeypatch):
@@ -197,21 +209,21 @@ def test_photographs_splits_are_disjoint_and_in_turn(monkeypatch):
     bunch = type("Bunch", (), {"images": pictures})
     monkeypatch.setattr(datasets, "load_sample_images", lambda: bunch)
 
-    splits = load(PHOTOGRAPHS | {"reduce": 1}, 0)
+    splits = photographs(0, reduce=1)
 
-    columns = {name: (split.x[:, 2] + 2) * 255 / 4 for name, split in splits.items()}
+    columns = {name: (x[:, 2] + 2) * 255 / 4 for name, x in splits.items()}
     assert columns["validation"].max() < 127.5
     assert columns["test"].min() > 127.5
     assert columns["test"].max() < 255.5
     assert columns["train"].min() > 255.5
-    which = (splits["train"].x[:, 0] + 2) * 255 / 4
+    which = (splits["train"][:, 0] + 2) * 255 / 4
     np.testing.assert_allclose(which[:4, 0, 0], [0, 1, 0, 1], atol=1e-3)
 
 
 def test_photographs_are_reduced_by_averages():
     from sklearn.datasets import load_sample_images
 
-    patch = load(PHOTOGRAPHS | {"size": 2, "reduce": 64, "test": 1}, 0)["test"].x[0]
+    patch = photographs(0, size=2, reduce=64, test=1)["test"][0]
 
     # A patch of 2 x 64 pixels is as wide as its split: only its row is random.
     part = load_sample_images().images[0][: 6 * 64, 128:256].reshape(6, 64, 2, 64, 3)

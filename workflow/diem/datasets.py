@@ -330,7 +330,7 @@ def photographs(spec: dict[str, Any], seed: int) -> dict[str, Split]:
         seed: The configuration's seed.
 
     Returns:
-        The splits, of events with shape (3, size, size).
+        The splits, in parts, of events with shape (3, size, size).
     """
     from sklearn.datasets import load_sample_images  # takes seconds, and other data do without
 
@@ -346,7 +346,7 @@ def photographs(spec: dict[str, Any], seed: int) -> dict[str, Split]:
     for block, (name, columns) in enumerate(COLUMNS.items()):
         count, stream = _integer(spec, name, minimum=1), rng(seed, Stage.DATA, block=block)
         parts = [pictures.reduced(image[:, columns], factor) for image in images]
-        splits[name] = Split(_from_bytes(pictures.crops(parts, count, size, stream)))
+        splits[name] = Split(map(_from_bytes, pictures.crops(parts, count, size, stream)))
     return splits
 
 

@@ -72,8 +72,8 @@ def reduced(picture: np.ndarray, factor: int) -> np.ndarray:
 
 def crops(
     pictures: Sequence[np.ndarray], count: int, size: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Returns random square crops of pictures, which take turns.
+) -> Iterator[np.ndarray]:
+    """Yields random square crops of pictures, which take turns, in parts of a few.
 
     Arguments:
         pictures: The pictures, each of shape (H, W, 3).
@@ -81,14 +81,15 @@ def crops(
         size: Their height and width.
         rng: The random stream.
 
-    Returns:
-        The crops, with shape (N, 3, size, size), of the pictures' dtype.
+    Yields:
+        Some crops, with shape (B, 3, size, size), of the pictures' dtype.
     """
     u = rng.random((count, 2))
-    found = []
-    for i, (row, column) in enumerate(u):
-        part = pictures[i % len(pictures)]
-        top = int(row * (part.shape[0] - size + 1))
-        left = int(column * (part.shape[1] - size + 1))
-        found.append(part[top : top + size, left : left + size].transpose(2, 0, 1))
-    return np.stack(found)
+    for start in range(0, count, PART):
+        found = []
+        for i, (row, column) in enumerate(u[start : start + PART], start):
+            picture = pictures[i % len(pictures)]
+            top = int(row * (picture.shape[0] - size + 1))
+            left = int(column * (picture.shape[1] - size + 1))
+            found.append(picture[top : top + size, left : left + size].transpose(2, 0, 1))
+        yield np.stack(found)
