@@ -107,7 +107,8 @@ def test_defaults_of_every_level(config):
     assert digits["network"]["blocks"] == 5
     assert digits["network"]["attention"] == {"0": 2}
     assert digits["schedule"] == {"sigma_min": 0.001, "sigma_max": 100.0}
-    assert digits["gaussian"] == {"rank": 64, "iterations": 16, "observations": 16384}
+    assert digits["gaussian"] == {"rank": 63, "iterations": 16, "observations": 16384}
+    assert line["gaussian"]["rank"] == 4
     assert digits["evaluation"]["sampler"] == {
         "name": "ddim",
         "steps": 256,
@@ -816,7 +817,12 @@ def test_a_comparison_needs_a_prior(config):
         (
             "experiments.digits",
             {**DIGITS, "data": {"name": "phantoms", "complex": True}, "figures": ["prior"]},
-            ["experiments.digits.figures", "'prior' cannot be drawn"],
+            ["experiments.digits.figures", "'prior' cannot be drawn", "(what can: divergence)"],
+        ),
+        (
+            "experiments.digits.gaussian",
+            {"rank": 64},
+            ["experiments.digits.gaussian.rank is 64", "the data's size 64"],
         ),
         ("experiments.digits.observations.half.operator", {"name": "fourier"}, ["acceleration"]),
         (

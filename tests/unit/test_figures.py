@@ -346,6 +346,23 @@ def test_prior_has_a_block_for_each_set_of_observations():
             np.testing.assert_allclose(cell(figure, block, row, 11), expected)
 
 
+def test_prior_of_data_that_are_no_images_is_of_curves():
+    x = np.arange(12.0).reshape(2, 6)
+    parts = [
+        Evaluation("half", "floor", "floor", 0, {"prior/x": x}),
+        Evaluation("half", "a", "lap", 1, {"prior/x": 2 * x}),
+        Evaluation("quarter", "c", "lap", 2, {"prior/x": x}),
+    ]
+
+    figure = figures.prior(Source("signals", LABELS, evaluations=parts))
+
+    assert [ax.get_title() for ax in figure.axes[:3]] == ["Gaussian\n(lap 0)", "lap 1", "lap 2"]
+    drawn = [[line.get_ydata().tolist() for line in ax.lines] for ax in figure.axes]
+    x = x.tolist()
+    assert drawn == [x, [[2 * v for v in curve] for curve in x], [], [], [], x]
+    assert "each colour starts from the same noise" in note(figure)
+
+
 def inpainted(stage, lap, draws):
     observed = np.zeros((8, 1, 8, 8), dtype=bool)
     observed[1] = True

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import jsonschema
 import yaml
 
+from .demands import event_shape
 from .errors import DiemError, nearest
-from .headers import event_shape, observation_shape
+from .headers import event_shape as shape_of_file
+from .headers import observation_shape
 
 __all__ = [
     "HSV",
@@ -47,6 +49,9 @@ RECIPES: dict[str, dict[str, Any]] = {
 The schema's defaults are the paper's. Each part of the fast recipe is explained in
 ``config/README.md``, and ``benchmarks/recipe.md`` has what they buy.
 """
+
+RANK = 64
+"""The paper's rank of the Gaussian, which is the default unless the data are smaller."""
 
 PARTS = ("experiments", "heuristics", "samplers", "posterior")
 """The parts of a configuration, of which at least one is not empty."""
@@ -138,9 +143,14 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
             experiment["runs"][key] = _filled(run, run_schema, schema)
     _check_names(resolved, source)
     for name, experiment in resolved["experiments"].items():
-        _check_values(experiment, f"{source}: experiments.{name}")
+        where = f"{source}: experiments.{name}"
+        _check_values(experiment, where)
+        _settle_rank(experiment["gaussian"], experiment["data"], where)
     for name, entry in resolved["samplers"].items():
-        _check_comparison(entry, f"{source}: samplers.{name}")
+        where = f"{source}: samplers.{name}"
+        _check_comparison(entry, where)
+        if "train" in entry:
+            _settle_rank(entry["train"]["gaussian"], entry["data"], f"{where}.train")
     for name, entry in resolved["posterior"].items():
         if isinstance(entry["prior"], Mapping):
             where = f"{source}: posterior.{name}.prior"
@@ -413,7 +423,7 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
         "distance": not DISTANCES.isdisjoint(metrics),
         "divergence": not BY_LAP.isdisjoint(metrics),
         "lap_choice": "prediction" in metrics,
-        "prior": visible,
+        "prior": visible or not images,
         "inpainting": visible,
         "slices": fourier,
         "uncertainty": images and bool(experiment["evaluation"]["reconstruct"]),
@@ -425,9 +435,10 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
         possible |= dict.fromkeys(NEEDS_TRUTH, False)
     for figure in experiment["figures"]:
         if not possible[figure]:
+            others = ", ".join(name for name, can in possible.items() if can)
             raise DiemError(
                 f"{where}.figures: {figure!r} cannot be drawn of data.name {data!r} with these"
-                " evaluation.metrics."
+                f" evaluation.metrics (what can: {others or 'none'})."
             )
     if "inpainting" in experiment["figures"]:
         _check_inpainting(experiment, where)
@@ -473,7 +484,7 @@ def _check_own(experiment: Mapping[str, Any], where: str) -> tuple[int, ...]:
             f"{where}.evaluation.reconstruct compares with clean data, of which data.name {OWN!r}"
             " has none."
         )
-    return _told(event_shape, experiment, where)
+    return _told(shape_of_file, experiment, where)
 
 
 def _told(
@@ -492,7 +503,7 @@ def _check_inpainting(experiment: Mapping[str, Any], where: str) -> None:
     What a class of the user's own would simulate is known only when it runs.
     """
     other = experiment["data"]["name"] == OWN and (
-        _told(observation_shape, experiment, where) != _told(event_shape, experiment, where)
+        _told(observation_shape, experiment, where) != _told(shape_of_file, experiment, where)
     )
     for run in experiment["runs"].values():
         name = run["observations"]
@@ -502,6 +513,18 @@ def _check_inpainting(experiment: Mapping[str, Any], where: str) -> None:
                 f"{where}.figures: 'inpainting' needs observations of the data's shape, and those"
                 f" of observations.{name} have another."
             )
+
+
+def _settle_rank(entry: dict[str, Any], data: Mapping[str, Any], where: str) -> None:
+    """Fills the rank of a ``gaussian`` entry in, or checks that the data's size allows it."""
+    size = math.prod(event_shape(data))
+    if entry["rank"] is None:
+        entry["rank"] = min(RANK, size - 1)
+    elif entry["rank"] >= size:
+        raise DiemError(
+            f"{where}.gaussian.rank is {entry['rank']}, and must be less than the data's size"
+            f" {size}."
+        )
 
 
 def _check_comparison(entry: Mapping[str, Any], where: str) -> None:

@@ -8,7 +8,17 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..errors import DiemError
-from .drawing import BINS, TRUTH, Row, Source, by_lap, corner, image_rows, marginals
+from .drawing import (
+    BINS,
+    TRUTH,
+    Row,
+    Source,
+    by_lap,
+    corner,
+    curve_columns,
+    image_rows,
+    marginals,
+)
 
 CLEAN = ("fid", "frechet_distance", "distance_to_manifold", "sliced_wasserstein")
 """The metrics that tell the quality of a prior by clean data, the most telling first."""
@@ -85,16 +95,18 @@ def lap_choice(source: Source) -> Figure:
 
 
 def prior(source: Source) -> Figure:
-    """Draws prior samples by lap, for one run of each set of observations."""
+    """Draws prior samples by lap, as images or as curves, for a run of each set of observations."""
     blocks: dict[str, dict[Row, np.ndarray]] = defaultdict(dict)
     for part in source.evaluations:
         blocks[part.observations][Row.of(part.stage, part.lap)] = part.arrays["prior/x"]
-    note = "From lap 1 on, each column starts from the same noise."
+    images = source.evaluations[0].arrays["prior/x"].ndim == 4
+    draw = image_rows if images else curve_columns
+    each = "column" if images else "colour"
+    note = f"From lap 1 on, each {each} starts from the same noise."
     if any(part.stage == "ceiling" for part in source.evaluations):
         note += " Ceiling: the same network trained on clean data."
-    return image_rows(
-        _fitted(blocks, source), f"{source.experiment}: samples of the prior, lap by lap", note
-    )
+    title = f"{source.experiment}: samples of the prior, lap by lap"
+    return draw(_fitted(blocks, source), title, note)
 
 
 def inpainting(source: Source) -> Figure:

@@ -38,6 +38,9 @@ MISSING = (0.90, 0.62, 0.0)
 LOWEST = {"inception_score": 1.0, "prediction": None}
 """The least values of metrics, where that is not zero; none where only differences tell."""
 
+CURVES = 6
+"""The curves of a panel, at most: each has a colour."""
+
 GREY = "0.4"
 TRUTH = "truth"
 MODEL_COLORS, TRUTH_COLORS = "Blues", "Oranges"
@@ -285,6 +288,38 @@ def image_rows(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, note:
         ax.set(xticks=[], yticks=[])
         ax.set_title(name)
     axes[0].set_yticks(np.arange(len(rows)) + 0.5, [row.name for row in rows])
+    caption(figure, title, note)
+    return figure
+
+
+@styled
+def curve_columns(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, note: str) -> Figure:
+    """Draws samples that are no images as curves over their components: a panel a name and block.
+
+    Arguments:
+        blocks: By the block's title and by the row: samples, with shape (N, *event). A block may
+            lack rows that another has.
+        title: The title.
+        note: What made the samples.
+    """
+    columns = sorted({row for block in blocks.values() for row in block})
+    figure = Figure(figsize=(WIDTH, 1.5 * len(blocks) + 0.9))
+    shape = (len(blocks), len(columns))
+    axes = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+    for line, (name, block) in zip(axes, blocks.items(), strict=True):
+        line[0].set_ylabel(f"{name}\nvalue")
+        for ax, column in zip(line, columns, strict=True):
+            if ax in axes[0]:
+                ax.set_title(column.name)
+            if column not in block:
+                ax.set_axis_off()
+                continue
+            for i, x in enumerate(block[column][:CURVES]):
+                values = x.ravel()
+                marker = "." if len(values) < 16 else ""
+                ax.plot(values, color=f"C{i}", linewidth=0.8, linestyle="-", marker=marker)
+    for ax in axes[-1]:
+        ax.set_xlabel("component")
     caption(figure, title, note)
     return figure
 
