@@ -221,7 +221,7 @@ def test_truncated_transport_is_log_domain_sinkhorn_from_zero(n, m, scale, itera
     )
     actual = truncated_transport(a, b, regularization, 0, iterations)
 
-    assert actual.iterations == iterations
+    assert actual.iterations == iterations or actual.violation == 0
     assert actual.cost == pytest.approx(float(expected), rel=1e-6)
     chunked = truncated_transport(a, b, regularization, 0, iterations, chunk=7 * m)
     assert chunked.cost == pytest.approx(actual.cost, rel=1e-6)

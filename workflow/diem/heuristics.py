@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from . import __version__, datasets, metrics
-from .resume import Keep, anew
+from .resume import Keep, anew, within
 from .seeds import Stage, rng
 from .tables import NONE, Readable
 
@@ -357,16 +357,16 @@ def divergences(
             more = {"subtracted": (second, effective), EXACT: (third, effective)}
             return first, samples | more
 
-        def transport(name: str) -> dict[str, np.ndarray]:
+        def transport(name: str, piece: str) -> dict[str, np.ndarray]:
             first, samples = drawn()
             other, effective = samples[name]
-            plan = metrics.truncated_transport(first, other, **settings)
+            plan = metrics.truncated_transport(first, other, **settings, keep=within(keep, piece))
             numbers = {"cost": plan.cost, "violation": plan.violation}
             return {k: np.array(v) for k, v in {**numbers, "effective_samples": effective}.items()}
 
+        pieces = {name: f"{case}/{level}/{name}" for name in ("subtracted", *compared)}
         return {
-            name: keep(f"{case}/{level}/{name}", partial(transport, name))
-            for name in ("subtracted", *compared)
+            name: keep(piece, partial(transport, name, piece)) for name, piece in pieces.items()
         }
 
     rows, compared = [], (EXACT, *covariances)
