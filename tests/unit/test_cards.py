@@ -88,3 +88,22 @@ def test_what_cannot_be_exported(run, tmp_path, folder, name, options, part):
     with pytest.raises(DiemError, match=part):
         export(run / folder, tmp_path / name, **options)
     assert not (tmp_path / name).exists()
+
+
+def test_an_export_writes_over_nothing_but_an_export(run, tmp_path):
+    source, notes = run / "lap_02" / "prior.safetensors", tmp_path / "given.md"
+    before = source.read_bytes()
+    with pytest.raises(DiemError, match="this file is read here"):
+        export(run, source, lap=2)
+    assert source.read_bytes() == before
+
+    notes.write_text("My notes.")
+    with pytest.raises(DiemError, match="this file is no card of a prior"):
+        export(run, tmp_path / "given.safetensors")
+    assert notes.read_text() == "My notes."
+    assert not (tmp_path / "given.safetensors").exists()
+
+    notes.unlink()
+    for lap in (10, 2):
+        export(run, tmp_path / "given.safetensors", lap=lap)
+    assert "lap 2" in notes.read_text()

@@ -345,6 +345,28 @@ def test_errors_are_one_sentence(folder, capsys, command, part):
     assert not (folder / "x.h5").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample prior.safetensors -n 3 -o prior.safetensors",
+        "posterior prior.safetensors y.h5 -o y.h5",
+        "posterior prior.safetensors y.h5 -o folder/../y.h5",
+        "posterior prior.safetensors link.h5 -o y.h5",
+        "posterior prior.safetensors y.h5 -o prior.safetensors",
+        "posterior prior.safetensors y.h5 -o x.png --figure x.png",
+    ],
+)
+def test_nothing_is_written_over_what_is_read(folder, capsys, command):
+    (folder / "folder").mkdir()
+    (folder / "link.h5").symlink_to(folder / "y.h5")
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+
+    assert run(command) == 1
+
+    assert "give the output another name" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
 @pytest.mark.parametrize("verb", ["check y.h5", "posterior prior.safetensors y.h5 -o out.h5"])
 def test_code_that_only_a_file_names_is_not_run(folder, capsys, monkeypatch, verb):
     (folder / "telescope.py").write_text("open('ran', 'w')\n")

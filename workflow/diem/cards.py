@@ -27,6 +27,9 @@ x = prior.sample(16)
 x = prior.posterior(y, operator, sigma_y, 16)  # of observations y = A x + noise
 ```"""
 
+HEADING = "# Prior "
+"""How a card begins."""
+
 SUBJECTS = {**tables.SUBJECTS, "e_step": "samples it was trained on"}
 
 SETTINGS = {
@@ -63,18 +66,26 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
         The prior's card, with ``metrics``: the rows of its evaluation.
 
     Raises:
-        DiemError: If the run has no such prior.
+        DiemError: If the run has no such prior, or a file would be overwritten that is another's.
     """
     run, output = Path(run), Path(output)
     if output.suffix != ".safetensors":
         raise DiemError(f"{output}: the name of a prior's file must end in .safetensors.")
-    prior = load_prior(_prior(run, lap))
+    source, readable = _prior(run, lap), output.with_suffix(".md")
+    if output.resolve() == source.resolve():
+        raise DiemError(f"{output}: this file is read here, give the output another name.")
+    if readable.exists() and not readable.read_bytes().startswith(HEADING.encode()):
+        raise DiemError(
+            f"{readable}: this file is no card of a prior and would be overwritten, give the output"
+            " another name."
+        )
+    prior = load_prior(source)
     metrics = run / f"lap_{prior.card['lap']:02d}" / "metrics.csv"
     rows = tables.read_rows([metrics]).to_dict("records") if metrics.is_file() else []
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
     prior.save(output)
     card = load_prior(output).card
-    with atomic(output.with_suffix(".md")) as temporary:
+    with atomic(readable) as temporary:
         temporary.write_text(markdown(card, output.name), encoding="utf-8")
     return card
 
@@ -98,7 +109,7 @@ def markdown(card: Mapping[str, Any], name: str) -> str:
     title = "/".join(str(card[key]) for key in ("experiment", "run") if key in card)
     made = [(told, _words(card[key])) for key, told in SETTINGS.items() if key in card]
     parts = [
-        f"# Prior {title}, lap {card['lap']}",
+        f"{HEADING}{title}, lap {card['lap']}",
         "A prior of `x` that was learned from observations `y = A x + noise` alone, in the units of"
         " these observations.",
         USE.format(name=name),

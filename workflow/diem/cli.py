@@ -187,6 +187,16 @@ def _sampler(options: argparse.Namespace) -> dict:
     return _given(name=options.sampler, steps=options.steps, spacing=options.spacing)
 
 
+def _check_outputs(inputs: Sequence[str], *outputs: str | None) -> None:
+    """Refuses to write over what is read, and to write two things to one file."""
+    taken = {Path(name).resolve(): "is read" for name in inputs}
+    for name in filter(None, outputs):
+        place = Path(name).resolve()
+        if place in taken:
+            raise DiemError(f"{name}: this file {taken[place]} here, give the output another name.")
+        taken[place] = "is written already"
+
+
 @contextlib.contextmanager
 def _progress(samples: int) -> Iterator["tqdm"]:
     """Yields a bar of samples on the standard error, of which a step can be a fraction."""
@@ -245,6 +255,7 @@ def _sample(options: argparse.Namespace) -> None:
     from . import priors, resume
     from .jobs import select_device
 
+    _check_outputs([options.prior], options.output)
     prior = priors.load_prior(options.prior, select_device(options.device))
     drawing = {"seed": options.seed, **_given(batch=options.batch), **_sampler(options)}
     made = resume.fingerprint([options.prior], options.n, drawing, device=prior.device)
@@ -262,6 +273,7 @@ def _posterior(options: argparse.Namespace) -> None:
     kind = Path(options.figure or "").suffix
     if options.figure and kind not in (".png", ".pdf"):
         raise DiemError(f"{options.figure}: the name of a figure must end in .png or .pdf.")
+    _check_outputs([options.prior, options.observations], options.output, options.figure)
     prior = priors.load_prior(options.prior, select_device(options.device))
     e_step = {"sampler": _sampler(options)} | _given(
         covariance=options.covariance, iterations=options.iterations, limit=options.limit
