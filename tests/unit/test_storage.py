@@ -1,5 +1,6 @@
 """Files: whole or not at all, and refused in a sentence that names the file and the data set."""
 
+import os
 import re
 import resource
 import signal
@@ -13,7 +14,7 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem import storage
+from diem import resume, storage
 from diem.errors import DiemError
 
 VECTOR, IMAGE = (5,), (1, 4, 4)
@@ -162,6 +163,41 @@ def fill(name, folder):
 
 
 # Round trips
+
+
+@pytest.mark.parametrize(
+    ("number", "stop"), [(signal.SIGTERM, resume.Stopped), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_an_interruption_in_the_midst_of_a_write_is_not_lost(
+    tmp_path, monkeypatch, request, number, stop
+):
+    """HDF5 swallows what a handler raises while it writes, and the bytes are missing."""
+    # Whoever runs the tests may ignore it.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
+    usual, writes, left, original = signal.getsignal(number), [], [-1], storage.LossyFile.write
+
+    def write(self, data):
+        writes.append(len(data))
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), number)
+        return original(self, data)
+
+    def made():
+        parts = [np.full((100, 1000), float(i)) for i in range(3)]
+        storage.write_hdf5(tmp_path / "x.h5", {"a/x": parts, "b": parts[0], "c": np.float64(1)}, {})
+
+    monkeypatch.setattr(storage.LossyFile, "write", write)
+    made()
+    (tmp_path / "x.h5").unlink()
+    assert len(writes) > 40
+    for number_of_write in range(1, len(writes) + 1, 4):
+        left[0] = number_of_write
+        with pytest.raises(stop), resume.stoppable():
+            made()
+        assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) == usual
 
 
 def test_hdf5_round_trip(tmp_path):

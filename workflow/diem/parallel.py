@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import resume
+from . import resume, signals
 from .errors import DiemError
 
 __all__ = ["add", "is_first", "launch", "part", "rank"]
@@ -116,7 +116,7 @@ def _running(
     SIGTERM to it or not: it is passed on from here, as SIGINT, and SIGTERM is ignored there.
     """
     options = {"stdin": subprocess.PIPE, "stdout": output, "stderr": output}
-    with resume.handled(signal.SIG_IGN, signal.SIGTERM):  # which a new process inherits
+    with signals.handled(signal.SIG_IGN, signal.SIGTERM):  # which a new process inherits
         process = subprocess.Popen(command, env=environment, start_new_session=True, **options)
     try:
         yield process

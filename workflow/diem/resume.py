@@ -11,7 +11,6 @@ A job that was asked to stop (:data:`REQUESTS`) keeps what is finished.
 import contextlib
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from . import storage
 from .folders import pieces_folder
+from .signals import handled
 
 __all__ = [
     "Keep",
@@ -32,7 +32,6 @@ __all__ = [
     "anew",
     "deferred",
     "fingerprint",
-    "handled",
     "kept",
     "kept_number",
     "stoppable",
@@ -235,19 +234,3 @@ def deferred() -> Iterator[list[int]]:
         yield asked
     if asked:
         signal.raise_signal(asked[0])
-
-
-@contextlib.contextmanager
-def handled(
-    handler: Callable[[int, FrameType | None], None] | signal.Handlers, *numbers: int
-) -> Iterator[None]:
-    """Has a handler take signals, in the main thread, which alone handles them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, former in before.items():
-            signal.signal(number, former)

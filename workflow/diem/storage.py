@@ -29,6 +29,7 @@ from torch import Tensor
 from . import __version__, operators
 from .errors import DiemError
 from .operators import Operator
+from .signals import postponed
 
 __all__ = [
     "HasRows",
@@ -105,16 +106,38 @@ def write_hdf5(
             memory is given as its consecutive parts, each of shape ``(rows, *)``.
         attributes: The root's attributes. The versions of diem and of the layout are added.
     """
-    with atomic(path) as temporary, LossyFile(temporary, "w+") as disk:
-        try:
+    with (
+        atomic(path) as temporary,
+        LossyFile(temporary, "w+") as disk,
+        _new_hdf5(disk) as file,
+    ):
+        for name, array in arrays.items():
+            _write_array(file, name, array, disk)
+        with postponed():
+            file.attrs.update(attributes)
+            file.attrs["diem_version"] = __version__
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+
+
+@contextlib.contextmanager
+def _new_hdf5(disk: "LossyFile") -> Iterator[h5py.File]:
+    """Yields a new HDF5 file, and raises what the disk told once it is closed.
+
+    Signals are postponed wherever HDF5 writes: it swallows what a handler raises in the midst of
+    that, the bytes are missing, and the file looks whole.
+    """
+    file = None
+    try:
+        with postponed():
             # The newest layout has checksums of HDF5's own structures, as the data have theirs.
-            with h5py.File(disk, "w", libver="latest") as file:
-                for name, array in arrays.items():
-                    _write_array(file, name, array, disk)
-                file.attrs.update(attributes)
-                file.attrs["diem_version"] = __version__
-                file.attrs["schema_version"] = SCHEMA_VERSION
-                file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+            file = h5py.File(disk, "w", libver="latest")
+        yield file
+    finally:
+        try:
+            if file is not None:
+                with postponed():
+                    file.close()
         finally:
             disk.check()
 
@@ -149,31 +172,39 @@ def _write_array(
 ) -> None:
     if not isinstance(array, np.ndarray | np.generic):
         _write_parts(file, name, array, disk)
-    elif array.ndim == 0:
-        _write_scalar(file, name, array)
-    elif array.size == 0:  # which knows neither chunks nor checksums
-        file.create_dataset(name, data=array)
-    else:
+    elif array.ndim > 0 and array.size > 0:
         _write_parts(file, name, [array], disk)
+    else:
+        with postponed():
+            if array.ndim == 0:
+                _write_scalar(file, name, array)
+            else:  # which knows neither chunks nor checksums
+                file.create_dataset(name, data=array)
 
 
 def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray], disk: LossyFile) -> None:
     dataset = None
     for part in parts:
-        if dataset is None:
-            shape, dtype = (0, *part.shape[1:]), part.dtype
-            unlimited = (None, *part.shape[1:])
-            most = max(1, CHUNK_BYTES // max(1, dtype.itemsize * math.prod(part.shape[1:])))
-            # Chunks of nearly equal size: the last one takes its whole size on the disk.
-            count = max(1, len(part))
-            chunks = (math.ceil(count / math.ceil(count / most)), *part.shape[1:])
-            dataset = file.create_dataset(
-                name, shape, dtype, maxshape=unlimited, chunks=chunks, fletcher32=True
-            )
-        start = len(dataset)
-        dataset.resize(start + len(part), axis=0)
-        dataset[start:] = part
+        with postponed():
+            if dataset is None:
+                dataset = _growing(file, name, part)
+            start = len(dataset)
+            dataset.resize(start + len(part), axis=0)
+            dataset[start:] = part
         disk.check()  # before the next part, which may take long to make
+    with postponed():
+        del dataset  # which writes what HDF5 still holds of it
+
+
+def _growing(file: h5py.File, name: str, part: np.ndarray) -> h5py.Dataset:
+    """Returns an empty data set of rows, of which the first part is given."""
+    shape = part.shape[1:]
+    most = max(1, CHUNK_BYTES // max(1, part.itemsize * math.prod(shape)))
+    # Chunks of nearly equal size: the last one takes its whole size on the disk.
+    count = max(1, len(part))
+    chunks = (math.ceil(count / math.ceil(count / most)), *shape)
+    layout = {"maxshape": (None, *shape), "chunks": chunks, "fletcher32": True}
+    return file.create_dataset(name, (0, *shape), part.dtype, **layout)
 
 
 def _write_scalar(file: h5py.File, name: str, value: np.ndarray | np.generic) -> None:
