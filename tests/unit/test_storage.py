@@ -281,6 +281,12 @@ def test_observations_in_double_precision_are_read_in_single(path):
     assert load(path)["train"].y.dtype == torch.float32
 
 
+def test_tensors_can_be_read_by_whom_other_files_can(tmp_path):
+    (tmp_path / "other").touch()
+    storage.save_tensors(tmp_path / "file", {"some": torch.ones(3)}, {})
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_tensors_round_trip(tmp_path):
     some = {"a": torch.randn(3, 4).T, "b": torch.tensor(3), "c": torch.zeros(2, 0)}
 

@@ -454,7 +454,11 @@ def save_tensors(
     # No entry of the header, whose order safetensors does not keep: equal files have equal bytes.
     checksum = {CHECKSUM: _checksum(tensors, header)}
     with atomic(path) as temporary:
+        # Safetensors makes files that nobody else may read.
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors | checksum, temporary, metadata=dict(header))
+        temporary.chmod(mode)
 
 
 def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Tensor:
