@@ -361,6 +361,9 @@ def test_prior_of_data_that_are_no_images_is_of_curves():
     x = x.tolist()
     assert drawn == [x, [[2 * v for v in curve] for curve in x], [], [], [], x]
     assert "each colour starts from the same noise" in note(figure)
+    # Narrow panels have no room for more.
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "", "component", "", ""]
+    assert all(tick == int(tick) for ax in figure.axes for tick in ax.get_xticks())
 
 
 def inpainted(stage, lap, draws):

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from .. import storage, tables
 from ..errors import DiemError
@@ -318,8 +318,8 @@ def curve_columns(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, no
                 values = x.ravel()
                 marker = "." if len(values) < 16 else ""
                 ax.plot(values, color=f"C{i}", linewidth=0.8, linestyle="-", marker=marker)
-    for ax in axes[-1]:
-        ax.set_xlabel("component")
+    axes[-1, 0].set_xlabel("component")
+    axes[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))  # panels may be many
     caption(figure, title, note)
     return figure
 
