@@ -355,7 +355,7 @@ def write_samples(
         n: The number of samples.
         seed: The seed.
         batch: How many are drawn at once.
-        pieces: What an earlier attempt has sampled; without it, nothing is kept.
+        pieces: What an earlier attempt has sampled; without it, all samples are in memory.
         progress: Called with the number of samples that a step has brought nearer.
         sampler: As for :meth:`PriorDenoiser.sample`.
     """
@@ -401,7 +401,7 @@ def write_posteriors(
         n: The number of samples of each observation, at least 2.
         seed: The seed.
         batch: How many samples are drawn at once.
-        pieces: What an earlier attempt has sampled; without it, nothing is kept.
+        pieces: What an earlier attempt has sampled; without it, all samples are in memory.
         progress: Called with the number of samples that a step has brought nearer.
         e_step: As for :meth:`PriorDenoiser.posterior`.
 
