@@ -72,8 +72,10 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
     if output.suffix != ".safetensors":
         raise DiemError(f"{output}: the name of a prior's file must end in .safetensors.")
     source, readable = _prior(run, lap), output.with_suffix(".md")
-    if output.resolve() == source.resolve():
-        raise DiemError(f"{output}: this file is read here, give the output another name.")
+    if output.resolve().is_relative_to(run.resolve()):
+        raise DiemError(
+            f"{output}: this is in the run's own folder, give the output a place elsewhere."
+        )
     if readable.exists() and not readable.read_bytes().startswith(HEADING.encode()):
         raise DiemError(
             f"{readable}: this file is no card of a prior and would be overwritten, give the output"

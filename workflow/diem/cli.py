@@ -188,10 +188,12 @@ def _sampler(options: argparse.Namespace) -> dict:
 
 
 def _check_outputs(inputs: Sequence[str], *outputs: str | None) -> None:
-    """Refuses to write over what is read, and to write two things to one file."""
+    """Refuses to write over a folder or what is read, and to write two things to one file."""
     taken = {Path(name).resolve(): "is read" for name in inputs}
     for name in filter(None, outputs):
         place = Path(name).resolve()
+        if place.is_dir():
+            raise DiemError(f"{name}: this is a folder, where the name of a file is needed.")
         if place in taken:
             raise DiemError(f"{name}: this file {taken[place]} here, give the output another name.")
         taken[place] = "is written already"
