@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from diem import own
 from diem.config import RECIPES, ceiling_training, merge, resolve, training_of_lap
 from diem.errors import DiemError
 from diem.training import Training
@@ -209,6 +210,17 @@ def test_the_configurations_of_benchmarks_are_valid(path):
     resolved = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, str(path))
 
     assert resolved["experiments"]
+
+
+def test_the_configuration_of_ones_own_data_is_valid(tmp_path):
+    page = (ROOT / "docs" / "your_own_data.md").read_text(encoding="utf-8")
+    (text,) = (part.split("```")[0] for part in page.split("```yaml\n")[1:])
+    config = yaml.safe_load(text)
+    path = tmp_path / "observations.h5"
+    own.write_observations(path, {"train": np.ones((9, 1, 32, 32))}, operator="mask", sigma_y=0.1)
+    config["experiments"]["sky"]["data"]["path"] = str(path)
+
+    assert resolve(config, SCHEMA, "sky.yaml")["experiments"]["sky"]["laps"] == 6
 
 
 def test_the_configuration_that_was_read_is_not_changed(config):
