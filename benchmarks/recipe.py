@@ -17,9 +17,9 @@ multiplied; evaluation is not counted. Distances are to held-out clean data, and
 stands the observation residual of the E-step's samples.
 
 Each case is kept in ``benchmarks/recipe.json`` as soon as it is done, and not done again. One case
-of ``paper`` takes half an hour of a core, the others minutes:
+of ``paper`` takes up to half an hour of a core, the others minutes:
 
-    python benchmarks/recipe.py        # all data sets, seeds 0, 1 and 2, of paper 0 alone
+    python benchmarks/recipe.py        # all data sets, seeds 0, 1 and 2
     python benchmarks/recipe.py --data digits --seeds 0 --parts short fast
 """
 
@@ -181,9 +181,6 @@ MAIN = {
     "manifold": ("prior/distance_to_manifold", "prior's distance to the manifold"),
 }
 PSNR = ("posterior_mean/psnr", "PSNR of posterior means (dB)")
-
-SEEDS = {"paper": [0]}
-"""The seeds of a part, if they are not 0, 1 and 2."""
 
 CHAIN = 64
 """The least number of steps of a chain that evaluates."""
@@ -405,9 +402,7 @@ def case_of(name: str, seed: int, part: str, done: Mapping[str, Any]) -> list[di
         return list(learn(case, part, LAPS[part]))
 
     def tenth(fast: str) -> float:
-        # A recipe's FLOPs are the same for every seed, but for the samples that are dropped.
-        whole = f"{name}/{seed}/{TENTH_OF[fast]}"
-        return done[whole if whole in done else f"{name}/0/{TENTH_OF[fast]}"][-1]["flops"] / 10
+        return done[f"{name}/{seed}/{TENTH_OF[fast]}"][-1]["flops"] / 10
 
     if part == "bounds":
         rows = [{"bound": "floor", **floor(case)}]
@@ -538,17 +533,12 @@ def main() -> None:
     """Does what is not done yet, and writes the table and the figure of what is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--seeds", nargs="+", type=int, help="0 1 2, or 0 alone of paper")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     path = HERE / "recipe.json"
-    cases = [
-        (part, name, seed)
-        for part, name in itertools.product(chosen.parts, chosen.data)
-        for seed in chosen.seeds or SEEDS.get(part, [0, 1, 2])
-    ]
-    for part, name, seed in cases:
+    for part, name, seed in itertools.product(chosen.parts, chosen.data, chosen.seeds):
         done = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         key = f"{name}/{seed}/{part}"
         if key in done:
