@@ -228,10 +228,7 @@ class Case:
         if name == "photographs":
             # Its test split shows other parts of the scenes: that shift would hide all else.
             splits["test"] = datasets.load(shared["data"], seed + 1000)["train"]
-        self.clean = {
-            split: torch.from_numpy(v.x if isinstance(v.x, np.ndarray) else np.concatenate([*v.x]))
-            for split, v in splits.items()
-        }
+        self.clean = {split: torch.from_numpy(v.whole()) for split, v in splits.items()}
         entry = shared["observations"]["only"]
         self.sigma_y = entry["sigma_y"]
         self.operator, self.y = {}, {}

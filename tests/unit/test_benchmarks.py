@@ -53,6 +53,12 @@ def test_a_machine_keeps_the_others_figures(tmp_path, benchmark):
     assert page.count("\n## ") == 2
 
 
+@pytest.mark.parametrize("name", ["digits", "photographs"])
+def test_the_data_of_the_recipes_are_measured(name, benchmark):
+    (row,) = benchmark("recipe").case_of(name, 0, "data", {})
+    assert row["prior/sliced_wasserstein"] > 0
+
+
 def test_the_recipes_learn_and_are_measured(benchmark):
     recipe = benchmark("recipe")
     case = recipe.Case("manifold", 0)

@@ -29,7 +29,7 @@ PHANTOMS = {
 def phantoms(**keys):
     """Returns the images of all splits, which come in parts."""
     splits = datasets.load({**PHANTOMS, **keys}, seed=1)
-    return {name: np.concatenate(list(split.x)) for name, split in splits.items()}
+    return {name: split.whole() for name, split in splits.items()}
 
 
 def test_phantoms_are_images_in_range_and_repeat():

@@ -23,7 +23,7 @@ def observe(folder):
     namespace = {"__name__": "telescope"}
     exec(EXAMPLE.read_text(encoding="utf-8"), namespace)
     spec = {"name": "photographs", "size": 8, "reduce": 8}
-    x = datasets.load({**spec, "train": 240, "validation": 1, "test": 1}, 0)["train"].x
+    x = datasets.load({**spec, "train": 240, "validation": 1, "test": 1}, 0)["train"].whole()
     rng = np.random.default_rng(0)
     width = rng.uniform(0.4, 0.8, 240).astype(np.float32)
     alive = rng.random((240, 1, 8, 8)) < 0.7

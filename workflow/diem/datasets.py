@@ -45,6 +45,10 @@ class Split(NamedTuple):
     x: np.ndarray | Iterable[np.ndarray]
     label: np.ndarray | None = None
 
+    def whole(self) -> np.ndarray:
+        """Returns all data at once, where they fit in memory; parts are read."""
+        return self.x if isinstance(self.x, np.ndarray) else np.concatenate(list(self.x))
+
 
 def load(spec: dict[str, Any], seed: int) -> dict[str, Split]:
     """Returns the splits "train", "validation" and "test" of a data set.
