@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import __version__
+from . import __version__, folders
 from .errors import DiemError
 
 if TYPE_CHECKING:
@@ -188,12 +188,13 @@ def _sampler(options: argparse.Namespace) -> dict:
 
 
 def _check_outputs(inputs: Sequence[str], *outputs: str | None) -> None:
-    """Refuses to write over a folder or what is read, and to write two things to one file."""
+    """Refuses to write over what is read, or where it cannot, or two things to one file."""
     taken = {Path(name).resolve(): "is read" for name in inputs}
     for name in filter(None, outputs):
         place = Path(name).resolve()
         if place.is_dir():
             raise DiemError(f"{name}: this is a folder, where the name of a file is needed.")
+        folders.check_writable(Path(name).parent, name)  # else it is told when the work is done
         if place in taken:
             raise DiemError(f"{name}: this file {taken[place]} here, give the output another name.")
         taken[place] = "is written already"
@@ -216,7 +217,7 @@ def _resumable(output: str, fingerprint: str) -> Iterator["Pieces"]:
     A request to stop (SIGTERM, Ctrl-C, a terminal that is closed) is told in one sentence, and ends
     the process with code 128 and the signal's number.
     """
-    from . import folders, resume
+    from . import resume
 
     # One that is ignored already, as nohup and the background of a shell have it, stays so.
     interactive = [

@@ -20,13 +20,18 @@ __all__ = [
 ]
 
 
-def check_writable(folder: str | Path) -> None:
-    """Raises a :class:`DiemError` if a folder is not writable, or could not be made."""
+def check_writable(folder: str | Path, asked: str = "results") -> None:
+    """Raises a :class:`DiemError` if a folder is not writable, or could not be made.
+
+    Arguments:
+        folder: The folder.
+        asked: What asks for it: a key, or the name of a file.
+    """
     path = Path(folder).absolute()
     while not path.exists():
         path = path.parent
     if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
-        raise DiemError(f"results: the folder {str(folder)!r} cannot be written ({path}).")
+        raise DiemError(f"{asked}: the folder {str(folder)!r} cannot be written ({path}).")
 
 
 def hold(folder: str | Path) -> IO[str]:
