@@ -1,5 +1,6 @@
 """All of the workflow is killed at random moments; the same command ends with the same tables."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -46,13 +47,12 @@ def reference(tmp_path_factory):
 def files(workflow):
     """Returns the modification times of the results, without logs."""
     found = {}
-    for path in workflow.path("results").rglob("*"):
-        if "logs" not in path.parts and path.suffix != ".tmp" and path.name != ".lock":
-            try:
-                if path.is_file():
+    # Unlike Path.rglob, it does not mind folders that are removed meanwhile.
+    for folder, _, names in os.walk(workflow.path("results")):
+        for path in (Path(folder, name) for name in names):
+            if "logs" not in path.parts and path.suffix != ".tmp" and path.name != ".lock":
+                with contextlib.suppress(FileNotFoundError):  # removed since
                     found[path.relative_to(workflow.folder)] = path.stat().st_mtime_ns
-            except FileNotFoundError:
-                pass  # removed since
     return found
 
 
