@@ -443,7 +443,7 @@ class _Parts:
             # An iteration draws one exact sample an observation, and that is nearly all of it.
             return self.exact(observations, self.entry["e_step"]["block"])
         gaussian = self.entry["gaussian"]
-        rank = min(gaussian["rank"], math.prod(self.shape) - 1)
+        rank = gaussian["rank"]
 
         def prepare(device: torch.device) -> Callable[[int], float]:
             source = _gaussian(self.shape, rank, device)

@@ -309,8 +309,6 @@ def curve_columns(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, no
     for line, (name, block) in zip(axes, blocks.items(), strict=True):
         line[0].set_ylabel(f"{name}\nvalue")
         for ax, column in zip(line, columns, strict=True):
-            if ax in axes[0]:
-                ax.set_title(column.name)
             if column not in block:
                 ax.set_axis_off()
                 continue
@@ -318,6 +316,8 @@ def curve_columns(blocks: Mapping[str, Mapping[Row, np.ndarray]], title: str, no
                 values = x.ravel()
                 marker = "." if len(values) < 16 else ""
                 ax.plot(values, color=f"C{i}", linewidth=0.8, linestyle="-", marker=marker)
+    for ax, column in zip(axes[0], columns, strict=True):
+        ax.set_title(column.name)
     axes[-1, 0].set_xlabel("component")
     axes[-1, 0].xaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))  # panels may be many
     caption(figure, title, note)
