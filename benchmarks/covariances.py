@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from azula.noise import VESchedule
 
-from diem.denoisers import Prior, load_prior
-from diem.metrics import frechet_distance, load_extractor
-from diem.sampling import PosteriorSampler, Sampler
+from diem.diffusion.denoisers import Prior, load_prior
+from diem.em.e_step import PosteriorSampler, Sampler
+from diem.evaluation.metrics import frechet_distance, load_extractor
+from diem.files.storage import Observations, Reader, atomic
 from diem.seeds import Stage, torch_generator
-from diem.storage import Observations, Reader, atomic
 
 OBSERVATIONS, DRAWS, SEED = 48, 64, 0
 SAMPLERS = (

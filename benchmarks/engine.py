@@ -38,12 +38,12 @@ from azula.linalg.covariance import IsotropicCovariance
 from torch import Tensor
 
 from diem import operators
-from diem.denoisers import build_denoiser, sigma_to_time, versions
-from diem.engine import PRECISIONS, compile_network, set_memory_format
-from diem.flops import FlopCounter
-from diem.posterior import PosteriorDenoiser
-from diem.storage import atomic
-from diem.training import Training, _Adam, _step, _weighted_error
+from diem.diffusion.denoisers import build_denoiser, sigma_to_time, versions
+from diem.diffusion.posterior import PosteriorDenoiser
+from diem.em.m_step import Training, _Adam, _step, _weighted_error
+from diem.files.storage import atomic
+from diem.networks.runtime import PRECISIONS, compile_network, set_memory_format
+from diem.planning.flops import FlopCounter
 
 SCHEDULE = {"sigma_min": 1e-3, "sigma_max": 1e2}
 SIGMA, SIGMA_Y, SEED = 1.0, 1e-2, 0

@@ -20,14 +20,17 @@ from typing import Any
 import torch
 import yaml
 
-from diem import datasets, estimate, observing, storage
-from diem.config import resolve, training_of_lap
-from diem.denoisers import Prior, load_prior
-from diem.flops import FlopCounter
-from diem.gaussian import fit_to_observations
-from diem.sampling import PosteriorSampler, e_step
+from diem.config.resolve import resolve, training_of_lap
+from diem.data import datasets
+from diem.data import simulate as observing
+from diem.diffusion.denoisers import Prior, load_prior
+from diem.diffusion.gaussian import fit_to_observations
+from diem.em.e_step import PosteriorSampler, e_step
+from diem.em.m_step import m_step
+from diem.files import storage
+from diem.planning import estimate
+from diem.planning.flops import FlopCounter
 from diem.seeds import Stage, torch_generator
-from diem.training import m_step
 
 ROOT = Path(__file__).parents[1]
 SEED, LAPS = 0, 2

@@ -32,17 +32,19 @@ from azula.noise import VESchedule
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from diem import estimate, networks, operators, storage
-from diem.config import resolve
-from diem.denoisers import Prior, build_denoiser
-from diem.figures import save
-from diem.figures.drawing import WIDTH, caption, styled
-from diem.flops import FlopCounter
-from diem.gaussian import Gaussian, fit_to_samples
-from diem.observing import observe
-from diem.sampling import PosteriorSampler, Sampler, e_step
+from diem import networks, operators
+from diem.config.resolve import resolve
+from diem.data.simulate import observe
+from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.diffusion.gaussian import Gaussian, fit_to_samples
+from diem.em.e_step import PosteriorSampler, Sampler, e_step
+from diem.em.m_step import Training, train
+from diem.files import storage
+from diem.planning import estimate
+from diem.planning.flops import FlopCounter
+from diem.report.figures import save
+from diem.report.figures.drawing import WIDTH, caption, styled
 from diem.seeds import Stage, rng
-from diem.training import Training, train
 
 ROOT = Path(__file__).parents[1]
 REPEATS = 3

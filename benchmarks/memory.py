@@ -24,13 +24,14 @@ import numpy as np
 import torch
 import yaml
 
-from diem import demands, operators
-from diem.config import resolve
-from diem.denoisers import Prior, build_denoiser
-from diem.gaussian import Gaussian
-from diem.sampling import PosteriorSampler
-from diem.storage import atomic
-from diem.training import Training, train
+from diem import operators
+from diem.config.resolve import resolve
+from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.diffusion.gaussian import Gaussian
+from diem.em.e_step import PosteriorSampler
+from diem.em.m_step import Training, train
+from diem.files.storage import atomic
+from diem.planning import resources as demands
 
 ROOT = Path(__file__).parents[1]
 CASES = {

@@ -40,23 +40,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
-from diem import datasets, metrics, operators
-from diem.config import resolve, training_of_lap
-from diem.denoisers import Prior, build_denoiser
-from diem.figures.drawing import WIDTH, save, styled
-from diem.flops import FlopCounter
-from diem.gaussian import fit_to_observations, fit_to_samples
-from diem.observing import observe
-from diem.sampling import (
+from diem import operators
+from diem.config.resolve import resolve, training_of_lap
+from diem.data import datasets
+from diem.data.simulate import observe
+from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.diffusion.gaussian import fit_to_observations, fit_to_samples
+from diem.em.e_step import (
     PosteriorSampler,
     Sampler,
     replace_contradicting,
     restart_level,
     sample_prior,
 )
+from diem.em.m_step import Training, train
+from diem.evaluation import metrics
+from diem.files.storage import atomic
+from diem.planning.flops import FlopCounter
+from diem.report.figures.drawing import WIDTH, save, styled
 from diem.seeds import Stage, rng, torch_generator
-from diem.storage import atomic
-from diem.training import Training, train
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parent / "workflow" / "schemas" / "config.schema.yaml"

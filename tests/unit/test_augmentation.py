@@ -7,10 +7,10 @@ import pytest
 import torch
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
-from diem.augmentation import adjust_hsv, augment, check
-from diem.denoisers import build_denoiser
+from diem.diffusion.denoisers import build_denoiser
+from diem.em.augmentation import adjust_hsv, augment, check
+from diem.em.m_step import Training, train
 from diem.errors import DiemError
-from diem.training import Training, train
 
 CASES = {
     "flip": {"flip": True},
@@ -176,7 +176,7 @@ def test_data_that_can_be_augmented():
 
 
 def test_an_augmented_training_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("diem.training.CHUNK", 4)
+    monkeypatch.setattr("diem.em.m_step.CHUNK", 4)
     x = images(40).float()
     network = {"name": "unet", "channels": [4], "blocks": 1, "embedding": 8, "dropout": 0.3}
     schedule = {"sigma_min": 0.01, "sigma_max": 10.0}

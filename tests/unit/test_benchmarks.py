@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from diem.config import resolve
+from diem.config.resolve import resolve
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 CPU = torch.device("cpu")

@@ -5,11 +5,12 @@ import torch
 from helpers import random_gaussian
 
 import diem
-from diem import storage, tables
-from diem.cards import export
-from diem.denoisers import Prior, build_denoiser
+from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
-from diem.evaluation import CARD
+from diem.evaluation.evaluate import CARD
+from diem.files import storage
+from diem.report import tables
+from diem.report.export import export
 
 SHAPE = (1, 2, 3)
 NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}

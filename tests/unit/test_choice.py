@@ -8,14 +8,17 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem import choice, evaluation, storage, tables
-from diem.checks import verify_operator
-from diem.denoisers import Prior
+from diem.data.validate import verify_operator
+from diem.diffusion.denoisers import Prior
+from diem.diffusion.gaussian import Gaussian
+from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
-from diem.gaussian import Gaussian
-from diem.metrics import crps
-from diem.operators import Partial
-from diem.sampling import PosteriorSampler, Sampler
+from diem.evaluation import evaluate as evaluation
+from diem.evaluation import selection as choice
+from diem.evaluation.metrics import crps
+from diem.files import storage
+from diem.operators.base import Partial
+from diem.report import tables
 
 
 def test_crps_is_its_definition():

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diem import cifar
-from diem.cifar import RECORD, TEST, TRAINING
-from diem.datasets import load
+from diem.data import cifar
+from diem.data.cifar import RECORD, TEST, TRAINING
+from diem.data.datasets import load
 from diem.errors import DiemError
 
 MINI = Path(__file__).parents[3] / "shared" / "data" / "cifar10-mini"

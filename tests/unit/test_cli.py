@@ -11,9 +11,12 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem import __version__, figures, resume, storage
+from diem import __version__
 from diem.cli import main
-from diem.denoisers import Prior, build_denoiser
+from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.files import storage
+from diem.jobs import resume
+from diem.report import figures
 
 SHAPE = (1, 2, 3)
 MASK = {"name": "mask", "missing": 0.5}
@@ -230,7 +233,9 @@ def test_posteriors_are_not_drawn_again_for_a_figure(network, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from diem import cli, resume, storage
+from diem import cli
+from diem.files import storage
+from diem.jobs import resume
 
 point, *command = sys.argv[1:]
 left = int(point)
@@ -291,7 +296,7 @@ def test_check(folder, capsys):
 
 
 def test_estimate(folder, capsys, monkeypatch):
-    from diem import estimate
+    from diem.planning import estimate
 
     seen = []
     rows = {"experiment": "e", "stage": "E-steps", "run": "r", "jobs": 1, "flops": 1e12}

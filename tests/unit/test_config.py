@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from diem import own
-from diem.config import RECIPES, ceiling_training, merge, resolve, training_of_lap
+from diem.config.resolve import RECIPES, ceiling_training, merge, resolve, training_of_lap
+from diem.data import ingest as own
+from diem.em.m_step import Training
 from diem.errors import DiemError
-from diem.training import Training
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diem.config import resolve
+from diem.config.resolve import resolve
 from diem.errors import DiemError
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"

@@ -11,10 +11,11 @@ import torch
 from helpers import observe, random_gaussian
 from test_training import Lap, Stop, interrupt
 
-from diem import sampling, storage
-from diem.denoisers import Prior, load_prior
+from diem.diffusion.denoisers import Prior, load_prior
+from diem.em import e_step as sampling
+from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
-from diem.sampling import PosteriorSampler, Sampler
+from diem.files import storage
 
 SHAPE, MASK = (1, 4, 4), {"name": "mask", "missing": 0.5}
 FLIPS = 400

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from diem.datasets import DATASETS, Split, load, manifold_curve
+from diem.data.datasets import DATASETS, Split, load, manifold_curve
 from diem.errors import DiemError
-from diem.metrics import distance_to_manifold
+from diem.evaluation.metrics import distance_to_manifold
 from diem.seeds import Stage, rng
 
 MANIFOLD = {

@@ -8,8 +8,9 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from diem import demands, networks
-from diem.config import resolve, training_of_lap
+from diem import networks
+from diem.config.resolve import resolve, training_of_lap
+from diem.planning import resources as demands
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,10 +10,10 @@ from azula.noise import VESchedule
 from helpers import random_gaussian
 from safetensors.torch import load_file, safe_open
 
-from diem import storage
-from diem.denoisers import Prior, build_denoiser, load_prior, sigma_to_time
+from diem.diffusion.denoisers import Prior, build_denoiser, load_prior, sigma_to_time
+from diem.diffusion.gaussian import Gaussian
 from diem.errors import DiemError
-from diem.gaussian import Gaussian
+from diem.files import storage
 
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 SHAPE = (1, 4, 4)

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from diem import devices
-from diem.devices import select_devices, take
 from diem.errors import DiemError
+from diem.jobs import devices
+from diem.jobs.devices import select_devices, take
 
 WORKFLOW = Path(devices.__file__).parents[1]
 
 PROGRAM = """
 import sys
 sys.path.insert(0, {workflow!r})
-from diem.devices import take
+from diem.jobs.devices import take
 print(take({identities!r}, {count}, {folder!r}), flush=True)
 sys.stdin.read()
 """

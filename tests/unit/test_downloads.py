@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from diem import downloads
-from diem.downloads import DOWNLOADS, Download, download
 from diem.errors import DiemError
+from diem.files import downloads
+from diem.files.downloads import DOWNLOADS, Download, download
 
 CONTENT = bytes(range(256)) * 10_000
 URL = "https://example.org/file.tar.gz"

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from helpers import random_gaussian, simulate
 
-from diem import engine
-from diem.denoisers import Prior, build_denoiser, load_prior
+from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
+from diem.diffusion.posterior import PosteriorDenoiser
+from diem.em.e_step import PosteriorSampler, Sampler
+from diem.em.m_step import Training, train
 from diem.errors import DiemError
-from diem.networks import _attention
-from diem.posterior import PosteriorDenoiser
-from diem.sampling import PosteriorSampler, Sampler
-from diem.training import Training, train
+from diem.networks import runtime as engine
+from diem.networks.base import _attention
 
 SCHEDULE = {"sigma_min": 1e-2, "sigma_max": 1e1}
 MLP = {"name": "mlp", "hidden": [32, 32], "embedding": 8}

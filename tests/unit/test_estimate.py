@@ -9,25 +9,23 @@ import pytest
 import torch
 import yaml
 
-from diem import (
-    datasets,
-    estimate,
-    evaluation,
-    observing,
-    own,
-    priors,
-    restoration,
-    sampling,
-    storage,
-)
-from diem.config import resolve
-from diem.denoisers import Prior, build_denoiser, load_prior
+from diem.config.resolve import resolve
+from diem.data import datasets
+from diem.data import ingest as own
+from diem.data import simulate as observing
+from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
+from diem.diffusion.gaussian import fit_to_observations
+from diem.em import e_step as sampling
+from diem.em.e_step import PosteriorSampler
+from diem.em.m_step import m_step
 from diem.errors import DiemError
-from diem.flops import FlopCounter
-from diem.gaussian import fit_to_observations
-from diem.networks import build
-from diem.sampling import PosteriorSampler
-from diem.training import m_step
+from diem.evaluation import evaluate as evaluation
+from diem.files import storage
+from diem.inference import priors
+from diem.networks.base import build
+from diem.paper import restoration
+from diem.planning import estimate
+from diem.planning.flops import FlopCounter
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"

@@ -7,10 +7,13 @@ import torch
 from helpers import observe, random_gaussian
 from test_resume_jobs import POSTERIOR, SETTINGS, Job, TwoLayers
 
-from diem import datasets, evaluation, inception, metrics, storage
-from diem.denoisers import Prior
+from diem.data import datasets
+from diem.diffusion.denoisers import Prior
 from diem.errors import DiemError
-from diem.resume import Pieces
+from diem.evaluation import evaluate as evaluation
+from diem.evaluation import inception, metrics
+from diem.files import storage
+from diem.jobs.resume import Pieces
 
 IMAGE, VECTOR = (1, 12, 12), (5,)
 MANIFOLD = {"name": "manifold", "dimensions": 5, "alpha": 3.0, "epsilon": 1e-3}

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from diem import figures, storage
 from diem.errors import DiemError
-from diem.figures import Evaluation, Row, Source, drawing
+from diem.files import storage
+from diem.report import figures
+from diem.report.figures import Evaluation, Row, Source, drawing
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 

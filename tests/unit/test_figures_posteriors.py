@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diem import figures
+from diem.report import figures
 
 
 def shown(shape, seen="y", count=5, samples=4):

@@ -12,10 +12,11 @@ import torch
 from disks import FULL, fill
 from helpers import random_gaussian
 
-from diem import figures, storage, tables
-from diem.denoisers import Prior
-from diem.jobs import job, logger, progress
-from diem.resume import Pieces
+from diem.diffusion.denoisers import Prior
+from diem.files import storage
+from diem.jobs.job import job, logger, progress
+from diem.jobs.resume import Pieces
+from diem.report import figures, tables
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from helpers import (
     simulate,
 )
 
-from diem import gaussian as module
+from diem.diffusion import gaussian as module
+from diem.diffusion.gaussian import Gaussian, fit_to_observations, fit_to_samples, moments, ppca
 from diem.errors import DiemError
-from diem.gaussian import Gaussian, fit_to_observations, fit_to_samples, moments, ppca
 
 IMAGE, VECTOR = (2, 2, 2), (5,)
 MASK = {"name": "mask", "missing": 0.5}

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from diem import heuristics, tables
-from diem.config import resolve
-from diem.figures import coil_corners, divergence_by_sigma
-from diem.heuristics import EXACT, Mixture, Problem
-from diem.posterior import COVARIANCES
+from diem.config.resolve import resolve
+from diem.diffusion.posterior import COVARIANCES
+from diem.paper import heuristics
+from diem.paper.heuristics import EXACT, Mixture, Problem
+from diem.report import tables
+from diem.report.figures import coil_corners, divergence_by_sigma
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from diem import inception, metrics, storage
-from diem.downloads import DOWNLOADS, INCEPTION_WEIGHTS
 from diem.errors import DiemError
-from diem.inception import Reference, inception_score, load, load_reference, quantized
+from diem.evaluation import inception, metrics
+from diem.evaluation.inception import Reference, inception_score, load, load_reference, quantized
+from diem.files import storage
+from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
 
 SEED = 11
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from diem.errors import DiemError, nearest
-from diem.jobs import job, logger, progress, select_device
+from diem.jobs.job import job, logger, progress, select_device
 
 
 def test_an_error_of_the_user_is_one_sentence_and_an_exit_code(tmp_path, capsys):

@@ -13,11 +13,11 @@ import pytest
 
 import diem
 from diem import operators
-from diem.checks import check_file
-from diem.config import resolve
+from diem.config.resolve import resolve
+from diem.data.ingest import bring
+from diem.data.validate import check_file
 from diem.errors import DiemError
-from diem.own import bring
-from diem.storage import CHECKSUM
+from diem.files.storage import CHECKSUM
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}

@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from diem import metrics, storage
-from diem.datasets import Split, load
+from diem.data.datasets import Split, load
 from diem.errors import DiemError
-from diem.metrics import (
+from diem.evaluation import metrics
+from diem.evaluation.metrics import (
     Extractor,
     _entropic_cost,
     distance_to_manifold,
@@ -29,6 +29,7 @@ from diem.metrics import (
     train_extractor,
     truncated_transport,
 )
+from diem.files import storage
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -11,10 +11,16 @@ import pytest
 import torch
 from helpers import random_gaussian
 
-from diem import datasets, evaluation, figures, metrics, operators, storage, tables, volumes
-from diem.denoisers import Prior
+from diem import operators
+from diem.data import datasets
+from diem.data import fastmri as volumes
+from diem.diffusion.denoisers import Prior
+from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
-from diem.sampling import PosteriorSampler, Sampler
+from diem.evaluation import evaluate as evaluation
+from diem.evaluation import metrics
+from diem.files import storage
+from diem.report import figures, tables
 
 PHANTOMS = {
     "name": "phantoms",

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from diem.errors import DiemError
-from diem.networks import (
+from diem.networks.base import (
     MLP,
     NETWORKS,
     ChannelNorm,

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diem import storage
+from diem.data.simulate import corrupt
 from diem.errors import DiemError
-from diem.observing import corrupt
+from diem.files import storage
 
 COUNTS = {"train": 2000, "validation": 30, "test": 40}
 

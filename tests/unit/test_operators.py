@@ -9,7 +9,7 @@ from helpers import matrices, simulate
 
 from diem import operators
 from diem.errors import DiemError
-from diem.operators import OPERATORS, Mask, Projection
+from diem.operators.base import OPERATORS, Mask, Projection
 
 CASES = [
     pytest.param({"name": "mask", "missing": 0.5}, (1, 8, 8), id="mask"),

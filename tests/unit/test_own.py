@@ -11,13 +11,13 @@ from azula.noise import VESchedule
 from helpers import random_gaussian, simulate
 
 import diem
-from diem import storage
-from diem.checks import check_file
+from diem.data.ingest import bring
+from diem.data.validate import check_file
+from diem.diffusion.gaussian import Gaussian, fit_to_observations
+from diem.diffusion.posterior import PosteriorDenoiser
 from diem.errors import DiemError
-from diem.gaussian import Gaussian, fit_to_observations
-from diem.operators import build, csr_parameters
-from diem.own import bring
-from diem.posterior import PosteriorDenoiser
+from diem.files import storage
+from diem.operators.base import build, csr_parameters
 
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 
@@ -58,7 +58,7 @@ def test_five_lines_make_a_file_that_the_workflow_takes(tmp_path, images):
 
 
 def test_importing_the_package_imports_no_torch():
-    code = "import sys, diem, diem.config; print('torch' in sys.modules, 'h5py' in sys.modules)"
+    code = "import sys, diem, diem.config.resolve; print('torch' in sys.modules, 'h5py' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split() == ["False", "False"]
 
@@ -106,7 +106,7 @@ def test_noise_of_each_kind(tmp_path, images, kind):
 
 def test_noise_of_each_observation_in_the_gaussian_fit():
     # The draws are made in parts, and each part needs the noise of its own observations.
-    from diem import gaussian
+    from diem.diffusion import gaussian
 
     prior = random_gaussian((300,), 2, torch.float32)
     x = prior.sample(400, torch.Generator().manual_seed(0))
@@ -188,7 +188,7 @@ def test_what_config_and_file_both_tell_is_refused(tmp_path, images):
 
 
 def test_large_files_are_read_in_blocks(tmp_path, images, monkeypatch):
-    from diem import checks
+    from diem.data import validate as checks
 
     path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
     with h5py.File(tmp_path / "raw.h5", "w") as file:

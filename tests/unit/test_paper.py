@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from diem import paper
-from diem.config import resolve
-from diem.networks import build
+from diem.config.resolve import resolve
+from diem.networks.base import build
+from diem.paper import comparison as paper
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"

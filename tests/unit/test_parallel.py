@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from diem import parallel, storage, training
-from diem.denoisers import load_prior
+from diem.diffusion.denoisers import load_prior
+from diem.em import distributed as parallel
+from diem.em import m_step as training
 from diem.errors import DiemError
+from diem.files import storage
 
 CPU = torch.device("cpu")
 

@@ -12,8 +12,8 @@ from helpers import analytic_posterior, dense, matrices, random_gaussian, simula
 from torch import nn
 
 from diem import networks
-from diem.denoisers import Prior, build_denoiser, load_prior
-from diem.posterior import COVARIANCES, PosteriorDenoiser
+from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
+from diem.diffusion.posterior import COVARIANCES, PosteriorDenoiser
 
 SCHEDULE = {"sigma_min": 1e-2, "sigma_max": 1e1}
 MLP = {"name": "mlp", "hidden": [24, 24], "embedding": 8}

@@ -23,11 +23,12 @@ from helpers import (
 )
 
 import diem
-from diem import operators, storage
-from diem.denoisers import Prior, build_denoiser
+from diem import operators
+from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
-from diem.priors import PriorDenoiser, write_posteriors, write_samples
-from diem.resume import Pieces
+from diem.files import storage
+from diem.inference.priors import PriorDenoiser, write_posteriors, write_samples
+from diem.jobs.resume import Pieces
 
 SHAPE = (1, 2, 3)
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}

@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from diem import published, tables
 from diem.errors import DiemError
+from diem.paper import published
+from diem.report import tables
 
 FOLDER = Path(__file__).parents[2] / "workflow" / "published"
 CIFAR10 = FOLDER / "cifar10.csv"

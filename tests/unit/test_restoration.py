@@ -14,12 +14,15 @@ from azula.sample import DDIMSampler
 from helpers import analytic_posterior, matrices, random_gaussian, repeated, simulate
 from safetensors.torch import save_file
 
-from diem import figures, perceptual, restoration, restoration_table, storage, tables
-from diem.config import LPIPS_FILES
-from diem.denoisers import Prior, build_denoiser
+from diem.config.resolve import LPIPS_FILES
+from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.em.e_step import Sampler
 from diem.errors import DiemError
-from diem.restoration import Problem, compare, pretrained, restore, trained
-from diem.sampling import Sampler
+from diem.evaluation import lpips as perceptual
+from diem.files import storage
+from diem.paper import restoration, restoration_table
+from diem.paper.restoration import Problem, compare, pretrained, restore, trained
+from diem.report import figures, tables
 
 SHAPE = (1, 4, 4)
 SCHEDULE = {"alpha_min": 0.01, "sigma_min": 0.01}

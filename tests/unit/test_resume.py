@@ -14,12 +14,13 @@ import pytest
 import torch
 from running import ROOT
 
-from diem import resume, storage
+from diem.em.m_step import CHUNK
 from diem.errors import DiemError
-from diem.folders import pieces_folder, remove_all_pieces, remove_pieces
-from diem.jobs import job
-from diem.resume import Pieces, Stopped
-from diem.training import CHUNK
+from diem.files import storage
+from diem.jobs import resume
+from diem.jobs.job import job
+from diem.jobs.results import pieces_folder, remove_all_pieces, remove_pieces
+from diem.jobs.resume import Pieces, Stopped
 
 
 def numbers(i):
@@ -265,8 +266,9 @@ M_STEP = """
 import json, sys
 from pathlib import Path
 import torch
-from diem import parallel, training
-from diem.jobs import job, progress
+from diem.em import distributed as parallel
+from diem.em import m_step as training
+from diem.jobs.job import job, progress
 
 call = json.loads(Path(sys.argv[1]).read_text())
 log, processes = call.pop("log"), call.pop("processes")

@@ -9,20 +9,16 @@ import torch
 from azula.noise import VPSchedule
 from helpers import observe, random_gaussian
 
-from diem import (
-    evaluation,
-    gaussian,
-    heuristics,
-    inception,
-    metrics,
-    priors,
-    restoration,
-    sampling,
-    storage,
-)
-from diem.denoisers import Prior, build_denoiser
-from diem.resume import Pieces, anew
-from diem.sampling import PosteriorSampler, Sampler
+from diem.diffusion import gaussian
+from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.em import e_step as sampling
+from diem.em.e_step import PosteriorSampler, Sampler
+from diem.evaluation import evaluate as evaluation
+from diem.evaluation import inception, metrics
+from diem.files import storage
+from diem.inference import priors
+from diem.jobs.resume import Pieces, anew
+from diem.paper import heuristics, restoration
 
 SHAPE = (1, 12, 12)
 SIGMA_Y = 0.1

@@ -23,13 +23,9 @@ from helpers import (
 )
 from tqdm import tqdm
 
-from diem import storage
-from diem.denoisers import Prior
-from diem.errors import DiemError
-from diem.folders import remove_pieces
-from diem.gaussian import Gaussian
-from diem.resume import Pieces
-from diem.sampling import (
+from diem.diffusion.denoisers import Prior
+from diem.diffusion.gaussian import Gaussian
+from diem.em.e_step import (
     SAMPLERS,
     PosteriorSampler,
     Sampler,
@@ -40,6 +36,10 @@ from diem.sampling import (
     restart_level,
     sample_prior,
 )
+from diem.errors import DiemError
+from diem.files import storage
+from diem.jobs.results import remove_pieces
+from diem.jobs.resume import Pieces
 
 VECTOR, IMAGE = (5,), (1, 2, 3)
 PROJECTION = {"name": "projection", "rows": 2}

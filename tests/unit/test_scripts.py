@@ -9,8 +9,10 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem import metrics, sampling, storage
-from diem.denoisers import Prior, build_denoiser
+from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.em import e_step as sampling
+from diem.evaluation import metrics
+from diem.files import storage
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diem.solvers import column, conjugate_gradient, dot, gmres
+from diem.diffusion.solvers import column, conjugate_gradient, dot, gmres
 
 
 def systems(batch=6, size=8, dtype=torch.float64, condition=100.0):

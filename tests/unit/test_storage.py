@@ -14,8 +14,9 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem import resume, storage
 from diem.errors import DiemError
+from diem.files import storage
+from diem.jobs import resume
 
 VECTOR, IMAGE = (5,), (1, 4, 4)
 CASES = [

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from diem import tables
+from diem.report import tables
 
 CARD = {
     "experiment": "digits",

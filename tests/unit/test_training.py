@@ -10,13 +10,22 @@ import torch
 from helpers import random_gaussian
 from torch import nn
 
-from diem import storage, training
-from diem.denoisers import build_denoiser, load_prior
+from diem.diffusion.denoisers import build_denoiser, load_prior
+from diem.diffusion.gaussian import moments, ppca
+from diem.em import m_step as training
+from diem.em.m_step import (
+    Training,
+    _Adam,
+    _Batches,
+    _weighted_error,
+    m_step,
+    train,
+    validation_loss,
+)
 from diem.errors import DiemError
-from diem.folders import remove_pieces
-from diem.gaussian import moments, ppca
+from diem.files import storage
+from diem.jobs.results import remove_pieces
 from diem.seeds import Stage, torch_generator
-from diem.training import Training, _Adam, _Batches, _weighted_error, m_step, train, validation_loss
 
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 VECTOR, IMAGE = (3,), (1, 4, 4)

@@ -190,7 +190,7 @@ def test_results_that_cannot_be_written(workflow):
 
 
 def test_another_workflow_at_work(workflow):
-    from diem.folders import hold
+    from diem.jobs.results import hold
 
     with hold(workflow.path("results")):
         sentence = one_sentence(workflow.run("results/tiny/clean.h5"))

@@ -12,7 +12,8 @@ import torch
 from test_chain import one_sentence
 
 import diem
-from diem import datasets, storage
+from diem.data import datasets
+from diem.files import storage
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "telescope.py"
 

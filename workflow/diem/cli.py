@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import __version__, folders
-from .errors import DiemError
+from diem import __version__
+from diem.errors import DiemError
+from diem.jobs import results as folders
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from .resume import Pieces
+    from diem.jobs.resume import Pieces
 
 __all__ = ["main"]
 
@@ -217,7 +218,7 @@ def _resumable(output: str, fingerprint: str) -> Iterator["Pieces"]:
     A request to stop (SIGTERM, Ctrl-C, a terminal that is closed) is told in one sentence, and ends
     the process with code 128 and the signal's number.
     """
-    from . import resume
+    from diem.jobs import resume
 
     # One that is ignored already, as nohup and the background of a shell have it, stays so.
     interactive = [
@@ -242,7 +243,7 @@ def _resumable(output: str, fingerprint: str) -> Iterator["Pieces"]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    from .checks import check_file
+    from diem.data.validate import check_file
 
     findings = check_file(options.file, options.operator, options.sigma_y)
     for level, sentence in findings:
@@ -255,8 +256,9 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from . import priors, resume
-    from .jobs import select_device
+    from diem.inference import priors
+    from diem.jobs import resume
+    from diem.jobs.job import select_device
 
     _check_outputs([options.prior], options.output)
     prior = priors.load_prior(options.prior, select_device(options.device))
@@ -270,8 +272,11 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _posterior(options: argparse.Namespace) -> None:
-    from . import figures, priors, resume, storage
-    from .jobs import select_device
+    from diem.files import storage
+    from diem.inference import priors
+    from diem.jobs import resume
+    from diem.jobs.job import select_device
+    from diem.report import figures
 
     kind = Path(options.figure or "").suffix
     if options.figure and kind not in (".png", ".pdf"):
@@ -316,7 +321,7 @@ def _posterior(options: argparse.Namespace) -> None:
 def _estimate(options: argparse.Namespace) -> None:
     import yaml
 
-    from .config import resolve
+    from diem.config.resolve import resolve
 
     path = Path(options.config)
     try:
@@ -331,7 +336,7 @@ def _estimate(options: argparse.Namespace) -> None:
 
     import torch
 
-    from . import estimate
+    from diem.planning import estimate
 
     torch.set_num_threads(config["threads"])
     gpu = options.gpu
@@ -341,7 +346,7 @@ def _estimate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from . import cards
+    from diem.report import export as cards
 
     card = cards.export(options.run, options.output, options.lap)
     readable = Path(options.output).with_suffix(".md")

@@ -13,9 +13,9 @@ SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
 # A user's operator is looked for beside the configuration too.
 CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in workflow.configfiles)
 
-from diem.config import ceiling_training, evaluated_laps, resolve, training_of_lap
+from diem.config.resolve import ceiling_training, evaluated_laps, resolve, training_of_lap
 from diem.errors import DiemError
-from diem.folders import check_writable, hold, remove_all_pieces
+from diem.jobs.results import check_writable, hold, remove_all_pieces
 
 try:
     CONFIG = resolve(

@@ -1,6 +1,6 @@
 import yaml
 
-from diem.config import pairs
+from diem.config.resolve import pairs
 
 PAPER_CONFIG = WORKFLOW.parent / "config" / "paper.yaml"
 with PAPER_CONFIG.open(encoding="utf-8") as file:

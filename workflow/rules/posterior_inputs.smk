@@ -1,4 +1,4 @@
-from diem.config import posterior_settings
+from diem.config.resolve import posterior_settings
 
 
 def posterior_of(wildcards):

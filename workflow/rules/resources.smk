@@ -1,6 +1,6 @@
 # What jobs ask of a cluster. On one machine these numbers bind nothing, unless --resources does.
 # Rules that are not here ask for the profile's defaults.
-from diem import demands
+from diem.planning import resources as demands
 
 # A job that can use a GPU asks for one, unless the configuration says that there is none to use.
 GPUS = 1 if CONFIG["device"] == "auto" or CONFIG["device"].startswith("cuda") else 0

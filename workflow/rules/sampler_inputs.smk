@@ -1,4 +1,4 @@
-from diem.config import LPIPS_FILES
+from diem.config.resolve import LPIPS_FILES
 
 
 def comparison_of(wildcards):

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from diem import choice, tables
-from diem.jobs import job
+from diem.evaluation import selection as choice
+from diem.jobs.job import job
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

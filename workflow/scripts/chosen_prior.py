@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem import choice
-from diem.denoisers import load_prior
-from diem.jobs import job
+from diem.diffusion.denoisers import load_prior
+from diem.evaluation import selection as choice
+from diem.jobs.job import job
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

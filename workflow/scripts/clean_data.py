@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from diem import datasets, storage
-from diem.jobs import job
+from diem.data import datasets
+from diem.files import storage
+from diem.jobs.job import job
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from diem import observing
-from diem.jobs import job
+from diem.data import simulate as observing
+from diem.jobs.job import job
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from diem.downloads import DOWNLOADS, download
-from diem.jobs import job, progress
+from diem.files.downloads import DOWNLOADS, download
+from diem.jobs.job import job, progress
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

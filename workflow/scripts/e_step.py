@@ -2,9 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from diem import folders, resume, sampling, storage
-from diem.denoisers import load_prior
-from diem.jobs import job, progress, select_device
+from diem.diffusion.denoisers import load_prior
+from diem.em import e_step as sampling
+from diem.files import storage
+from diem.jobs import results as folders
+from diem.jobs import resume
+from diem.jobs.job import job, progress, select_device
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

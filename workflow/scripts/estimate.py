@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem import tables
-from diem.estimate import estimate, readable, text
-from diem.jobs import job
+from diem.jobs.job import job
+from diem.planning.estimate import estimate, readable, text
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from diem import evaluation, resume, storage, tables
-from diem.denoisers import load_prior
-from diem.jobs import job, progress, select_device
-from diem.sampling import PosteriorSampler
+from diem.diffusion.denoisers import load_prior
+from diem.em.e_step import PosteriorSampler
+from diem.evaluation import evaluate as evaluation
+from diem.files import storage
+from diem.jobs import resume
+from diem.jobs.job import job, progress, select_device
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -3,8 +3,10 @@
 import contextlib
 from typing import TYPE_CHECKING
 
-from diem import metrics, resume, storage
-from diem.jobs import job, logger
+from diem.evaluation import metrics
+from diem.files import storage
+from diem.jobs import resume
+from diem.jobs.job import job, logger
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

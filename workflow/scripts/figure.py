@@ -3,8 +3,9 @@
 import contextlib
 from typing import TYPE_CHECKING
 
-from diem import figures, storage, tables
-from diem.jobs import job
+from diem.files import storage
+from diem.jobs.job import job
+from diem.report import figures, tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from diem import resume
-from diem.denoisers import Prior, versions
-from diem.gaussian import fit_to_observations
-from diem.jobs import job, select_device
+from diem.diffusion.denoisers import Prior, versions
+from diem.diffusion.gaussian import fit_to_observations
+from diem.files.storage import Observations
+from diem.jobs import resume
+from diem.jobs.job import job, select_device
 from diem.seeds import Stage, torch_generator
-from diem.storage import Observations
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

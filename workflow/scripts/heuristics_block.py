@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from diem import heuristics, resume, tables
-from diem.jobs import job, progress, select_device
+from diem.jobs import resume
+from diem.jobs.job import job, progress, select_device
+from diem.paper import heuristics
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

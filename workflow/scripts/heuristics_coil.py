@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from diem import heuristics, storage
-from diem.jobs import job, select_device
+from diem.files import storage
+from diem.jobs.job import job, select_device
+from diem.paper import heuristics
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem import figures, storage
-from diem.heuristics import COIL_ARRAYS
-from diem.jobs import job
+from diem.files import storage
+from diem.jobs.job import job
+from diem.paper.heuristics import COIL_ARRAYS
+from diem.report import figures
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem import heuristics, tables
-from diem.jobs import job
+from diem.jobs.job import job
+from diem.paper import heuristics
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

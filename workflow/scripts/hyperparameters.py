@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from diem import paper, tables
-from diem.config import resolve
-from diem.jobs import job
+from diem.config.resolve import resolve
+from diem.jobs.job import job
+from diem.paper import comparison as paper
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

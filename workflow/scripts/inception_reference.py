@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from diem import inception, resume, storage
-from diem.jobs import job, select_device
+from diem.evaluation import inception
+from diem.files import storage
+from diem.jobs import resume
+from diem.jobs.job import job, select_device
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from diem import folders, parallel, training
-from diem.devices import select_devices
-from diem.jobs import job, progress
+from diem.em import distributed as parallel
+from diem.em import m_step as training
+from diem.jobs import results as folders
+from diem.jobs.devices import select_devices
+from diem.jobs.job import job, progress
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from diem import figures, priors, storage
-from diem.jobs import job
+from diem.files import storage
+from diem.inference import priors
+from diem.jobs.job import job
+from diem.report import figures
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from diem import priors, resume, storage
-from diem.jobs import job, progress, select_device
+from diem.files import storage
+from diem.inference import priors
+from diem.jobs import resume
+from diem.jobs.job import job, progress, select_device
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from diem import published, tables
-from diem.jobs import job
+from diem.jobs.job import job
+from diem.paper import published
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from diem import tables
-from diem.jobs import job
+from diem.jobs.job import job
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

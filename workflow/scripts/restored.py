@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diem import restoration, resume, storage, tables
-from diem.jobs import job, progress, select_device
-from diem.perceptual import Perceptual
+from diem.evaluation.lpips import Perceptual
+from diem.files import storage
+from diem.jobs import resume
+from diem.jobs.job import job, progress, select_device
+from diem.paper import restoration
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

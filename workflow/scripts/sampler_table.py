@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from diem import restoration_table, tables
-from diem.jobs import job
+from diem.jobs.job import job
+from diem.paper import restoration_table
+from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

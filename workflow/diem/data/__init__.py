@@ -1,0 +1,1 @@
+"""Clean data, observations, and what a user brings."""

@@ -1,0 +1,272 @@
+"""The user's own observations: how their file is written, and how the workflow takes it in.
+
+The file is HDF5, with a group for each of ``train``, ``validation`` and ``test`` (only ``train`` is
+needed), in it
+
+- ``y``: the observations, of shape ``(N, *observation)``;
+- ``operator/<field>``: the operator's parameters, with one row an observation or one for all;
+- ``sigma_y`` (optional): the noise's standard deviation, one number, one an observation, or one a
+  value of ``y``;
+- ``index`` (optional): the number of the ``x`` that each observation is of.
+
+Its attribute ``event_shape`` is the shape of one ``x``, its attribute ``operator`` (optional) the
+name of a built-in operator, and ``sigma_y`` may also be a data set of the root, for all splits.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diem import operators
+from diem.data.validate import check_file, row_blocks
+from diem.errors import DiemError, nearest
+from diem.files.storage import SPLITS, Observations, write_hdf5
+from diem.jobs.job import logger
+from diem.seeds import Stage, rng
+
+__all__ = ["bring", "write_observations"]
+
+ROWS = 4096
+"""Arrays are written so many rows at a time."""
+
+
+def write_observations(
+    path: str | Path,
+    splits: Mapping[str, Any],
+    operator: str | None = None,
+    sigma_y: float | Sequence[float] | None = None,
+    event_shape: Sequence[int] | None = None,
+) -> None:
+    """Writes a file of observations for ``data: {name: hdf5, path: ...}``.
+
+    Any array that can be sliced will do, such as a memory map or a data set of HDF5: rows are
+    copied some at a time.
+
+    Arguments:
+        path: The file.
+        splits: By split (``train``, and where they are not to be held out of it at random,
+            ``validation`` and ``test``): the observations ``y``, or a mapping of ``y``, the
+            operator's parameters by field, and optionally ``sigma_y`` and ``index``. Of the
+            operator ``mask``, the mask may be left out: what is not finite in ``y`` is missing.
+        operator: The name of a built-in operator. A class of one's own is named in the config.
+        sigma_y: The noise's standard deviation, for all splits; without it the config or each
+            split tells it.
+        event_shape: The shape of one ``x``; without it, the shape of one ``y``.
+
+    Raises:
+        DiemError: If the arrays do not fit each other.
+    """
+    if operator is not None and operator not in operators.OPERATORS:
+        hint = nearest(operator, operators.OPERATORS)
+        raise DiemError(f"{path}: operator {operator!r} is no built-in operator{hint}.")
+    if "train" not in splits:
+        raise DiemError(f"{path}: 'train' is missing (given: {', '.join(splits) or 'nothing'}).")
+    arrays: dict[str, Any] = {}
+    for split, given in splits.items():
+        if split not in SPLITS:
+            raise DiemError(f"{path}: the split {split!r} is unknown{nearest(split, SPLITS)}.")
+        parts = dict(given) if isinstance(given, Mapping) else {"y": given}
+        if "y" not in parts:
+            raise DiemError(f"{path}: {split} lacks 'y'.")
+        parts = {name: _array(path, f"{split}/{name}", values) for name, values in parts.items()}
+        y = parts.pop("y")
+        if event_shape is None:
+            event_shape = y.shape[1:]
+        arrays[f"{split}/y"] = _converted(y, np.float32, missing=operator == "mask")
+        if operator == "mask" and "mask" not in parts:
+            arrays[f"{split}/operator/mask"] = _present(y)
+        for name, values in parts.items():
+            if values.shape[:1] not in ((len(y),), (1,), ()):
+                raise DiemError(
+                    f"{path}: {split}/{name} has {len(values)} rows, where y has {len(y)}."
+                )
+            own = name in ("index", "sigma_y")
+            place = f"{split}/{name}" if own else f"{split}/operator/{name}"
+            arrays[place] = _converted(values, values.dtype) if values.ndim else values[()]
+        if operator is not None:
+            _fits(path, split, operator, event_shape, y, parts)
+    attributes = {"event_shape": np.asarray(event_shape)}
+    if operator is not None:
+        attributes["operator"] = operator
+    if sigma_y is not None:
+        arrays["sigma_y"] = np.asarray(sigma_y, np.float32)
+        if not (np.isfinite(arrays["sigma_y"]) & (arrays["sigma_y"] > 0)).all():
+            raise DiemError(f"{path}: sigma_y must be positive.")
+    write_hdf5(path, arrays, attributes)
+
+
+def _array(path: str | Path, name: str, values: Any) -> Any:
+    """Returns something that has a shape, a type and slices."""
+    if not (hasattr(values, "shape") and hasattr(values, "dtype")):
+        try:
+            values = np.asarray(values)
+        except ValueError:
+            raise DiemError(f"{path}: {name} is no array (its rows differ in shape).") from None
+    if hasattr(values, "numpy"):  # a tensor
+        values = values.numpy()
+    if np.dtype(values.dtype).kind not in "fiub":
+        told = "complex: write real and imaginary parts as channels"
+        if np.dtype(values.dtype).kind != "c":
+            told = f"{values.dtype}, where numbers are needed"
+        raise DiemError(f"{path}: {name} is {told}.")
+    if name.endswith("/y") and (len(values.shape) < 2 or 0 in values.shape):
+        raise DiemError(
+            f"{path}: {name} has shape {values.shape}, where (observations, ...) is needed."
+        )
+    return values
+
+
+def _converted(values: Any, dtype: np.dtype, missing: bool = False) -> Iterator[np.ndarray]:
+    """Yields some rows at a time; where values may be missing, zeros take their place."""
+    for start in range(0, len(values), ROWS):
+        part = np.ma.filled(np.ma.asarray(values[start : start + ROWS], dtype), _blank(dtype))
+        yield np.where(np.isfinite(part), part, 0).astype(dtype) if missing else part
+
+
+def _present(y: Any) -> Iterator[np.ndarray]:
+    for start in range(0, len(y), ROWS):
+        yield np.isfinite(np.ma.filled(np.ma.asarray(y[start : start + ROWS], np.float32), np.nan))
+
+
+def _blank(dtype: np.dtype) -> float:
+    return np.nan if np.dtype(dtype).kind == "f" else 0
+
+
+def _fits(
+    path: str | Path,
+    split: str,
+    operator: str,
+    event_shape: Sequence[int],
+    y: Any,
+    parts: Mapping[str, Any],
+) -> None:
+    """Builds the first observations' operators, as a reader will."""
+    some = {name: np.asarray(values[:2]) for name, values in parts.items() if values.ndim}
+    if operator == "mask" and "mask" not in some:
+        some["mask"] = next(_present(y[:2]))
+    try:
+        built = operators.build(operator, event_shape, some)
+    except DiemError as error:
+        raise DiemError(f"{path}: {split}: {error}") from None
+    if built.observation_shape != tuple(y.shape[1:]):
+        raise DiemError(
+            f"{path}: {split}/y has rows of shape {tuple(y.shape[1:])}, where the operator"
+            f" {operator!r} of x with shape {tuple(event_shape)} gives {built.observation_shape}."
+        )
+
+
+def bring(
+    source: str | Path,
+    output: str | Path,
+    entry: Mapping[str, Any],
+    data: Mapping[str, Any],
+    seed: int,
+    experiment: str,
+) -> None:
+    """Checks a user's file, and copies it to the workflow's observations, with all three splits.
+
+    A split that the file lacks is held out of ``train`` at random. The copy is checksummed and
+    single precision, so that later jobs find damage and do not depend on a file that may change.
+
+    Arguments:
+        source: The user's file.
+        output: The file of observations to write.
+        entry: The config's entry of ``observations``: ``operator`` and ``sigma_y`` where the file
+            does not tell them.
+        data: The config's ``data`` entry: the fractions to hold out, and the ``offset`` and
+            ``scale`` of ``x``; what is written is of ``(x - offset) / scale``.
+        seed: The config's seed.
+        experiment: The experiment's name, for the file's attributes.
+
+    Raises:
+        DiemError: If the file cannot be used.
+    """
+    operator, sigma_y = entry.get("operator", {}).get("name"), entry.get("sigma_y")
+    findings = check_file(source, operator, sigma_y)
+    for level, sentence in findings:
+        logger.info("%s: %s", level, sentence)
+    errors = [sentence for level, sentence in findings if level == "error"]
+    if errors:
+        more = f" ({len(errors) - 1} more: diem check {source})" if len(errors) > 1 else ""
+        raise DiemError(f"{errors[0].removesuffix('.')}{more}.")
+
+    arrays: dict[str, Any] = {}
+    offset, scale = data["offset"], data["scale"]
+    with Observations(source, operator, sigma_y) as file:
+        for split, (of, chosen) in _splits(file, data, seed).items():
+            names = ["y", *(f"operator/{field}" for field in file.names(f"{of}/operator"))]
+            if f"{of}/sigma_y" in file:
+                names.append("sigma_y")
+            for name in names:
+                arrays[f"{split}/{name}"] = _copied(file, of, name, chosen, offset, scale)
+            arrays[f"{split}/index"] = _index(file, of)[chosen]
+        if file.sigma_y is not None:
+            arrays["sigma_y"] = file.sigma_y.numpy() / np.float32(scale)
+        attributes = {
+            "operator": file.operator,
+            "event_shape": list(file.event_shape),
+            "experiment": experiment,
+            "seed": seed,
+            "source": str(source),
+            "offset": offset,
+            "scale": scale,
+        }
+        write_hdf5(output, arrays, attributes)
+
+
+def _splits(
+    file: Observations, data: Mapping[str, Any], seed: int
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Returns, for each split, the group that it is taken from and which of its rows it takes."""
+    taken = {split: (split, np.ones(file.count(split), bool)) for split in SPLITS if split in file}
+    lacking = [split for split in SPLITS if split not in taken]
+    if not lacking:
+        return taken
+    # Observations of the same x are held out together.
+    scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
+    order = rng(seed, Stage.SPLIT).permutation(len(scenes))
+    sizes = [max(1, round(data[split] * len(scenes))) for split in lacking]
+    if sum(sizes) >= len(scenes):
+        raise DiemError(
+            f"{file.path}: 'train' holds {len(scenes)} different x, too few to hold out"
+            f" {' and '.join(lacking)}."
+        )
+    for split, part in zip(lacking, np.split(order, np.cumsum(sizes)), strict=False):
+        taken[split] = ("train", np.isin(scene, part))
+    taken["train"] = ("train", np.isin(scene, order[sum(sizes) :]))
+    return {split: taken[split] for split in SPLITS}
+
+
+def _index(file: Observations, split: str) -> np.ndarray:
+    if f"{split}/index" in file:
+        return file.read(f"{split}/index", shape=())
+    return np.arange(file.count(split))
+
+
+def _copied(
+    file: Observations, split: str, name: str, chosen: np.ndarray, offset: float, scale: float
+) -> np.ndarray | Iterator[np.ndarray]:
+    """Returns some rows of a data set, in parts; or all of it, if it is for all observations."""
+    shape = file.shape(f"{split}/{name}")
+    if shape == ():
+        return np.asarray(_rows(file, split, name, (), offset, scale))
+    if shape[0] == 1 < len(chosen):
+        return _rows(file, split, name, slice(None), offset, scale)
+    return (
+        _rows(file, split, name, rows, offset, scale)[chosen[rows]]
+        for rows in row_blocks(file, split)
+    )
+
+
+def _rows(
+    file: Observations, split: str, name: str, rows: slice | tuple, offset: float, scale: float
+) -> np.ndarray:
+    """Returns rows of a data set; ``y`` and ``sigma_y`` are those of ``(x - offset) / scale``."""
+    if name == "y" and (offset, scale) != (0, 1):
+        return file.load(split, rows).scaled(offset, scale).y.numpy()
+    values = file.read(f"{split}/{name}", rows)
+    if name == "sigma_y":
+        return values / np.float32(scale)
+    return values.astype(np.float32) if name == "y" else values

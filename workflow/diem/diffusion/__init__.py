@@ -1,0 +1,1 @@
+"""The mathematics: Gaussians, denoisers, solvers, posteriors and samplers."""

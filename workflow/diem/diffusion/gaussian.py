@@ -1,0 +1,289 @@
+r"""The Gaussian prior: PPCA, exact posteriors, and its fit to observations alone.
+
+For :math:`x \sim N(\mu_x, \Sigma_x)` and :math:`y = A x + n` everything is known in closed form, so
+that no diffusion sampling is needed here. The covariance is that of probabilistic PCA,
+:math:`\Sigma_x = \lambda I + V V^\top` with orthogonal columns :math:`V`.
+
+References:
+    | Probabilistic Principal Component Analysis (Tipping and Bishop, 1999)
+    | https://doi.org/10.1111/1467-9868.00196
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+import numpy as np
+import torch
+from azula.denoise import GaussianDenoiser
+from azula.linalg.covariance import DPLRCovariance
+from azula.noise import Schedule
+from torch import Tensor
+
+from diem.diffusion.solvers import conjugate_gradient
+from diem.errors import DiemError
+from diem.jobs.resume import Keep, anew
+from diem.operators.base import Operator
+
+__all__ = [
+    "Gaussian",
+    "fit_to_observations",
+    "fit_to_samples",
+    "moments",
+    "noise_of",
+    "ppca",
+]
+
+DENSE_SIZE = 256
+"""Up to this event size, the fit to observations materialises ``A`` and takes exact moments."""
+
+COVARIANCE_SIZE = 1024
+"""Up to this event size, the fit to samples decomposes their whole covariance."""
+
+CHUNK = 2**25
+"""Observations are sampled so many values at a time, which bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    r"""A Gaussian :math:`N(\mu, \lambda I + V V^\top)`, where ``V`` has orthogonal columns.
+
+    Arguments:
+        mean: The mean, of the event's shape.
+        noise: The isotropic variance :math:`\lambda`, a scalar.
+        factors: The factors ``V``, of shape ``(*event, rank)``.
+    """
+
+    mean: Tensor
+    noise: Tensor
+    factors: Tensor
+
+    @classmethod
+    def standard(cls, event_shape: Sequence[int]) -> Self:
+        """Returns ``N(0, I)``."""
+        return cls(torch.zeros(*event_shape), torch.ones(()), torch.zeros(*event_shape, 0))
+
+    @property
+    def covariance(self) -> DPLRCovariance:
+        """The covariance, as azula's."""
+        return DPLRCovariance(self.noise.expand(self.mean.shape), self.factors)
+
+    def denoiser(self, schedule: Schedule) -> GaussianDenoiser:
+        """Returns the exact denoiser of this prior, as azula's."""
+        return GaussianDenoiser(self.mean, self.covariance, schedule)
+
+    def denoising_covariance(self, var_t: Tensor) -> DPLRCovariance:
+        r"""Returns :math:`V[x \mid x_t] = (\Sigma_x^{-1} + \sigma_t^{-2} I)^{-1}`.
+
+        It is written in the eigenvalues of the covariance: the two inverses of the formula would
+        cancel digits where they differ much.
+
+        Arguments:
+            var_t: The variance of the noise, of shape ``()``.
+        """
+        power = self.factors.square().flatten(0, -2).sum(dim=0)
+        noise = self.noise * var_t / (self.noise + var_t)
+        # The eigenvalue l turns into l v / (l + v), of which the isotropic part holds `noise`.
+        gain = var_t**2 / ((self.noise + power + var_t) * (self.noise + var_t))
+        return DPLRCovariance(noise.expand(self.mean.shape), self.factors * torch.sqrt(gain))
+
+    def to(self, *args, **kwargs) -> Self:
+        """Returns the same Gaussian on another device or of another dtype."""
+        return type(self)(*(v.to(*args, **kwargs) for v in (self.mean, self.noise, self.factors)))
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Draws samples, of shape ``(count, *event)``."""
+        options = {"generator": generator, "device": self.mean.device, "dtype": self.mean.dtype}
+        white = torch.randn(count, *self.mean.shape, **options)
+        latent = torch.randn(count, self.factors.shape[-1], **options)
+        x = torch.sqrt(self.noise) * white
+        return self.mean + x + torch.einsum("...r,nr->n...", self.factors, latent)
+
+    def sample_posterior(
+        self, operator: Operator, y: Tensor, sigma_y: float | Tensor, generator: torch.Generator
+    ) -> Tensor:
+        r"""Draws exactly from ``p(x | y)``, by Matheron's rule.
+
+        A joint draw ``(x, y')`` of the prior and its observation is moved by :math:`\Sigma_x
+        A^\top (A \Sigma_x A^\top + \Sigma_y)^{-1} (y - y')`.
+
+        Arguments:
+            operator: The forward operators, one an observation.
+            y: The observations, of shape ``(B, *observation)``.
+            sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+            generator: The random stream.
+
+        Returns:
+            The samples, of shape ``(B, *event)``.
+
+        References:
+            | Efficiently Sampling Functions from Gaussian Process Posteriors (Wilson et al., 2020)
+            | https://arxiv.org/abs/2002.09309
+        """
+        x = self.sample(len(y), generator)
+        noise = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
+        return x + self._gain(operator, y - operator.forward(x) - sigma_y * noise, sigma_y)
+
+    def posterior_mean(self, operator: Operator, y: Tensor, sigma_y: float | Tensor) -> Tensor:
+        """Returns ``E[x | y]``, of shape ``(B, *event)``; the arguments as above."""
+        mean = self.mean.expand(len(y), *self.mean.shape)
+        return mean + self._gain(operator, y - operator.forward(mean), sigma_y)
+
+    def _gain(self, operator: Operator, b: Tensor, sigma_y: float | Tensor) -> Tensor:
+        r"""Returns :math:`\Sigma_x A^\top (A \Sigma_x A^\top + \Sigma_y)^{-1} b`."""
+        covariance = self.covariance
+        var_y = torch.as_tensor(sigma_y, dtype=b.dtype, device=b.device) ** 2
+
+        def product(p: Tensor) -> tuple[Tensor, Tensor]:
+            g = covariance(operator.adjoint(p))
+            return var_y * p + operator.forward(g), g
+
+        # In exact arithmetic the number of distinct eigenvalues is enough iterations; rounding
+        # asks for some more, and the tolerance ends the loop.
+        limit = 4 * min(math.prod(b.shape[1:]), math.prod(self.mean.shape)) + 16
+        _, g = conjugate_gradient(product, b, limit, tolerance=math.sqrt(torch.finfo(b.dtype).eps))
+        return g
+
+
+def ppca(mean: Tensor, covariance: Tensor, rank: int) -> Gaussian:
+    """Fits a probabilistic PCA to a mean and covariance, in closed form.
+
+    Arguments:
+        mean: The mean, of the event's shape.
+        covariance: The covariance, of shape ``(size, size)``.
+        rank: The number of factors, less than the event's size.
+    """
+    size = len(covariance)
+    if not 0 <= rank < size:
+        raise DiemError(f"gaussian.rank is {rank}, and must be less than the data's size {size}.")
+    values, vectors = torch.linalg.eigh(covariance)
+    noise = values[: size - rank].mean().clamp(min=torch.finfo(values.dtype).eps)
+    scale = torch.sqrt((values[size - rank :] - noise).clamp(min=0))
+    factors = (vectors[:, size - rank :] * scale).reshape(*mean.shape, rank)
+    return Gaussian(mean, noise, factors)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the mean and the maximum-likelihood covariance ``(size, size)`` of samples."""
+    mean = x.mean(dim=0)
+    centred = (x - mean).flatten(1)
+    return mean, centred.T @ centred / len(x)
+
+
+def fit_to_samples(x: Tensor, rank: int) -> Gaussian:
+    r"""Fits a probabilistic PCA to samples.
+
+    Only the leading eigenvectors and the trace of the covariance are needed. In events that are
+    too large for a covariance matrix, the former come from a randomized subspace iteration.
+
+    Arguments:
+        x: The samples, of shape ``(N, *event)``.
+        rank: The number of factors, less than the event's size and the number of samples.
+
+    References:
+        | Finding Structure with Randomness (Halko, Martinsson and Tropp, 2011)
+        | https://arxiv.org/abs/0909.4061
+    """
+    size = math.prod(x.shape[1:])
+    if size <= COVARIANCE_SIZE:
+        return ppca(*moments(x.double()), rank).to(x)
+    if not 0 <= rank < len(x):
+        raise DiemError(
+            f"gaussian.rank is {rank}, and must be less than the number of samples, {len(x)}."
+        )
+    mean = x.mean(dim=0)
+    centred = (x - mean).flatten(1)
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+        torch.manual_seed(0)  # of the method's start, on which the converged result hardly depends
+        _, singular, vectors = torch.svd_lowrank(centred, min(rank + 16, len(x)), niter=4)
+    values = singular[:rank].square() / len(x)
+    rest = centred.square().sum() / len(x) - values.sum()
+    noise = (rest / (size - rank)).clamp(min=torch.finfo(x.dtype).eps)
+    factors = vectors[:, :rank] * torch.sqrt((values - noise).clamp(min=0))
+    return Gaussian(mean, noise, factors.reshape(*mean.shape, rank))
+
+
+def fit_to_observations(
+    operator: Operator,
+    y: Tensor,
+    sigma_y: float | Tensor,
+    rank: int,
+    iterations: int,
+    generator: torch.Generator,
+    keep: Keep = anew,
+) -> Gaussian:
+    r"""Fits a Gaussian prior to observations alone, by expectation maximization from ``N(0, I)``.
+
+    Each iteration takes the first two moments of the posteriors :math:`p(x \mid y_i)`, averaged
+    over the observations, and fits a PPCA to them, which cannot lower the observations' marginal
+    likelihood. Small events have their moments in closed form; in larger ones they are those of
+    one exact draw an observation.
+
+    Arguments:
+        operator: The forward operators, one an observation.
+        y: The observations, of shape ``(N, *observation)``.
+        sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+        rank: The number of factors of the covariance.
+        iterations: The number of iterations.
+        generator: The random stream of the draws.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.jobs.resume`: after each
+            iteration, the prior and the state of the stream.
+    """
+    gaussian = Gaussian.standard(operator.event_shape).to(y)
+    size = math.prod(operator.event_shape)
+    dense = operator.dense().double() if size <= DENSE_SIZE else None
+
+    def improve(gaussian: Gaussian) -> dict[str, np.ndarray]:
+        if dense is not None:
+            mean, covariance = _dense_moments(gaussian.to(torch.float64), dense, y, sigma_y)
+            gaussian = ppca(mean, covariance, rank)
+        else:
+            draws = [
+                gaussian.sample_posterior(
+                    operator[rows], y[rows], noise_of(sigma_y, y, rows), generator
+                )
+                for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
+            ]
+            gaussian = fit_to_samples(torch.cat(draws), rank)
+        after = {**vars(gaussian.to(y)), "stream": generator.get_state()}
+        return {name: value.cpu().contiguous().numpy() for name, value in after.items()}
+
+    for i in range(iterations):
+        after = {
+            k: torch.from_numpy(v) for k, v in keep(str(i), partial(improve, gaussian)).items()
+        }
+        generator.set_state(after.pop("stream"))
+        gaussian = Gaussian(**after).to(y)
+    return gaussian
+
+
+def noise_of(sigma_y: float | Tensor, y: Tensor, rows: Tensor | slice) -> float | Tensor:
+    """Returns the noise of some observations, where each of ``y`` may have its own.
+
+    Arguments:
+        sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+        y: All the observations, of shape ``(B, *observation)``.
+        rows: Which of them.
+    """
+    each = isinstance(sigma_y, Tensor) and sigma_y.ndim == y.ndim and len(sigma_y) > 1
+    return sigma_y[rows] if each else sigma_y
+
+
+def _dense_moments(
+    gaussian: Gaussian, dense: Tensor, y: Tensor, sigma_y: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the mean and covariance of ``x`` under the average of all posteriors, exactly."""
+    v = gaussian.factors.flatten(0, -2)
+    prior = gaussian.noise * torch.eye(len(v), dtype=v.dtype, device=v.device) + v @ v.T
+    cross = dense @ prior  # (N, m, size)
+    system = cross @ dense.mT
+    var_y = torch.as_tensor(sigma_y, dtype=v.dtype, device=v.device) ** 2
+    system = system + torch.diag_embed(var_y.expand(y.shape).flatten(1))
+    gain = torch.linalg.solve(system, cross).mT  # (N, size, m)
+    residual = y.double().flatten(1) - dense @ gaussian.mean.flatten()
+    centre = gaussian.mean.flatten() + (gain @ residual[..., None])[..., 0]
+    mean, spread = moments(centre)
+    covariance = prior - (gain @ cross).mean(dim=0) + spread
+    return mean.reshape(gaussian.mean.shape), (covariance + covariance.T) / 2

@@ -1,0 +1,1 @@
+"""The paper's loop: E-step and M-step."""

@@ -1,0 +1,1 @@
+"""Numbers, and the card of each."""

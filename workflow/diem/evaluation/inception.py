@@ -1,0 +1,199 @@
+"""FID and Inception score, with the network and the definitions of torch-fidelity.
+
+References:
+    | GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium
+      (Heusel et al., 2017)
+    | https://arxiv.org/abs/1706.08500
+    | Improved Techniques for Training GANs (Salimans et al., 2016)
+    | https://arxiv.org/abs/1606.03498
+    | https://github.com/toshas/torch-fidelity
+"""
+
+import hashlib
+import io
+import json
+import pickle
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from diem.errors import DiemError
+from diem.evaluation.metrics import Moments, feature_moments
+from diem.files import storage
+from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
+from diem.jobs.resume import Keep, anew
+
+__all__ = ["Inception", "Reference", "inception_score", "load", "load_reference", "quantized"]
+
+NAME = "inception-v3-compat"
+"""What torch-fidelity calls the network that was ported from TensorFlow with its weights."""
+
+BATCH = 128
+
+SPLITS = 10
+"""The parts that the Inception score is a mean of."""
+
+
+@dataclass(frozen=True)
+class Inception:
+    """The Inception network, which takes colour images.
+
+    Arguments:
+        network: The network.
+        name: Its name, for the card of a metric.
+        digest: The first 16 hexadecimal digits of the SHA256 of the file of weights.
+    """
+
+    network: nn.Module
+    name: str
+    digest: str
+
+    def features(self, x: storage.HasRows, keep: Keep = anew) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields what FID and the Inception score are made of, batch by batch.
+
+        Arguments:
+            x: Images in [-2, 2], of shape ``(N, 3, H, W)``, which are read where the piece was not
+                kept. They are rounded as an image file would be.
+            keep: Makes the pieces of the work that were not kept, see :mod:`diem.jobs.resume`.
+
+        Yields:
+            The pooled features, of shape ``(B, 2048)``, and the logits without bias, of shape
+            ``(B, 1008)``, on the CPU.
+        """
+        for number, start in enumerate(range(0, len(x), BATCH)):
+            piece = keep(str(number), partial(self._piece, x, slice(start, start + BATCH)))
+            yield torch.from_numpy(piece["features"]), torch.from_numpy(piece["logits"])
+
+    @torch.no_grad()
+    def _piece(self, x: storage.HasRows, rows: slice) -> dict[str, np.ndarray]:
+        device = next(self.network.parameters()).device
+        features, logits = self.network(quantized(torch.as_tensor(x[rows])).to(device))
+        return {"features": features.cpu().numpy(), "logits": logits.cpu().numpy()}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The Gaussian fit of the features of a reference set.
+
+    Arguments:
+        moments: The fit.
+        samples: The number of images.
+        split: Their split of the clean data.
+        extractor: The name and the digest of the network.
+    """
+
+    moments: Moments
+    samples: int
+    split: str
+    extractor: tuple[str, str]
+
+    @classmethod
+    def of(
+        cls, x: storage.HasRows, split: str, inception: Inception, keep: Keep = anew
+    ) -> "Reference":
+        """Returns the reference of images in [-2, 2], of shape ``(N, 3, H, W)``."""
+        moments = feature_moments(features for features, _ in inception.features(x, keep))
+        return cls(moments, len(x), split, (inception.name, inception.digest))
+
+    def save(self, path: str | Path) -> None:
+        """Writes the reference as safetensors."""
+        card = {"samples": self.samples, "split": self.split, "extractor": self.extractor}
+        storage.save_tensors(path, self.moments._asdict(), {"reference": json.dumps(card)})
+
+
+def load_reference(path: str | Path, inception: Inception) -> Reference:
+    """Reads a reference.
+
+    Raises:
+        DiemError: If the file is no reference, or one of another network.
+    """
+    tensors, header = storage.load_tensors(path)
+    try:
+        card = json.loads(header["reference"])
+        card["extractor"] = tuple(card["extractor"])
+        reference = Reference(Moments(**tensors), **card)
+    except (LookupError, TypeError, ValueError):
+        raise DiemError(f"{path}: this is no reference of Inception features.") from None
+    if reference.extractor != (inception.name, inception.digest):
+        raise DiemError(
+            f"{path}: it was made with {' '.join(reference.extractor)}, and the weights are those"
+            f" of {inception.name} {inception.digest}."
+        )
+    return reference
+
+
+def load(path: str | Path, device: str | torch.device = "cpu") -> Inception:
+    """Returns the network with the weights of a file.
+
+    Arguments:
+        path: The weights as PyTorch's file of tensors, which are torch-fidelity's
+            ``weights-inception-2015-12-05-6726825d.pth``. With other weights the network is named
+            so, since its numbers are not FIDs that can be compared.
+        device: The device to compute on.
+
+    Raises:
+        DiemError: If the file is missing or holds anything but the network's weights.
+    """
+    # It imports torchvision, which most commands do without.
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    if not Path(path).is_file():
+        raise DiemError(f"{path}: there is no such file.")
+    content = Path(path).read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    official = sha256 == DOWNLOADS[INCEPTION_WEIGHTS].sha256
+    safe = io.BytesIO()
+    try:
+        # torch-fidelity unpickles whatever it is given: it is given what was read without.
+        torch.save(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True), safe)
+        safe.seek(0)
+        network = FeatureExtractorInceptionV3(
+            NAME, ["2048", "logits_unbiased"], feature_extractor_weights_path=safe
+        )
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError):
+        raise DiemError(f"{path}: these are no weights of {NAME}.") from None
+    name = NAME if official else f"{NAME} with other weights"
+    return Inception(network.to(device), name, sha256[:16])
+
+
+def quantized(x: Tensor) -> Tensor:
+    """Returns images in [-2, 2] as the 8-bit pixels of an image file; values beyond are clipped."""
+    return ((x + 2) * (256 / 4)).round().clamp(0, 255).to(torch.uint8)
+
+
+def inception_score(logits: Iterable[Tensor], count: int, seed: int) -> float:
+    """Returns the Inception score, the mean of :data:`SPLITS` splits of the images.
+
+    Arguments:
+        logits: The logits without bias, as consecutive parts of shape ``(B, 1008)``.
+        count: The number of images.
+        seed: The seed of the images' order.
+
+    Raises:
+        DiemError: If there are fewer images than splits.
+    """
+    if count < SPLITS:
+        raise DiemError(f"The Inception score needs {SPLITS} images or more, got {count}.")
+    # The order and the splits are torch-fidelity's; sums over a split do not ask for an order.
+    order = np.random.RandomState(seed).permutation(count)
+    sizes = np.diff(np.arange(SPLITS + 1) * count // SPLITS)
+    split = torch.empty(count, dtype=torch.int64)
+    split[order] = torch.from_numpy(np.repeat(np.arange(SPLITS), sizes))
+    marginal, negentropy, start = 0.0, 0.0, 0
+    for part in logits:
+        log_p = part.double().log_softmax(dim=1)
+        p = log_p.exp()
+        own = nn.functional.one_hot(split[start : start + len(part)], SPLITS).double().T
+        marginal = marginal + own @ p
+        negentropy = negentropy + own @ (p * log_p).sum(dim=1)
+        start += len(part)
+    sizes = torch.from_numpy(sizes)
+    marginal = marginal / sizes[:, None]
+    divergence = negentropy / sizes - torch.xlogy(marginal, marginal).sum(dim=1)
+    return float(divergence.exp().mean())

@@ -1,0 +1,1 @@
+"""What every job shares: log, progress, device, and the pieces that it goes on with."""

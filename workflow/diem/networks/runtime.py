@@ -1,0 +1,61 @@
+"""How a network is run: in which precision, in which memory format, and whether compiled.
+
+None of this changes what is computed, only how it is rounded and how long it takes. Where a config
+asks for something that a machine cannot do, that is an error and never done without.
+"""
+
+import torch
+from torch import nn
+
+from diem.errors import DiemError
+
+__all__ = ["PRECISIONS", "autocast", "compile_network", "set_memory_format"]
+
+PRECISIONS = ("float32", "bfloat16")
+"""The precisions of a network's products. Weights, noise, losses and solvers are single precision
+in both."""
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Returns the context in which a network is evaluated, and its gradients are not taken.
+
+    Raises:
+        ValueError: If the precision is none of :data:`PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"The precision must be one of {PRECISIONS}, not {precision!r}.")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def set_memory_format(network: nn.Module, channels_last: bool) -> None:
+    """Lays the kernels of convolutions out channels-last; images then follow from the first on."""
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+
+
+def compile_network(network: nn.Module, key: str) -> None:
+    """Compiles a network, in place and once; its parameters and their names stay as they are.
+
+    Arguments:
+        network: The network, on its device.
+        key: The config's key that asks for it, for the message.
+
+    Raises:
+        DiemError: If this machine cannot compile.
+    """
+    import torch._functorch.config as functorch
+
+    if network._compiled_call_impl is not None:
+        return
+    # The backward pass would otherwise free what the next product with the same graph needs.
+    functorch.donated_buffer = False
+    device = next(network.parameters()).device
+    # Shapes are compiled one by one: the numbers of a block then depend on its own shape only, not
+    # on which shapes came before. A graph break or a shape too many is an error.
+    options = {"fullgraph": True, "dynamic": False}
+    try:
+        torch.compile(torch.square, **options)(torch.ones(2, device=device))
+    except Exception as error:  # of the compilers, which have no common one
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise DiemError(f"{key} is true, and this machine cannot compile: {reason}.") from None
+    network.compile(**options)

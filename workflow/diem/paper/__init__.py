@@ -1,0 +1,1 @@
+"""What is the paper's alone: heuristics, restoration, published numbers."""

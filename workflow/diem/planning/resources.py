@@ -1,0 +1,168 @@
+"""What a job asks of a cluster: minutes and memory, from the configuration's sizes.
+
+These are limits to ask for, and no predictions: they are found without PyTorch, since Snakemake
+needs them while it plans, and without knowing the machine. A job that was cut off goes on from its
+last block or checkpoint, so too short a limit costs little.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from diem.data.shapes import event_shape as shape_of_file
+
+__all__ = [
+    "e_step_flops",
+    "evaluation_flops",
+    "event_shape",
+    "m_step_flops",
+    "memory_mb",
+    "minutes",
+    "pass_flops",
+    "samples_mb",
+    "samples_of",
+]
+
+RATES = {"cpu": 2e10, "gpu": 5e12}
+"""Sustained FLOP/s that the limits of time count with, of one thread and of one GPU: low ones."""
+
+START = 15.0
+"""Minutes that every job has for its start: queues of file systems, imports, reading, writing."""
+
+BASE_MB = 3000.0
+"""Memory of Python, PyTorch and, on a GPU, its libraries."""
+
+
+def event_shape(data: Mapping[str, Any]) -> tuple[int, ...]:
+    """Returns the shape of one sample of a ``data`` entry."""
+    name = data["name"]
+    if name == "hdf5":
+        return shape_of_file(data["path"])
+    if name == "manifold":
+        return (data["dimensions"],)
+    if name == "digits":
+        return (1, 8, 8)
+    if name == "cifar10":
+        return (3, 32, 32)
+    channels = {"phantoms": 1 + bool(data.get("complex")), "fastmri": 1}.get(name, 3)
+    return (channels, data["size"], data["size"])
+
+
+def _layers(network: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[float, float]:
+    """Returns the multiplications of one forward pass, and the values it keeps for a backward."""
+    size = math.prod(shape)
+    if network["name"] == "mlp":
+        widths = [size + network["embedding"], *network["hidden"], size]
+        return _dense(widths), 3.0 * sum(widths)
+    if network["name"] == "residual_mlp":
+        width, blocks = network["width"], network["blocks"]
+        products = _dense([size, width, size]) + width * (network["embedding"] + 2 * blocks * width)
+        return products, 2.0 * size + 5.0 * blocks * width
+    channels, patch, kernel = network["channels"], network["patch"], network["kernel"] ** 2
+    blocks = network["blocks"]
+    blocks = [blocks] * len(channels) if isinstance(blocks, int) else blocks
+    edge, pixels = shape[0] * patch**2, math.prod(shape[1:]) / patch**2
+    products, kept = pixels * edge * channels[0] * (kernel + 1), 2.0 * size
+    for level, (c, count) in enumerate(zip(channels, blocks, strict=True)):
+        area = pixels / 4**level
+        products += 2 * count * area * 2 * kernel * c**2
+        kept += 2 * count * area * 8 * c
+        if str(level) in network["attention"]:
+            products += 2 * count * area * (4 * c**2 + 2 * area * c)
+            kept += 2 * count * area * 8 * c
+        if level > 0:
+            finer = channels[level - 1]
+            products += area * kernel * finer * c + 4 * area * kernel * finer * (finer + c)
+    return products, kept
+
+
+def _dense(widths: list[int]) -> float:
+    return float(sum(a * b for a, b in itertools.pairwise(widths)))
+
+
+def pass_flops(network: Mapping[str, Any], shape: tuple[int, ...]) -> float:
+    """Returns the floating-point operations of one forward pass on one sample."""
+    return 2 * _layers(network, shape)[0]
+
+
+def e_step_flops(experiment: Mapping[str, Any], run: Mapping[str, Any], samples: float) -> float:
+    """Returns the floating-point operations of an E-step.
+
+    Arguments:
+        experiment: The experiment's entry.
+        run: The run's entry.
+        samples: How many samples are drawn.
+    """
+    entry = run["e_step"]
+    # A forward pass, and a product with the Jacobian an iteration, which costs about another.
+    return samples * _evaluations(entry) * (1 + entry["iterations"]) * _forward(experiment)
+
+
+def evaluation_flops(experiment: Mapping[str, Any], run: Mapping[str, Any]) -> float:
+    """Returns the floating-point operations of sampling what an evaluation measures."""
+    entry = experiment["evaluation"]
+    prior = entry["samples"] * _evaluations(entry) * _forward(experiment)
+    posterior = entry["test_observations"] * entry["posterior_samples"]
+    return prior + e_step_flops(experiment, run, posterior)
+
+
+def m_step_flops(experiment: Mapping[str, Any], entry: Mapping[str, Any], samples: float) -> float:
+    """Returns the floating-point operations of a training.
+
+    Arguments:
+        experiment: The experiment's entry, or another with its ``data`` and ``network``.
+        entry: The ``m_step`` entry, with the steps of the lap.
+        samples: How many samples there are to train on.
+    """
+    seen = entry["epochs"] * samples if entry["epochs"] else entry["steps"] * entry["batch"]
+    return 3 * seen * _forward(experiment)
+
+
+def _evaluations(entry: Mapping[str, Any]) -> int:
+    sampler = entry["sampler"]
+    return sampler["steps"] * (1 + (sampler["corrections"] if sampler["name"] == "pc" else 0)) + 1
+
+
+def _forward(experiment: Mapping[str, Any]) -> float:
+    return pass_flops(experiment["network"], event_shape(experiment["data"]))
+
+
+def samples_mb(experiment: Mapping[str, Any], samples: float) -> float:
+    """Returns the size of some samples, in MiB."""
+    return 4 * samples * math.prod(event_shape(experiment["data"])) / 2**20
+
+
+def samples_of(experiment: Mapping[str, Any], size: float) -> float:
+    """Returns how many samples files of some size, in MiB, hold at most."""
+    return size / samples_mb(experiment, 1)
+
+
+def minutes(flops: float, attempt: int, gpus: int, threads: int = 1) -> int:
+    """Returns the limit of time to ask for, which doubles with every attempt.
+
+    Arguments:
+        flops: The floating-point operations of the job's networks.
+        attempt: 1 at first, 2 after a failure.
+        gpus: How many GPUs the job has, 0 if it runs on the CPU.
+        threads: How many CPU threads it has.
+    """
+    rate = gpus * RATES["gpu"] or threads * RATES["cpu"]
+    return math.ceil(START + flops / rate / 60) * 2 ** (attempt - 1)
+
+
+def memory_mb(
+    size_mb: float, attempt: int, experiment: Mapping[str, Any] | None = None, batch: int = 0
+) -> int:
+    """Returns the memory to ask for, in MB, which doubles with every attempt.
+
+    Arguments:
+        size_mb: The size of the job's input.
+        attempt: 1 at first, 2 after a failure.
+        experiment: The experiment's entry, where a network runs on the CPU,
+        batch: on so many samples at once.
+    """
+    kept = 0.0
+    if experiment is not None and batch:
+        kept = _layers(experiment["network"], event_shape(experiment["data"]))[1]
+    return math.ceil(BASE_MB + 4 * size_mb + 4 * batch * kept / 2**20) * 2 ** (attempt - 1)

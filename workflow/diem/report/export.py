@@ -1,0 +1,146 @@
+"""A prior to give away: weights, what made them and how good they are, in one file with a card.
+
+The workflow knows the metrics of a prior only after the prior is written. :func:`export` puts both
+into one safetensors file, and writes the same for human readers beside it.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from diem.diffusion.denoisers import load_prior
+from diem.errors import DiemError
+from diem.files.storage import atomic
+from diem.report import tables
+
+__all__ = ["export", "markdown"]
+
+USE = """\
+```python
+import diem
+
+prior = diem.load_prior("{name}")  # an azula denoiser
+x = prior.sample(16)
+x = prior.posterior(y, operator, sigma_y, 16)  # of observations y = A x + noise
+```"""
+
+HEADING = "# Prior "
+"""How a card begins."""
+
+SUBJECTS = {**tables.SUBJECTS, "e_step": "samples it was trained on"}
+
+SETTINGS = {
+    "data": "data",
+    "observations": "observations",
+    "event_shape": "shape of one x",
+    "lap": "lap",
+    "chosen_by": "chosen by",
+    "training_samples": "training samples",
+    "optimizer_steps": "optimizer steps",
+    "halvings": "times that a diverging loss halved the learning rate",
+    "network": "network",
+    "schedule": "noise levels",
+    "e_step": "E-step",
+    "m_step": "M-step",
+    "gaussian": "Gaussian fit",
+    "seed": "seed",
+    "config_digest": "digest of all settings",
+    "version": "diem",
+    "versions": "libraries",
+}
+"""What the card tells of a prior, in its order, and how it is called."""
+
+
+def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[str, Any]:
+    """Writes a run's prior with its metrics: ``output``, and its card as Markdown beside it.
+
+    Arguments:
+        run: The run's folder, ``results/<experiment>/runs/<run>``.
+        output: The file to write, ``*.safetensors``.
+        lap: The lap; without it the one that was chosen by held-out observations, or the last.
+
+    Returns:
+        The prior's card, with ``metrics``: the rows of its evaluation.
+
+    Raises:
+        DiemError: If the run has no such prior, or a file would be overwritten that is another's.
+    """
+    run, output = Path(run), Path(output)
+    if output.suffix != ".safetensors":
+        raise DiemError(f"{output}: the name of a prior's file must end in .safetensors.")
+    source, readable = _prior(run, lap), output.with_suffix(".md")
+    if output.resolve().is_relative_to(run.resolve()):
+        raise DiemError(
+            f"{output}: this is in the run's own folder, give the output a place elsewhere."
+        )
+    if readable.exists() and not readable.read_bytes().startswith(HEADING.encode()):
+        raise DiemError(
+            f"{readable}: this file is no card of a prior and would be overwritten, give the output"
+            " another name."
+        )
+    prior = load_prior(source)
+    metrics = run / f"lap_{prior.card['lap']:02d}" / "metrics.csv"
+    rows = tables.read_rows([metrics]).to_dict("records") if metrics.is_file() else []
+    prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
+    prior.save(output)
+    card = load_prior(output).card
+    with atomic(readable) as temporary:
+        temporary.write_text(markdown(card, output.name), encoding="utf-8")
+    return card
+
+
+def _prior(run: Path, lap: int | None) -> Path:
+    if lap is not None:
+        return run / f"lap_{lap:02d}" / "prior.safetensors"
+    found = [*run.glob("chosen/prior.safetensors"), *sorted(run.glob("lap_*/prior.safetensors"))]
+    if not found:
+        raise DiemError(f"{run}: there is no lap with a prior in this folder.")
+    return found[0] if found[0].parent.name == "chosen" else found[-1]
+
+
+def markdown(card: Mapping[str, Any], name: str) -> str:
+    """Returns a prior's card for human readers.
+
+    Arguments:
+        card: The card of an exported prior.
+        name: The name of its file.
+    """
+    title = "/".join(str(card[key]) for key in ("experiment", "run") if key in card)
+    made = [(told, _words(card[key])) for key, told in SETTINGS.items() if key in card]
+    parts = [
+        f"{HEADING}{title}, lap {card['lap']}",
+        "A prior of `x` that was learned from observations `y = A x + noise` alone, in the units of"
+        " these observations.",
+        USE.format(name=name),
+        "## What made it",
+        tabulate(made, ("", ""), "pipe", disable_numparse=True),
+        "## How good it is",
+    ]
+    blank = dict.fromkeys(
+        ("samples", "split", "sampler", "sampler_steps", "denoiser_evaluations"), ""
+    ) | dict.fromkeys(("reference", "reference_samples", "extractor", "extractor_accuracy"), "")
+    rows = [
+        (
+            SUBJECTS.get(row["subject"], row["subject"]),
+            tables.metric_label(row["metric"], row.get("extractor", "")),
+            f"{row['value']:.4g}",
+            tables.card({**blank, **row}),
+        )
+        for row in card["metrics"]
+    ]
+    if rows:
+        parts.append(tabulate(rows, ("of", "metric", "value", "made by"), "pipe"))
+    else:
+        parts.append("It has not been evaluated.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _words(value: Any) -> str:
+    """Returns a setting on one line, as YAML would have it."""
+    if isinstance(value, Mapping):
+        told = ", ".join(f"{key}: {_words(child)}" for key, child in value.items())
+        return f"{{{told}}}"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,120 @@
+"""The figures of a comparison of posterior samplers, see :mod:`diem.paper.restoration`."""
+
+import itertools
+import json
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from diem.paper import restoration_table
+from diem.report import tables
+from diem.report.figures.drawing import WIDTH, caption, colours, styled
+
+
+def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
+    """Returns label and line style of each method: MMPS is one colour, its rivals have others."""
+    colors = iter(itertools.cycle(matplotlib.rcParams["axes.prop_cycle"]))
+    first, ours = next(colors), iter([":", "--", "-"])
+    styles = {}
+    for method, group in rows.groupby("run", sort=False):
+        name = restoration_table.label(group["settings"].iloc[0])
+        if name.startswith("MMPS"):
+            style = {**first, "linestyle": next(ours, "-"), "zorder": 3}
+        else:
+            style = {**next(colors), "linewidth": 1.0}
+        styles[method] = name, style
+    return styles
+
+
+@styled
+def samplers_metrics(rows: pd.DataFrame, name: str) -> Figure:
+    """Draws each metric against the number of steps: a column a task, a line a method.
+
+    Arguments:
+        rows: The rows of a comparison.
+        name: The comparison's name.
+    """
+    rows = rows.assign(steps=rows["sampler_steps"].map(int))
+    metrics = [metric for metric in tables.METRICS if (rows["metric"] == metric).any()]
+    tasks, styles = list(rows["observations"].unique()), _styles(rows)
+    figure = Figure(figsize=(WIDTH, 1.7 * len(metrics) + 1.2))
+    axes = figure.subplots(len(metrics), len(tasks), sharex=True, squeeze=False)
+    for (metric, task), ax in zip(itertools.product(metrics, tasks), axes.flat, strict=True):
+        panel = rows[(rows["metric"] == metric) & (rows["observations"] == task)]
+        for method, line in panel.groupby("run", sort=False):
+            line = line.sort_values("steps")
+            label, style = styles[method]
+            ax.plot(line["steps"], line["value"], label=label, **style)
+        ax.set_xscale("log")
+        ax.set_xticks(sorted(panel["steps"].unique()), sorted(panel["steps"].unique()))
+        ax.xaxis.set_minor_locator(NullLocator())
+        if metric == metrics[0]:
+            ax.set_title(task.replace("_", " "))
+        if metric == metrics[-1]:
+            ax.set_xlabel("steps")
+        if task == tasks[0]:
+            extractor = next((e for e in panel["extractor"] if e), "")
+            better = tables.METRICS[metric].better
+            ax.set_ylabel(f"{tables.metric_label(metric, extractor)} {better}".strip())
+    axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), frameon=False, fontsize=7)
+    title = f"{name}: restoration by posterior samplers, by the number of steps"
+    caption(figure, title, _made(rows, "Means over the images."))
+    return figure
+
+
+@styled
+def samplers_images(
+    rows: pd.DataFrame, shown: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], name: str
+) -> Figure:
+    """Draws restored images: a row a task, and a column each for observation, methods, truth.
+
+    Arguments:
+        rows: The rows of a comparison.
+        shown: By task and method the arrays ``x``, ``y``, ``observed`` and ``truth``, with shape
+            (N, C, H, W), of which the image of the most contrast is drawn.
+        name: The comparison's name.
+    """
+    styles = _styles(rows)
+    truth = next(iter(next(iter(shown.values())).values()))["truth"]
+    # The image of the most contrast shows the most; it is chosen without a look at any method.
+    i = int(truth.std(axis=(2, 3)).mean(axis=1).argmax())
+    columns = ["observation", *(styles[method][0] for method in styles), "truth"]
+    cell = (WIDTH - 1.0) / len(columns)
+    figure = Figure(figsize=(WIDTH, cell * len(shown) + 1.1))
+    axes = figure.subplots(len(shown), len(columns), squeeze=False)
+    for line, (task, methods) in zip(axes, shown.items(), strict=True):
+        some = next(iter(methods.values()))
+        seen = np.broadcast_to(some["observed"], some["y"].shape)
+        pictures = [
+            np.where(seen, some["y"], np.nan)[i],
+            *(methods[method]["x"][i] for method in styles),
+            some["truth"][i],
+        ]
+        for ax, picture in zip(line, pictures, strict=True):
+            ax.imshow(colours(picture))
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        line[0].set_ylabel(task.replace("_", "\n"), rotation=0, ha="right", va="center")
+    for ax, title in zip(axes[0], columns, strict=True):
+        ax.set_title(title, fontsize=7)
+    steps = max(rows["sampler_steps"].map(int))
+    first = (
+        f"Of the first {len(truth)} test images the one of the most contrast, restored with {steps}"
+        " steps. Missing pixels are orange."
+    )
+    note = _made(rows, first)
+    caption(figure, f"{name}: what posterior samplers restore", note)
+    return figure
+
+
+def _made(rows: pd.DataFrame, first: str) -> str:
+    row = rows.iloc[0]
+    prior = json.loads(row["settings"])["prior"]
+    return (
+        f"{first} {int(row['samples']):,} test images of {prior['data']}, prior: {prior['name']},"
+        f" {row['sampler']}. In brackets: solver iterations of MMPS. Seed {row['seed']}."
+    )
