@@ -1,0 +1,370 @@
+"""A component is one declaration, beside its code, that everything else reads.
+
+A component is a class. Its fields are its options, each with type, default, bounds, meaning and the
+paper's value, see :func:`option`; its class attributes are the facts that others need. An instance
+is a component with its options chosen: an entry of the configuration.
+
+The components of one :class:`Kind` lie in one package, a file each, and the file's name is the
+component's: to add one is to add a file. A component of the user's own is the same class in a module
+of theirs, named by its import path, ``module:Class``.
+"""
+
+import importlib
+import math
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from diem.errors import DiemError, nearest
+
+__all__ = [
+    "SEARCH_PATH",
+    "Component",
+    "Count",
+    "Even",
+    "Fraction",
+    "Integer",
+    "Kind",
+    "Model",
+    "Number",
+    "Positive",
+    "import_named",
+    "option",
+    "short",
+    "tell",
+]
+
+SEARCH_PATH = "DIEM_PATH"
+"""The environment variable of the folders where users' modules are looked for, after Python's."""
+
+
+def _whole(value: Any) -> Any:
+    # YAML's 4.0 is an integer to its writer.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("which is not a finite number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Integer, Field(ge=1)]
+Even = Annotated[Integer, Field(ge=2, multiple_of=2)]
+Number = Annotated[float, BeforeValidator(_finite)]
+Positive = Annotated[Number, Field(gt=0)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+
+
+class Model(BaseModel):
+    """Options with their types: unknown keys are refused, and nothing is converted silently."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+def option(default: Any = ..., meaning: str = "", *, paper: Any = None, **bounds: Any) -> Any:
+    """Declares an option of a component or a section of the configuration.
+
+    Arguments:
+        default: Its default, or none if it must be given.
+        meaning: What it means, one line of the reference of the configuration (Markdown).
+        paper: The paper's value, as text, where the experiments of the paper differ or it is not
+            the default.
+        bounds: Bounds that pydantic knows: ``ge``, ``gt``, ``le``, ``lt``, ``min_length``, ...
+    """
+    extra = {} if paper is None else {"paper": paper}
+    if isinstance(default, (list, dict)):
+        # A default is no one's to change.
+        value = default
+        return Field(
+            default_factory=lambda: value.copy(),
+            description=meaning,
+            json_schema_extra=extra,
+            **bounds,
+        )
+    return Field(default, description=meaning, json_schema_extra=extra, **bounds)
+
+
+class Component(Model):
+    """What every component is.
+
+    Attributes:
+        name: The component's name, which is its file's.
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any], where: str) -> Self:
+        """Builds the component with its options.
+
+        Arguments:
+            options: The options, which need not be complete.
+            where: The place of the component's entry in the configuration, for errors.
+
+        Raises:
+            DiemError: If an option is unknown, missing, or has a bad value.
+        """
+        try:
+            return cls.model_validate(dict(options))
+        except ValidationError as error:
+            raise DiemError(f"{tell(error, cls, where, options)}.") from None
+
+
+C = TypeVar("C", bound=Component)
+
+
+class Kind(Generic[C]):
+    """The components of one kind: those of a package, and the user's own.
+
+    Arguments:
+        key: The key of the configuration that names them, and the noun of sentences about them.
+        package: The package whose files they are, one a file.
+        base: The class that they extend.
+        besides: Files of the package that are no components.
+    """
+
+    def __init__(self, key: str, package: str, base: type[C], besides: Iterable[str] = ()) -> None:
+        self.key, self.package, self.base, self.besides = key, package, base, {*besides}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the built-in components."""
+        folder = importlib.import_module(self.package).__path__
+        found = (module.name for module in pkgutil.iter_modules(folder))
+        return sorted(name for name in found if name not in self.besides and name[0] != "_")
+
+    def find(self, name: str, where: str = "") -> type[C]:
+        """Returns a component's class.
+
+        Arguments:
+            name: The name of a built-in component, or ``module:Class``, which is imported.
+            where: The place of its name in the configuration, for errors.
+
+        Raises:
+            DiemError: If there is no such component, or its module cannot be imported.
+        """
+        where = where or f"{self.key}.name"
+        if ":" in name:
+            return self.accepted(import_named(name, self.key), name)
+        if name not in self.names:
+            raise DiemError(f"{where} is {short(name)}, which is unknown{nearest(name, self.names)}.")
+        return self._of(importlib.import_module(f"{self.package}.{name}"), name)
+
+    def _of(self, module: Any, name: str) -> type[C]:
+        for value in vars(module).values():
+            if (
+                isinstance(value, type)
+                and issubclass(value, self.base)
+                and vars(value).get("name") == name
+            ):
+                return value
+        raise TypeError(f"{module.__name__} declares no {self.base.__name__} of name {name!r}")
+
+    def accepted(self, found: Any, name: str) -> type[C]:
+        """Returns what an import path names, if it is a component of this kind.
+
+        A kind that takes other classes too, such as PyTorch's modules, makes components of them
+        here.
+
+        Raises:
+            DiemError: If it is none, or is not complete.
+        """
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            base = f"{self.base.__module__}.{self.base.__qualname__}"
+            raise DiemError(f"{self.key} {name!r} is no subclass of {base}.")
+        missing = sorted(getattr(found, "__abstractmethods__", ()))
+        if missing:
+            raise DiemError(f"{self.key} {name!r} does not define {', '.join(missing)}.")
+        return found
+
+    def all(self) -> dict[str, type[C]]:
+        """Returns every built-in component by its name."""
+        return {name: self.find(name) for name in self.names}
+
+    def parse(self, spec: str | Mapping[str, Any], where: str = "") -> C:
+        """Builds a component from its entry in the configuration.
+
+        Arguments:
+            spec: Its name, or a mapping of ``name`` and options.
+            where: The place of the entry in the configuration, for errors.
+
+        Raises:
+            DiemError: If the component or an option is unknown, or a value is bad.
+        """
+        where = where or self.key
+        name, options = split(spec, where)
+        return self.find(name, f"{where}.name").parse(options, where)
+
+    def entry(self, spec: str | Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        """Returns an entry of the configuration with every default, after checking it."""
+        name, _ = split(spec, where or self.key)
+        return {"name": name, **self.parse(spec, where).model_dump()}
+
+
+def split(spec: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the options of a component's entry.
+
+    ``name`` alone, ``{name: ..., option: ...}`` and ``{class: module:Class, option: ...}`` will do.
+
+    Raises:
+        DiemError: If there is no name.
+    """
+    if isinstance(spec, str):
+        return spec, {}
+    if not isinstance(spec, Mapping):
+        raise DiemError(f"{where} is {short(spec)}, where a value of type object is needed.")
+    options = dict(spec)
+    name = options.pop("name", None) or options.pop("class", None)
+    if name is None:
+        raise DiemError(f"{where} lacks the key 'name'.")
+    if not isinstance(name, str):
+        raise DiemError(f"{where}.name is {short(name)}, where a value of type string is needed.")
+    return name, options
+
+
+def import_named(name: str, noun: str) -> Any:
+    """Imports what ``module:Name`` names.
+
+    The module is looked for where Python does (``PYTHONPATH`` included), then in the folders of the
+    environment variable :data:`SEARCH_PATH`, then in the working folder.
+
+    Arguments:
+        name: The import path.
+        noun: What it should be, for errors.
+
+    Raises:
+        DiemError: If the module cannot be imported, or lacks the name.
+    """
+    module, _, attribute = name.partition(":")
+    folders = [*filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)), str(Path.cwd())]
+    before = list(sys.path)
+    sys.path += folders
+    try:
+        return getattr(importlib.import_module(module), attribute, None)
+    except Exception as error:  # whatever a user's module raises
+        known = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        if known:
+            reason = f"there is no module {module!r} in PYTHONPATH, {', '.join(folders)}"
+        raise DiemError(f"{noun} {name!r} cannot be imported ({reason}).") from None
+    finally:
+        sys.path[:] = before
+
+
+# Errors in one sentence
+
+
+def short(value: Any) -> str:
+    """Returns a value as it is told in a sentence: on one line, and cut if it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    text = " ".join(text.split())
+    if len(text) > 60:
+        text = f"{text[:57]}..."
+    return repr(text) if isinstance(value, str) else text
+
+
+TYPES = {
+    "int_type": "integer",
+    "int_from_float": "integer",
+    "float_type": "number",
+    "string_type": "string",
+    "bool_type": "boolean",
+    "list_type": "array",
+    "tuple_type": "array",
+    "dict_type": "object",
+    "mapping_type": "object",
+    "model_type": "object",
+    "model_attributes_type": "object",
+    "none_required": "null",
+}
+"""JSON's names of the types that pydantic's errors ask for."""
+
+DEMANDS = {
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "string_too_short": "a name that is not empty",
+    "string_pattern_mismatch": "a name like {pattern}",
+    "literal_error": "one of {expected}",
+}
+"""What pydantic's errors ask for, in words."""
+
+
+def tell(error: ValidationError, model: type[BaseModel], where: str, source: Any) -> str:
+    """Returns what is wrong first of all, in one sentence without its full stop.
+
+    A validator's own ``ValueError`` is told as it is, with the place for ``{place}``.
+
+    Arguments:
+        error: What pydantic found.
+        model: The model that the source was validated by.
+        where: The place of the source in the configuration; empty for the whole.
+        source: What was validated, from which the path that the user knows is told.
+    """
+    found: dict[tuple, list[Any]] = {}
+    for each in error.errors(include_url=False):
+        found.setdefault(_path(each["loc"], source), []).append(each)
+    # What is wrong deepest is what the user wrote wrong; the others follow from it.
+    path, errors = max(found.items(), key=lambda item: len(item[0]))
+    place = ".".join([*filter(None, [where]), *(short(str(part))[1:-1] for part in path)])
+    kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"]).replace("{place}", place)
+    if kind == "extra_forbidden":
+        return f"{place} is unknown{nearest(str(path[-1]), _keys(model, path[:-1]))}"
+    if kind == "missing":
+        parent, _, key = place.rpartition(".")
+        return f"{parent or 'the configuration'} lacks the key {key!r}"
+    place = place or "the configuration"
+    demands = [each for each in errors if each["type"] not in TYPES]
+    if not demands:
+        types = dict.fromkeys(TYPES[each["type"]] for each in errors)
+        return f"{place} is {short(value)}, where a value of type {' or '.join(types)} is needed"
+    asked = demands[0]
+    if asked["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", asked["ctx"]["expected"])
+        return f"{place} is {short(value)}, which is unknown{nearest(str(value), known)}"
+    demand = DEMANDS.get(asked["type"], asked["msg"]).format(**asked.get("ctx", {}))
+    return f"{place} is {short(value)}, and must be {demand}"
+
+
+def _path(location: tuple[int | str, ...], source: Any) -> tuple[int | str, ...]:
+    """Returns the part of an error's place that lies in the source: pydantic adds types of unions."""
+    path: list[int | str] = []
+    for number, part in enumerate(location):
+        inside = isinstance(source, Mapping) and part in source
+        if inside or (isinstance(source, list) and isinstance(part, int) and part < len(source)):
+            source = source[part]
+            path.append(part)
+        elif number == len(location) - 1 and isinstance(source, Mapping):
+            path.append(part)  # what is missing
+    return tuple(path)
+
+
+def _keys(model: Any, path: tuple[int | str, ...]) -> list[str]:
+    """Returns the keys that a model knows at a place within it."""
+    for part in path:
+        fields = getattr(model, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else model
+        model = _inner(annotation)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _inner(annotation: Any) -> Any:
+    """Returns the model in an annotation such as ``dict[str, Model]`` or ``Model | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_inner(argument) for argument in get_args(annotation))
+    return next((model for model in inner if model is not None), None)
