@@ -18,10 +18,12 @@ from pathlib import Path
 import torch
 from azula.noise import VESchedule
 
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import Prior, load_prior
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.evaluation.metrics import frechet_distance, load_extractor
-from diem.files.storage import Observations, Reader, atomic
+from diem.files.atomic import atomic
+from diem.files.hdf5 import Reader
 from diem.seeds import Stage, torch_generator
 
 OBSERVATIONS, DRAWS, SEED = 48, 64, 0

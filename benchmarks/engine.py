@@ -41,7 +41,7 @@ from diem import operators
 from diem.diffusion.denoisers import build_denoiser, sigma_to_time, versions
 from diem.diffusion.posterior import PosteriorDenoiser
 from diem.em.m_step import Training, _Adam, _step, _weighted_error
-from diem.files.storage import atomic
+from diem.files.atomic import atomic
 from diem.networks.runtime import PRECISIONS, compile_network, set_memory_format
 from diem.planning.flops import FlopCounter
 

@@ -23,11 +23,13 @@ import yaml
 from diem.config.resolve import resolve, training_of_lap
 from diem.data import datasets
 from diem.data import simulate as observing
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import Prior, load_prior
 from diem.diffusion.gaussian import fit_to_observations
 from diem.em.e_step import PosteriorSampler, e_step
 from diem.em.m_step import m_step
-from diem.files import storage
+from diem.files.atomic import atomic
+from diem.files.hdf5 import write_hdf5
 from diem.planning import estimate
 from diem.planning.flops import FlopCounter
 from diem.seeds import Stage, torch_generator
@@ -68,7 +70,7 @@ def main() -> None:
             "",
         ]
     )
-    with storage.atomic(Path(__file__).with_suffix(".md")) as temporary:
+    with atomic(Path(__file__).with_suffix(".md")) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(text)
 
@@ -95,13 +97,13 @@ def real(entry: dict[str, Any], folder: Path) -> dict[str, dict[str, float]]:
     (run,) = entry["runs"].values()
     clean, observed = folder / "clean.h5", folder / "observations.h5"
     splits = datasets.load(entry["data"], SEED)
-    storage.write_hdf5(clean, {f"{key}/x": split.x for key, split in splits.items()}, {})
+    write_hdf5(clean, {f"{key}/x": split.x for key, split in splits.items()}, {})
     observations = entry["observations"][run["observations"]]
     observing.corrupt(clean, observed, observations, SEED, "benchmark")
     gaussian = entry["gaussian"]
     sampler = PosteriorSampler.from_config(run["e_step"])
 
-    with storage.Observations(observed) as file:
+    with Observations(observed) as file:
         some = file.load("train", slice(0, gaussian["observations"]))
         fitted = fit_to_observations(
             *(some.operator, some.y, some.sigma_y, gaussian["rank"], gaussian["iterations"]),

@@ -34,12 +34,15 @@ from torch import Tensor, nn
 
 from diem import networks, operators
 from diem.config.resolve import resolve
+from diem.data.observations import Observations, Observed, save_observations
 from diem.data.simulate import observe
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian, fit_to_samples
 from diem.em.e_step import PosteriorSampler, Sampler, e_step
 from diem.em.m_step import Training, train
-from diem.files import storage
+from diem.files.atomic import atomic
+from diem.files.hdf5 import Rows
+from diem.files.tensors import save_tensors
 from diem.planning import estimate
 from diem.planning.flops import FlopCounter
 from diem.report.figures import save
@@ -83,7 +86,7 @@ def main() -> None:
     }
     result = {"machine": machine, "growth": grown, "lap": lap}
     for ending, text in ((".json", json.dumps(result, indent=1) + "\n"), (".md", report(result))):
-        with storage.atomic(Path(__file__).with_suffix(ending)) as temporary:
+        with atomic(Path(__file__).with_suffix(ending)) as temporary:
             temporary.write_text(text, encoding="utf-8")
     figure = drawn(grown, machine)
     for kind in ("png", "pdf"):
@@ -164,9 +167,7 @@ def prepared(
     return run
 
 
-def observed(
-    path: Path, shape: tuple[int, ...], train_count: int, validation: int
-) -> storage.Observations:
+def observed(path: Path, shape: tuple[int, ...], train_count: int, validation: int) -> Observations:
     """Writes observations of random images with half of the pixels missing, and opens them."""
     splits = {}
     for split, count in (("train", train_count), ("validation", validation)):
@@ -175,9 +176,9 @@ def observed(
         operator = operators.simulate({"name": "mask", "missing": 0.5}, shape, count, stream)
         sigma_y = torch.tensor(0.001)
         y = observe(operator, x, sigma_y, stream)
-        splits[split] = storage.Observed(operator, y, sigma_y, np.arange(count))
-    storage.write_observations(path, splits, "mask", {})
-    return storage.Observations(path)
+        splits[split] = Observed(operator, y, sigma_y, np.arange(count))
+    save_observations(path, splits, "mask", {})
+    return Observations(path)
 
 
 # A lap of the paper
@@ -235,9 +236,9 @@ def overhead(folder: Path) -> dict:
     optimizer = (second - first) / 6
     fitted = 1024
     fit = median(lambda: fit_to_samples(x.repeat(2, 1, 1, 1), entry["gaussian"]["rank"]), 3)
-    read = median(lambda: storage.Rows([folder / "samples.h5"], "train/x", shape))
+    read = median(lambda: Rows([folder / "samples.h5"], "train/x", shape))
     tensors = {"x": torch.zeros(2**24)}
-    saving = median(lambda: storage.save_tensors(folder / "state", tensors, {}), 3)
+    saving = median(lambda: save_tensors(folder / "state", tensors, {}), 3)
     job = children(estimate.job_seconds)
 
     # The network: its FLOPs, and this machine's rate.

@@ -30,7 +30,7 @@ from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian
 from diem.em.e_step import PosteriorSampler
 from diem.em.m_step import Training, train
-from diem.files.storage import atomic
+from diem.files.atomic import atomic
 from diem.planning import resources as demands
 
 ROOT = Path(__file__).parents[1]

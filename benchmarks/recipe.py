@@ -55,7 +55,7 @@ from diem.em.e_step import (
 )
 from diem.em.m_step import Training, train
 from diem.evaluation import metrics
-from diem.files.storage import atomic
+from diem.files.atomic import atomic
 from diem.planning.flops import FlopCounter
 from diem.report.figures.drawing import WIDTH, save, styled
 from diem.seeds import Stage, rng, torch_generator

@@ -8,8 +8,8 @@ import torch
 from scipy.sparse import csr_array
 
 from diem import operators
+from diem.data.observations import Observed
 from diem.diffusion.gaussian import Gaussian
-from diem.files.storage import Observed
 
 SIGMAS = 5
 """Standard errors that a sampled moment may be off: by chance, once in two million."""

@@ -8,7 +8,7 @@ import diem
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
 from diem.evaluation.evaluate import CARD
-from diem.files import storage
+from diem.files.tensors import load_tensors
 from diem.report import tables
 from diem.report.export import export
 
@@ -54,7 +54,7 @@ def test_a_lap_is_exported_with_its_metrics(run, tmp_path):
     assert (row["metric"], row["value"], row["sampler_steps"]) == ("psnr", 20.0, "3")
     assert "extractor" not in row
     paths = (run / "lap_02" / "prior.safetensors", output)
-    stored, exported = (storage.load_tensors(path)[0] for path in paths)
+    stored, exported = (load_tensors(path)[0] for path in paths)
     assert stored.keys() == exported.keys()
     assert all(torch.equal(stored[key], exported[key]) for key in stored)
     text = (tmp_path / "given.md").read_text()

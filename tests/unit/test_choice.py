@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
+from diem.data.observations import Observations, save_observations
 from diem.data.validate import verify_operator
 from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import Gaussian
@@ -16,7 +17,7 @@ from diem.errors import DiemError
 from diem.evaluation import evaluate as evaluation
 from diem.evaluation import selection as choice
 from diem.evaluation.metrics import crps
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.operators.base import Partial
 from diem.report import tables
 
@@ -87,14 +88,14 @@ def observations(tmp_path):
     truth = random_gaussian((1, 4, 4), 3)
     observed, _ = observe(truth, {"name": "mask", "missing": 0.3}, 300, 0.1)
     path = tmp_path / "observations.h5"
-    storage.write_observations(path, {"test": observed}, "mask", {})
+    save_observations(path, {"test": observed}, "mask", {})
     return path, truth.to(torch.float32)
 
 
 def evaluated(path, gaussian, seed=0):
     prior = Prior(gaussian, None, {})
     sampler = PosteriorSampler(Sampler("ddim", 4))
-    with storage.Observations(path) as file:
+    with Observations(path) as file:
         card = {"run": "r", "observations": "o", "stage": "lap", "lap": 1}
         rows, arrays = evaluation.evaluate(prior, file, None, {}, SETTINGS, sampler, seed, card)
     (row,) = rows
@@ -139,7 +140,7 @@ def files(folder, scores):
         }
         name = folder / f"{run}_{lap}"
         tables.write_rows(name.with_suffix(".csv"), [row, {**row, "metric": "residual_rms"}])
-        storage.write_hdf5(name.with_suffix(".h5"), {"prediction/score": score}, {})
+        write_hdf5(name.with_suffix(".h5"), {"prediction/score": score}, {})
         metrics.append(name.with_suffix(".csv"))
         evaluations.append(name.with_suffix(".h5"))
     return metrics, evaluations

@@ -13,8 +13,9 @@ from helpers import observe, random_gaussian
 
 from diem import __version__
 from diem.cli import main
+from diem.data.observations import save_observations
 from diem.diffusion.denoisers import Prior, build_denoiser
-from diem.files import storage
+from diem.files.hdf5 import CHECKSUM, Reader, write_hdf5
 from diem.jobs import resume
 from diem.report import figures
 
@@ -29,7 +30,7 @@ def folder(tmp_path, monkeypatch):
     gaussian = random_gaussian(SHAPE, 2, torch.float32)
     Prior(gaussian, None, {"lap": 0}).save(tmp_path / "prior.safetensors")
     observed, _ = observe(gaussian, MASK, 3, 0.1)
-    storage.write_observations(tmp_path / "y.h5", {"test": observed}, "mask", {})
+    save_observations(tmp_path / "y.h5", {"test": observed}, "mask", {})
     (tmp_path / "list.yaml").write_text("[1, 2]")
     (tmp_path / "typo.yaml").write_text("experiment: {}")
     monkeypatch.chdir(tmp_path)
@@ -118,13 +119,13 @@ def network(folder):
 
 def contents(path):
     """Returns all that is in a file, but for the seconds that it took."""
-    with storage.Reader(path) as file:
+    with Reader(path) as file:
         names = []
         file.file.visititems(lambda name, it: names.append(name) if hasattr(it, "dtype") else None)
         told = {k: np.asarray(file.attribute(k)).tolist() for k in file.file.attrs}
         arrays = {name: file.read(name).tobytes() for name in names}
     if "seconds" in told:
-        del told["seconds"], told[storage.CHECKSUM]
+        del told["seconds"], told[CHECKSUM]
     return told, arrays
 
 
@@ -234,7 +235,7 @@ def test_posteriors_are_not_drawn_again_for_a_figure(network, monkeypatch):
 KILLED = """
 import os, signal, sys
 from diem import cli
-from diem.files import storage
+from diem.files.atomic import LossyFile
 from diem.jobs import resume
 
 point, *command = sys.argv[1:]
@@ -254,7 +255,7 @@ def counted(function):
 resume.Pieces.__init__.__defaults__ = (None, "", 0.0)
 resume.Pieces.write = counted(resume.Pieces.write)
 resume.Pieces.__call__ = counted(resume.Pieces.__call__)
-storage.LossyFile.check = counted(storage.LossyFile.check)
+LossyFile.check = counted(LossyFile.check)
 sys.exit(cli.main(command))
 """
 
@@ -283,9 +284,9 @@ def test_a_killed_command_goes_on(network, monkeypatch, verb, points):
 
 
 def test_check(folder, capsys):
-    storage.write_hdf5("empty.h5", {}, {})
+    write_hdf5("empty.h5", {}, {})
     observed, _ = observe(random_gaussian(SHAPE, 2, torch.float32), MASK, 30, 0.1)
-    storage.write_observations("good.h5", {"train": observed}, "mask", {})
+    save_observations("good.h5", {"train": observed}, "mask", {})
 
     assert run("check good.h5") == 0
     out = capsys.readouterr().out
@@ -379,7 +380,7 @@ def test_code_that_only_a_file_names_is_not_run(folder, capsys, monkeypatch, ver
     monkeypatch.setenv("DIEM_PATH", str(folder))
     monkeypatch.delitem(sys.modules, "telescope", raising=False)
     observed, _ = observe(random_gaussian(SHAPE, 2, torch.float32), MASK, 3, 0.1)
-    storage.write_observations("y.h5", {"train": observed}, "telescope:Beam", {})
+    save_observations("y.h5", {"train": observed}, "telescope:Beam", {})
 
     assert run(verb) == 1
 

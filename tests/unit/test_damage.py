@@ -11,11 +11,13 @@ import torch
 from helpers import observe, random_gaussian
 from test_training import Lap, Stop, interrupt
 
+from diem.data.observations import Observations, save_observations
 from diem.diffusion.denoisers import Prior, load_prior
 from diem.em import e_step as sampling
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import Reader
+from diem.files.tensors import load_tensors
 
 SHAPE, MASK = (1, 4, 4), {"name": "mask", "missing": 0.5}
 FLIPS = 400
@@ -28,12 +30,12 @@ def observations(path):
         split: observe(gaussian, MASK, count, 0.1, seed)[0]
         for seed, (split, count) in enumerate(splits.items())
     }
-    storage.write_observations(path, observed, "mask", {"experiment": "test", "seed": 0})
+    save_observations(path, observed, "mask", {"experiment": "test", "seed": 0})
 
 
 def samples(path):
     observations(path.with_name("observations.h5"))
-    with storage.Observations(path.with_name("observations.h5")) as file:
+    with Observations(path.with_name("observations.h5")) as file:
         prior = Prior(random_gaussian(SHAPE, 2, torch.float32), None, {})
         sampling.e_step(path, prior, file, PosteriorSampler(Sampler()), 16, 1, seed=0, lap=1)
 
@@ -53,7 +55,7 @@ def checkpoint(path):
 
 
 def hdf5_contents(path, names, attributes):
-    with storage.Reader(path) as file:
+    with Reader(path) as file:
         told = [(name, file.attribute(name)) for name in attributes]
         read = [
             (name, file.read(name, () if file.shape(name) == () else slice(None))) for name in names
@@ -62,7 +64,7 @@ def hdf5_contents(path, names, attributes):
 
 
 def tensor_contents(path):
-    tensors, header = storage.load_tensors(path)
+    tensors, header = load_tensors(path)
     return {name: value.numpy().tobytes() for name, value in tensors.items()}, header
 
 
@@ -70,7 +72,7 @@ def reader(path):
     """Returns a function that reads all that is in a file, as the workflow would."""
     if path.suffix == ".safetensors":
         return tensor_contents
-    with storage.Reader(path) as file:
+    with Reader(path) as file:
         names, attributes = [], list(file.file.attrs)
         file.file.visititems(
             lambda name, item: names.append(name) if hasattr(item, "dtype") else None
@@ -135,7 +137,7 @@ def test_a_prior_of_another_program_is_refused(tmp_path):
 
     with pytest.raises(DiemError, match=r"other\.safetensors: .* no checksum"):
         load_prior(tmp_path / "other.safetensors")
-    assert storage.load_tensors(tmp_path / "other.safetensors", ours=False)[0].keys() == {"x"}
+    assert load_tensors(tmp_path / "other.safetensors", ours=False)[0].keys() == {"x"}
 
 
 def test_a_damaged_checkpoint_is_named_and_the_lap_starts_anew(tmp_path, caplog):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, safe_open
 from diem.diffusion.denoisers import Prior, build_denoiser, load_prior, sigma_to_time
 from diem.diffusion.gaussian import Gaussian
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.tensors import load_tensors, save_tensors
 
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 SHAPE = (1, 4, 4)
@@ -54,8 +54,8 @@ def refused(path, **expected):
 
 def rewritten(path, tensors=None, **header):
     """Writes a prior's file again with other tensors or another header."""
-    stored, card = storage.load_tensors(path)
-    storage.save_tensors(path, stored if tensors is None else tensors, {**card, **header})
+    stored, card = load_tensors(path)
+    save_tensors(path, stored if tensors is None else tensors, {**card, **header})
     return path
 
 
@@ -213,7 +213,7 @@ def test_a_header_that_is_none(tmp_path, text):
 
 def test_a_missing_header(tmp_path):
     path = saved(tmp_path / "prior")
-    storage.save_tensors(path, storage.load_tensors(path)[0], {})
+    save_tensors(path, load_tensors(path)[0], {})
 
     assert "no prior" in refused(path)
 
@@ -221,7 +221,7 @@ def test_a_missing_header(tmp_path):
 @pytest.mark.parametrize("key", ["gaussian.mean", "gaussian.noise", "gaussian.factors"])
 def test_a_missing_gaussian(tmp_path, key):
     path = saved(tmp_path / "prior")
-    tensors, _ = storage.load_tensors(path)
+    tensors, _ = load_tensors(path)
     del tensors[key]
 
     assert key in refused(rewritten(path, tensors))
@@ -230,7 +230,7 @@ def test_a_missing_gaussian(tmp_path, key):
 @pytest.mark.parametrize("what", ["missing", "unexpected", "shape"])
 def test_weights_that_do_not_fit_the_network(tmp_path, what):
     path = saved(tmp_path / "prior")
-    tensors, _ = storage.load_tensors(path)
+    tensors, _ = load_tensors(path)
     if what == "missing":
         del tensors["network.first.bias"]
     elif what == "unexpected":
@@ -247,7 +247,7 @@ def test_weights_that_do_not_fit_the_network(tmp_path, what):
 @pytest.mark.parametrize("key", ["network.first.weight", "gaussian.mean"])
 def test_weights_that_are_not_finite(tmp_path, key, value):
     path = saved(tmp_path / "prior")
-    tensors, _ = storage.load_tensors(path)
+    tensors, _ = load_tensors(path)
     tensors[key].view(-1)[0] = value
 
     message = refused(rewritten(path, tensors))
@@ -275,7 +275,7 @@ def test_a_header_of_another_version(tmp_path, change):
 
 def test_a_gaussian_of_another_shape_than_its_header(tmp_path):
     path = saved(tmp_path / "prior")
-    tensors = storage.load_tensors(path)[0] | {"gaussian.mean": torch.zeros(5)}
+    tensors = load_tensors(path)[0] | {"gaussian.mean": torch.zeros(5)}
 
     refused(rewritten(path, tensors), event_shape=SHAPE)
 

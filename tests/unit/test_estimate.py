@@ -13,6 +13,7 @@ from diem.config.resolve import resolve
 from diem.data import datasets
 from diem.data import ingest as own
 from diem.data import simulate as observing
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.gaussian import fit_to_observations
 from diem.em import e_step as sampling
@@ -20,7 +21,7 @@ from diem.em.e_step import PosteriorSampler
 from diem.em.m_step import m_step
 from diem.errors import DiemError
 from diem.evaluation import evaluate as evaluation
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.inference import priors
 from diem.networks.base import build
 from diem.paper import restoration
@@ -95,12 +96,12 @@ def made(config, tmp_path_factory):
     entry, folder = config["experiments"]["tiny"], tmp_path_factory.mktemp("made")
     clean, observed = folder / "clean.h5", folder / "observations.h5"
     splits = datasets.load(entry["data"], SEED)
-    storage.write_hdf5(clean, {f"{k}/x": split.x for k, split in splits.items()}, {})
+    write_hdf5(clean, {f"{k}/x": split.x for k, split in splits.items()}, {})
     observing.corrupt(clean, observed, entry["observations"]["half"], SEED, "tiny")
     run = entry["runs"]["base"]
     sampler = PosteriorSampler.from_config(run["e_step"])
     flops = {}
-    with storage.Observations(observed) as observations:
+    with Observations(observed) as observations:
         some = observations.load("train", slice(0, 32))
         gaussian = fit_to_observations(
             some.operator, some.y, some.sigma_y, 4, 2, torch.Generator().manual_seed(0)
@@ -140,7 +141,7 @@ def made(config, tmp_path_factory):
                 {},
             )
         flops["evaluation"] = counter.get_total_flops()
-        storage.write_hdf5(folder / "evaluation.h5", arrays, {})
+        write_hdf5(folder / "evaluation.h5", arrays, {})
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     return flops, sizes
 
@@ -365,7 +366,7 @@ def posteriors(config, tmp_path_factory):
     flops = {}
     for name in ("prior", "gaussian"):
         with (
-            storage.Observations(folder / "new.h5") as observations,
+            Observations(folder / "new.h5") as observations,
             FlopCounter() as counter,
         ):
             output, loaded = (

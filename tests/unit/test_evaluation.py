@@ -8,11 +8,13 @@ from helpers import observe, random_gaussian
 from test_resume_jobs import POSTERIOR, SETTINGS, Job, TwoLayers
 
 from diem.data import datasets
+from diem.data.observations import Observations, save_observations
 from diem.diffusion.denoisers import Prior
 from diem.errors import DiemError
 from diem.evaluation import evaluate as evaluation
 from diem.evaluation import inception, metrics
-from diem.files import storage
+from diem.files import hdf5
+from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.resume import Pieces
 
 IMAGE, VECTOR = (1, 12, 12), (5,)
@@ -52,16 +54,16 @@ class Streamed:
         truth = random_gaussian(shape, 2, torch.float32)
         self.x = truth.sample(90, torch.Generator().manual_seed(1)).numpy()
         self.test, self.trained = self.x[:47], self.x[47:]
-        storage.write_hdf5(folder / "clean.h5", {"test/x": self.test}, {})
+        write_hdf5(folder / "clean.h5", {"test/x": self.test}, {})
         made = {"sampler": "ddpm", "denoiser_evaluations": 3, "precision": "float32", "steps": 3}
         self.shards = [folder / f"{i}.h5" for i in range(2)]
         for path, x in zip(self.shards, (self.trained[:20], self.trained[20:]), strict=True):
-            storage.write_hdf5(path, {"train/x": x, "train/index": np.arange(len(x))}, made)
+            write_hdf5(path, {"train/x": x, "train/index": np.arange(len(x))}, made)
         spec = {"name": "mask", "missing": 0.4}
         if shape == VECTOR:
             spec = {"name": "projection", "rows": 2}
         observed = observe(random_gaussian(shape, 3), spec, 30, 0.1)[0]
-        storage.write_observations(folder / "y.h5", {"test": observed}, spec["name"], {})
+        save_observations(folder / "y.h5", {"test": observed}, spec["name"], {})
         self.prior = Prior(truth, None, {})
         if shape == IMAGE:
             torch.manual_seed(0)
@@ -75,7 +77,7 @@ class Streamed:
     def run(self, cache_mb=0, keep=None):
         settings = {**SETTINGS, "samples": 50, "block": 16, "metrics": self.wanted}
         images = self.shape == IMAGE
-        with storage.Observations(self.folder / "y.h5") as file:
+        with Observations(self.folder / "y.h5") as file:
             rows, arrays = evaluation.evaluate(
                 *(self.prior, file, self.folder / "clean.h5", MANIFOLD, settings, POSTERIOR, 0, {}),
                 e_step_samples=self.shards,
@@ -98,7 +100,7 @@ CASES = pytest.mark.parametrize(
 def test_no_number_depends_on_what_is_in_memory(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)
     together, _ = job.run()
-    monkeypatch.setattr(storage, "PART_BYTES", PART * job.test[:1].nbytes)
+    monkeypatch.setattr(hdf5, "PART_BYTES", PART * job.test[:1].nbytes)
 
     held, arrays = job.run(cache_mb=1)
     streamed, others = job.run(cache_mb=0)
@@ -117,7 +119,7 @@ def test_no_number_depends_on_what_is_in_memory(tmp_path, monkeypatch, shape, wa
 @CASES
 def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)
-    monkeypatch.setattr(storage, "PART_BYTES", PART * job.test[:1].nbytes)
+    monkeypatch.setattr(hdf5, "PART_BYTES", PART * job.test[:1].nbytes)
 
     rows, arrays = job.run()
 
@@ -146,9 +148,9 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
 @CASES
 def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)
-    monkeypatch.setattr(storage, "PART_BYTES", PART * job.test[:1].nbytes)
+    monkeypatch.setattr(hdf5, "PART_BYTES", PART * job.test[:1].nbytes)
     monkeypatch.setattr(inception, "BATCH", PART)
-    asked, read, made = [], storage.Reader._rows_of, evaluation._Blocks.__getitem__
+    asked, read, made = [], Reader._rows_of, evaluation._Blocks.__getitem__
 
     def reading(self, dataset, rows=slice(None)):
         found = read(self, dataset, rows)
@@ -160,7 +162,7 @@ def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
         asked.append(len(np.atleast_1d(found)))
         return found
 
-    monkeypatch.setattr(storage.Reader, "_rows_of", reading)
+    monkeypatch.setattr(Reader, "_rows_of", reading)
     monkeypatch.setattr(evaluation._Blocks, "__getitem__", making)
 
     job.run(cache_mb=0)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files import hdf5
 from diem.report import figures
 from diem.report.figures import Evaluation, Row, Source, drawing
 
@@ -270,7 +270,7 @@ def test_marginals_of_parts_are_those_of_the_whole(monkeypatch):
         return pictures, edges
 
     whole = shown()
-    monkeypatch.setattr(storage, "PART_BYTES", 7 * x[:1].nbytes)
+    monkeypatch.setattr(hdf5, "PART_BYTES", 7 * x[:1].nbytes)
     for one, other in zip(whole, shown(), strict=True):
         assert len(one) > 4
         for a, b in zip(one, other, strict=True):

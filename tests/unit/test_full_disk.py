@@ -13,7 +13,7 @@ from disks import FULL, fill
 from helpers import random_gaussian
 
 from diem.diffusion.denoisers import Prior
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import job, logger, progress
 from diem.jobs.resume import Pieces
 from diem.report import figures, tables
@@ -25,12 +25,12 @@ def disk(tmp_path, small_disk):
 
 
 def hdf5(path, size):
-    storage.write_hdf5(path, {"x": np.random.default_rng(0).random(size // 8)}, {"lap": 1})
+    write_hdf5(path, {"x": np.random.default_rng(0).random(size // 8)}, {"lap": 1})
 
 
 def parts(path, size):
     rng = np.random.default_rng(0)
-    storage.write_hdf5(path, {"x": (rng.random(size // 80) for _ in range(10))}, {})
+    write_hdf5(path, {"x": (rng.random(size // 80) for _ in range(10))}, {})
 
 
 def prior(path, size):

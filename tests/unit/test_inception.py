@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 from diem.errors import DiemError
 from diem.evaluation import inception, metrics
 from diem.evaluation.inception import Reference, inception_score, load, load_reference, quantized
-from diem.files import storage
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
+from diem.files.tensors import save_tensors
 
 SEED = 11
 
@@ -240,7 +240,7 @@ def test_references_that_are_refused(network, reference, tmp_path):
         ({"reference": "{"}, "no reference"),
         ({}, "no reference"),
     ):
-        storage.save_tensors(path, tensors, header)
+        save_tensors(path, tensors, header)
         with pytest.raises(DiemError, match=words) as error:
             load_reference(path, network)
         assert str(path) in str(error.value)

@@ -17,7 +17,7 @@ from diem.config.resolve import resolve
 from diem.data.ingest import bring
 from diem.data.validate import check_file
 from diem.errors import DiemError
-from diem.files.storage import CHECKSUM
+from diem.files.hdf5 import CHECKSUM
 
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}

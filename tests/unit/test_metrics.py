@@ -29,7 +29,8 @@ from diem.evaluation.metrics import (
     train_extractor,
     truncated_transport,
 )
-from diem.files import storage
+from diem.files import hdf5
+from diem.files.hdf5 import Rows, write_hdf5
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -96,7 +97,7 @@ def test_sliced_wasserstein_of_parts(monkeypatch, held: int, few: int):
 
     monkeypatch.setattr(metrics, "PROJECTED", held)
     monkeypatch.setattr(metrics, "SORTED", few)
-    monkeypatch.setattr(storage, "PART_BYTES", 7 * a[:1].nbytes)
+    monkeypatch.setattr(hdf5, "PART_BYTES", 7 * a[:1].nbytes)
 
     assert sliced_wasserstein(a, b, 32, seed=3) == pytest.approx(expected, rel=1e-12)
 
@@ -116,7 +117,7 @@ def test_samples_are_never_asked_for_all_at_once(monkeypatch):
             return self.x[rows]
 
     a, b = (Counted(normal(50, 4, seed=i)) for i in range(2))
-    monkeypatch.setattr(storage, "PART_BYTES", 8 * a.x[:1].nbytes)
+    monkeypatch.setattr(hdf5, "PART_BYTES", 8 * a.x[:1].nbytes)
 
     assert sliced_wasserstein(a, b) == sliced_wasserstein(a.x, b.x)
 
@@ -509,8 +510,8 @@ def test_training_depends_on_the_seed_alone(digits: dict[str, Split]):
 @pytest.mark.parametrize("cache_mb", [0, 1])
 def test_training_from_the_disk_gives_the_same_extractor(tmp_path, cache_mb: float):
     x, label = normal(300, 1, 8, 8).astype(np.float32), np.arange(300) % 4
-    storage.write_hdf5(tmp_path / "x.h5", {"x": x}, {})
-    rows = storage.Rows([tmp_path / "x.h5"], "x", (1, 8, 8), cache_mb)
+    write_hdf5(tmp_path / "x.h5", {"x": x}, {})
+    rows = Rows([tmp_path / "x.h5"], "x", (1, 8, 8), cache_mb)
     assert (rows.held is None) == (cache_mb == 0)
 
     whole, read = (train_extractor(v, label, v, label, 0, steps=6) for v in (x, rows))

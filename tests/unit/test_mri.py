@@ -14,12 +14,13 @@ from helpers import random_gaussian
 from diem import operators
 from diem.data import datasets
 from diem.data import fastmri as volumes
+from diem.data.observations import Observations, Observed, save_observations
 from diem.diffusion.denoisers import Prior
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
 from diem.evaluation import evaluate as evaluation
 from diem.evaluation import metrics
-from diem.files import storage
+from diem.files.hdf5 import Reader, write_hdf5
 from diem.report import figures, tables
 
 PHANTOMS = {
@@ -145,9 +146,9 @@ def test_fastmri_validation_of_a_folder_of_its_own(folder, tmp_path):
 def test_fastmri_streams_to_a_file(source, tmp_path):
     splits = fastmri(source)
     arrays = {f"{name}/x": split.x for name, split in splits.items()}
-    storage.write_hdf5(tmp_path / "clean.h5", arrays, {})
+    write_hdf5(tmp_path / "clean.h5", arrays, {})
 
-    with storage.Reader(tmp_path / "clean.h5") as file:
+    with Reader(tmp_path / "clean.h5") as file:
         total = sum(len(file.read(f"{name}/x", shape=(1, 8, 8))) for name in splits)
     assert total == 23
 
@@ -256,11 +257,11 @@ def made(tmp_path):
     operator = operators.simulate(spec, x.shape[1:], 8, np.random.default_rng(0))
     noise = torch.randn(operator.observation_shape, generator=torch.Generator().manual_seed(1))
     y = operator.forward(x) + 0.1 * noise * operator.observed()
-    observed = storage.Observed(operator, y, torch.tensor(0.1), np.arange(8))
-    storage.write_observations(tmp_path / "o.h5", {"test": observed}, "fourier", {})
-    storage.write_hdf5(tmp_path / "clean.h5", {"test/x": x.numpy()}, {})
+    observed = Observed(operator, y, torch.tensor(0.1), np.arange(8))
+    save_observations(tmp_path / "o.h5", {"test": observed}, "fourier", {})
+    write_hdf5(tmp_path / "clean.h5", {"test/x": x.numpy()}, {})
     floor = Prior(gaussian, None, {"lap": 0, "optimizer_steps": 0})
-    with storage.Observations(tmp_path / "o.h5") as observations:
+    with Observations(tmp_path / "o.h5") as observations:
         rows, arrays = evaluation.reconstruct(
             # The Gaussian stands for the learned prior too: its samples are exact.
             Prior(gaussian, None, {"lap": 3, "optimizer_steps": 9}),

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from diem.data.observations import Observations
 from diem.data.simulate import corrupt
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files import hdf5
+from diem.files.hdf5 import Reader, write_hdf5
 
 COUNTS = {"train": 2000, "validation": 30, "test": 40}
 
@@ -18,14 +20,14 @@ def clean(tmp_path):
         f"{split}/x": rng.uniform(-2, 2, (count, 2, 3, 3)).astype(np.float32)
         for split, count in COUNTS.items()
     }
-    storage.write_hdf5(tmp_path / "clean.h5", arrays, {})
+    write_hdf5(tmp_path / "clean.h5", arrays, {})
     return tmp_path / "clean.h5"
 
 
 def observe(clean, entry, seed=0):
     output = clean.with_name("observations.h5")
     corrupt(clean, output, entry, seed, "some")
-    with storage.Observations(output) as file, storage.Reader(clean) as truth:
+    with Observations(output) as file, Reader(clean) as truth:
         assert file.attribute("experiment") == "some"
         assert file.attribute("seed") == seed
         return {
@@ -91,7 +93,7 @@ def test_noises_that_do_not_fit_the_observation_are_refused(clean):
 def test_the_parts_in_which_data_are_read_change_nothing(clean, monkeypatch):
     entry = {"operator": MASK, "sigma_y": 0.1}
     whole = observe(clean, entry)
-    monkeypatch.setattr(storage, "PART_BYTES", 7 * 4 * 18)
+    monkeypatch.setattr(hdf5, "PART_BYTES", 7 * 4 * 18)
 
     parts = observe(clean, entry)
 

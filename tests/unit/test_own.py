@@ -12,11 +12,12 @@ from helpers import random_gaussian, simulate
 
 import diem
 from diem.data.ingest import bring
+from diem.data.observations import SPLITS, Observations
 from diem.data.validate import check_file
 from diem.diffusion.gaussian import Gaussian, fit_to_observations
 from diem.diffusion.posterior import PosteriorDenoiser
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import Reader
 from diem.operators.base import build, csr_parameters
 
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
@@ -44,7 +45,7 @@ def test_five_lines_make_a_file_that_the_workflow_takes(tmp_path, images):
 
     assert not levels(findings, "error") + levels(findings, "warning")
     seen = []
-    with storage.Observations(output) as file:
+    with Observations(output) as file:
         for split, count in {"train": 170, "validation": 10, "test": 20}.items():
             some = file.load(split)
             assert len(some.y) == count
@@ -70,8 +71,8 @@ def test_splits_of_the_file_are_kept_and_the_other_is_held_out(tmp_path, images)
     diem.write_observations(path, splits, operator="mask", sigma_y=0.1)
     bring(path, output, {}, HELD_OUT, 0, "some")
 
-    with storage.Observations(output) as file:
-        assert [file.count(split) for split in storage.SPLITS] == [142, 8, 50]
+    with Observations(output) as file:
+        assert [file.count(split) for split in SPLITS] == [142, 8, 50]
         np.testing.assert_array_equal(file.load("test").y, np.nan_to_num(images[150:]))
 
 
@@ -82,8 +83,8 @@ def test_observations_of_one_x_are_held_out_together(tmp_path, images):
     diem.write_observations(path, {"train": {"y": images, "index": index}}, "mask", 0.1)
     bring(path, output, {}, HELD_OUT, 0, "some")
 
-    with storage.Observations(output) as file:
-        parts = [set(file.load(split).index.tolist()) for split in storage.SPLITS]
+    with Observations(output) as file:
+        parts = [set(file.load(split).index.tolist()) for split in SPLITS]
     assert [len(part) for part in parts] == [17, 1, 2]
     assert len(set.union(*parts)) == 20
 
@@ -98,7 +99,7 @@ def test_noise_of_each_kind(tmp_path, images, kind):
     diem.write_observations(path, {"train": {"y": images, "sigma_y": sigma_y}}, "mask")
     bring(path, output, {}, HELD_OUT, 0, "some")
 
-    with storage.Observations(output) as file:
+    with Observations(output) as file:
         some = file.load("train", slice(10, 30))
     each = np.broadcast_to(sigma_y.reshape(*shape, *[1] * (4 - len(shape))), images.shape)
     np.testing.assert_array_equal(some.sigma_y.expand_as(some.y), each[some.index])
@@ -167,7 +168,7 @@ def test_one_sparse_matrix_for_all_observations(tmp_path):
     diem.write_observations(path, {"train": parts}, "sparse", 0.1, event_shape=(1, 3, 4))
     bring(path, output, {}, HELD_OUT, 0, "some")
 
-    with storage.Observations(output) as file:
+    with Observations(output) as file:
         some = file.load("train", slice(3, 9))
         assert len(some.operator) == 1
         torch.testing.assert_close(some.operator.forward(torch.tensor(x[some.index])), some.y)
@@ -196,14 +197,14 @@ def test_large_files_are_read_in_blocks(tmp_path, images, monkeypatch):
     whole = check_file(path)
     monkeypatch.setattr(checks, "BLOCK", 5000)
     largest = []
-    read = storage.Reader.read
+    read = Reader.read
 
     def reading(self, *arguments, **options):
         array = read(self, *arguments, **options)
         largest.append(array.size)
         return array
 
-    monkeypatch.setattr(storage.Reader, "read", reading)
+    monkeypatch.setattr(Reader, "read", reading)
     bring(path, output, {}, HELD_OUT, 0, "some")
 
     assert max(largest) <= 5000
@@ -219,7 +220,7 @@ def test_observations_are_brought_to_the_network_s_units(tmp_path, images, each)
 
     bring(path, output, {}, {**HELD_OUT, "offset": 100.0, "scale": 20.0}, 0, "some")
 
-    with storage.Observations(output) as file:
+    with Observations(output) as file:
         some = file.load("train")
         assert torch.allclose(some.sigma_y, torch.tensor(0.1))
         expected = np.nan_to_num(images[some.index])

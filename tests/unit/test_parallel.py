@@ -9,7 +9,7 @@ from diem.diffusion.denoisers import load_prior
 from diem.em import distributed as parallel
 from diem.em import m_step as training
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 
 CPU = torch.device("cpu")
 
@@ -32,7 +32,7 @@ SETTINGS = {
 def arguments(folder, **changes):
     x = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
     clean = folder / "clean.h5"
-    storage.write_hdf5(clean, {"train/x": x[:100], "validation/x": x[100:]}, {})
+    write_hdf5(clean, {"train/x": x[:100], "validation/x": x[100:]}, {})
     return {
         "output": str(folder / "prior.safetensors"),
         "losses": str(folder / "losses.csv"),

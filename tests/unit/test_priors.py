@@ -24,9 +24,9 @@ from helpers import (
 
 import diem
 from diem import operators
+from diem.data.observations import Observations, Observed, save_observations
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
-from diem.files import storage
 from diem.inference.priors import PriorDenoiser, write_posteriors, write_samples
 from diem.jobs.resume import Pieces
 
@@ -276,14 +276,14 @@ def test_azulas_dps_guides_a_network(path):
 def observations(tmp_path):
     observed = problem(7)
     splits = {
-        split: storage.Observed(observed.operator[rows], observed.y[rows], observed.sigma_y, index)
+        split: Observed(observed.operator[rows], observed.y[rows], observed.sigma_y, index)
         for split, rows, index in (
             ("train", slice(0, 5), np.arange(10, 15)),
             ("test", slice(5, 7), np.arange(2)),
         )
     }
-    storage.write_observations(tmp_path / "y.h5", splits, "mask", {})
-    with storage.Observations(tmp_path / "y.h5") as file:
+    save_observations(tmp_path / "y.h5", splits, "mask", {})
+    with Observations(tmp_path / "y.h5") as file:
         yield file
 
 
@@ -459,6 +459,6 @@ def test_posteriors_are_in_the_units_of_the_data(make):
 def test_observations_that_were_scaled_to_train_on(tmp_path, observations):
     observed = observations.load("test")
     attributes = {"scale": 20.0, "source": "mine.h5"}
-    storage.write_observations(tmp_path / "in.h5", {"test": observed}, "mask", attributes)
-    with storage.Observations(tmp_path / "in.h5") as file:
+    save_observations(tmp_path / "in.h5", {"test": observed}, "mask", attributes)
+    with Observations(tmp_path / "in.h5") as file:
         refused(lambda: write_posteriors(tmp_path / "p.h5", scaled(exact), file, 2), "mine.h5")

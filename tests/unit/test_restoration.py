@@ -19,7 +19,7 @@ from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.em.e_step import Sampler
 from diem.errors import DiemError
 from diem.evaluation import lpips as perceptual
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.paper import restoration, restoration_table
 from diem.paper.restoration import Problem, compare, pretrained, restore, trained
 from diem.report import figures, tables
@@ -358,7 +358,7 @@ ENTRY = {
 @pytest.fixture
 def clean(tmp_path):
     x = np.random.default_rng(0).uniform(-2, 2, (6, 1, 12, 12)).astype(np.float32)
-    storage.write_hdf5(tmp_path / "clean.h5", {"test/x": x}, {})
+    write_hdf5(tmp_path / "clean.h5", {"test/x": x}, {})
     return tmp_path / "clean.h5"
 
 

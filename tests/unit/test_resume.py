@@ -16,7 +16,8 @@ from running import ROOT
 
 from diem.em.m_step import CHUNK
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
+from diem.files.tensors import load_tensors
 from diem.jobs import resume
 from diem.jobs.job import job
 from diem.jobs.results import pieces_folder, remove_all_pieces, remove_pieces
@@ -289,7 +290,7 @@ class MStep:
         rng = np.random.default_rng(0)
         x = rng.normal(size=(120, 3)).astype(np.float32)
         self.folder, self.log = folder, folder / "log"
-        storage.write_hdf5(folder / "clean.h5", {"train/x": x[:100], "validation/x": x[100:]}, {})
+        write_hdf5(folder / "clean.h5", {"train/x": x[:100], "validation/x": x[100:]}, {})
         self.output, self.losses = folder / "prior.safetensors", folder / "losses.csv"
         self.checkpoint = folder / "prior.safetensors.resume"
         settings = {
@@ -334,7 +335,7 @@ class MStep:
 
     def steps(self):
         """Returns how many steps its checkpoint holds."""
-        return int(storage.load_tensors(self.checkpoint)[0]["curve.step"][-1])
+        return int(load_tensors(self.checkpoint)[0]["curve.step"][-1])
 
 
 @pytest.mark.parametrize("processes", [1, 2])

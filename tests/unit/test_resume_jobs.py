@@ -9,13 +9,14 @@ import torch
 from azula.noise import VPSchedule
 from helpers import observe, random_gaussian
 
+from diem.data.observations import Observations, save_observations
 from diem.diffusion import gaussian
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.em import e_step as sampling
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.evaluation import evaluate as evaluation
 from diem.evaluation import inception, metrics
-from diem.files import storage
+from diem.files.hdf5 import Reader, Rows, write_hdf5
 from diem.inference import priors
 from diem.jobs.resume import Pieces, anew
 from diem.paper import heuristics, restoration
@@ -60,14 +61,14 @@ class Job:
         if not path.exists():
             spec, truth = {"name": "mask", "missing": 0.4}, random_gaussian(SHAPE, 3)
             parts = {s: observe(truth, spec, 7, SIGMA_Y, i)[0] for i, s in enumerate(splits)}
-            storage.write_observations(path, parts, "mask", {})
-        return storage.Observations(path)
+            save_observations(path, parts, "mask", {})
+        return Observations(path)
 
     def clean(self):
         path = self.folder / "clean.h5"
         if not path.exists():
             x = random_gaussian(SHAPE, 3, torch.float32).sample(9, torch.Generator().manual_seed(1))
-            storage.write_hdf5(path, {"test/x": x.numpy(), "train/x": x.numpy()}, {})
+            write_hdf5(path, {"test/x": x.numpy(), "train/x": x.numpy()}, {})
         return path
 
 
@@ -184,7 +185,7 @@ class Features(Job):
         network = TwoLayers()
         self.count_calls(network)
         found = inception.Inception(network.eval(), "a network", "0123")
-        with storage.Reader(self.clean()) as file, pytest.MonkeyPatch.context() as patch:
+        with Reader(self.clean()) as file, pytest.MonkeyPatch.context() as patch:
             patch.setattr(inception, "BATCH", 3)
             reference = inception.Reference.of(file.read("train/x"), "train", found, keep)
         return reference.moments._asdict()
@@ -196,8 +197,8 @@ class ExtractorTraining(Job):
     def run(self, keep):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(40, *SHAPE)).astype(np.float32)
-        storage.write_hdf5(self.folder / "images.h5", {"x": x}, {})
-        rows = storage.Rows([self.folder / "images.h5"], "x", SHAPE, cache_mb=0)
+        write_hdf5(self.folder / "images.h5", {"x": x}, {})
+        rows = Rows([self.folder / "images.h5"], "x", SHAPE, cache_mb=0)
         label = np.arange(len(x)) % 3
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(metrics, "STEPS_KEPT", 2)
@@ -228,7 +229,7 @@ class Samples(Job):
     def run(self, keep):
         prior = priors.PriorDenoiser(self.prior())
         priors.write_samples(self.folder / "x.h5", prior, 8, batch=3, pieces=keep, steps=2)
-        with storage.Reader(self.folder / "x.h5") as file:
+        with Reader(self.folder / "x.h5") as file:
             return {"x": file.read("x")}
 
 
@@ -246,7 +247,7 @@ class Posteriors(Job):
 
 
 def arrays_of(path):
-    with storage.Reader(path) as file:
+    with Reader(path) as file:
         names = [f"{group}/{name}" for group in file.file for name in file.names(group)]
         return {name: file.read(name) for name in names}
 

@@ -23,6 +23,7 @@ from helpers import (
 )
 from tqdm import tqdm
 
+from diem.data.observations import Observations, save_observations
 from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import Gaussian
 from diem.em.e_step import (
@@ -37,7 +38,7 @@ from diem.em.e_step import (
     sample_prior,
 )
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import CHECKSUM, SCHEMA_VERSION, Rows
 from diem.jobs.results import remove_pieces
 from diem.jobs.resume import Pieces
 
@@ -418,7 +419,7 @@ def write(path, index=None):
         if index is not None:
             observed.index[:] = index(count)
         splits[split] = observed
-    storage.write_observations(path, splits, "projection", {"experiment": "test", "seed": 0})
+    save_observations(path, splits, "projection", {"experiment": "test", "seed": 0})
     return path
 
 
@@ -433,7 +434,7 @@ def run(tmp_path):
     ):
         options = {"block": 5, "repeats": 1, "seed": 0, "lap": 1, **options}
         paths = [tmp_path / name / f"samples_{i}-of-{shards}.h5" for i in range(1, shards + 1)]
-        with storage.Observations(source) as observations:
+        with Observations(source) as observations:
             for i, path in enumerate(paths, 1):
                 with Pieces(path, fingerprint, 0.0) as pieces:
                     here = {"shard": i, "shards": shards, "pieces": pieces}
@@ -447,10 +448,7 @@ def run(tmp_path):
 def samples(paths):
     """Returns all samples of each split, and the indices of their observations."""
     return {
-        split: [
-            storage.Rows(paths, f"{split}/{name}", s)[:]
-            for name, s in (("x", VECTOR), ("index", ()))
-        ]
+        split: [Rows(paths, f"{split}/{name}", s)[:] for name, s in (("x", VECTOR), ("index", ()))]
         for split in ("train", "validation")
     }
 
@@ -576,8 +574,8 @@ def test_the_card_of_a_shard(run):
         card = dict(file.attrs)
     assert card.pop("seconds") >= 0
     assert card.pop("diem_version")
-    assert card.pop("schema_version") == storage.SCHEMA_VERSION
-    assert len(card.pop(storage.CHECKSUM)) == 32
+    assert card.pop("schema_version") == SCHEMA_VERSION
+    assert len(card.pop(CHECKSUM)) == 32
     assert card == {
         "lap": 4,
         "shard": 2,

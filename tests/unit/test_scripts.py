@@ -9,10 +9,11 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
+from diem.data.observations import save_observations
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.em import e_step as sampling
 from diem.evaluation import metrics
-from diem.files import storage
+from diem.files.hdf5 import Rows, write_hdf5
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}
@@ -41,12 +42,12 @@ def files(tmp_path):
     Prior(gaussian, denoiser, {"network": NETWORK, "schedule": SCHEDULE}).save(tmp_path / "prior")
     spec = {"name": "projection", "rows": 1}
     splits = {s: observe(gaussian, spec, COUNT, 0.1)[0] for s in ("train", "validation")}
-    storage.write_observations(tmp_path / "observations.h5", splits, "projection", {})
+    save_observations(tmp_path / "observations.h5", splits, "projection", {})
     arrays = {}
     for split, observed in splits.items():
         arrays[f"{split}/x"] = gaussian.sample(COUNT, torch.Generator()).numpy()
         arrays[f"{split}/index"] = observed.index
-    storage.write_hdf5(tmp_path / "before.h5", arrays, {})
+    write_hdf5(tmp_path / "before.h5", arrays, {})
     return tmp_path
 
 
@@ -66,7 +67,7 @@ def e_step(folder, name, laps):
         output=[str(output)],
     )
     runpy.run_path(str(SCRIPTS / "e_step.py"), {"snakemake": snakemake})
-    return [storage.Rows([output], f"{split}/x", SHAPE)[:] for split in ("train", "validation")]
+    return [Rows([output], f"{split}/x", SHAPE)[:] for split in ("train", "validation")]
 
 
 def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
@@ -126,7 +127,7 @@ def test_an_interrupted_extractor_goes_on_where_it_was(tmp_path, monkeypatch):
     for split, count in (("train", 60), ("test", 20)):
         arrays[f"{split}/x"] = generator.normal(size=(count, 1, 4, 4)).astype(np.float32)
         arrays[f"{split}/label"] = np.arange(count) % 3
-    storage.write_hdf5(tmp_path / "clean.h5", arrays, {})
+    write_hdf5(tmp_path / "clean.h5", arrays, {})
     whole, original, calls = extractor(tmp_path, "whole"), metrics.F.cross_entropy, []
 
     def stopped(*args, **kwargs):

@@ -14,8 +14,12 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
+from diem.data.observations import Observations, save_observations
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files import hdf5
+from diem.files.atomic import LossyFile, atomic
+from diem.files.hdf5 import CHECKSUM, SCHEMA_VERSION, Reader, Rows, row_parts, write_hdf5
+from diem.files.tensors import content_digest, load_tensors, save_tensors
 from diem.jobs import resume
 
 VECTOR, IMAGE = (5,), (1, 4, 4)
@@ -40,12 +44,12 @@ def path(tmp_path):
     """Returns a file of observations through projections."""
     observed = splits(*CASES[0].values)
     path = tmp_path / "observations.h5"
-    storage.write_observations(path, observed, "projection", {"experiment": "test", "seed": 0})
+    save_observations(path, observed, "projection", {"experiment": "test", "seed": 0})
     return path
 
 
 def load(path):
-    with storage.Observations(path) as file:
+    with Observations(path) as file:
         return {split: file.load(split) for split in COUNTS}
 
 
@@ -75,7 +79,7 @@ def replace(path, name, data):
 def test_atomic_makes_folders_and_leaves_no_temporary(tmp_path):
     target = tmp_path / "a" / "b" / "file"
 
-    with storage.atomic(target) as temporary:
+    with atomic(target) as temporary:
         assert temporary.parent == target.parent
         temporary.write_text("new")
         assert not target.exists()
@@ -89,7 +93,7 @@ def test_a_failure_leaves_the_old_file(tmp_path, error):
     target = tmp_path / "file"
     target.write_text("old")
 
-    with pytest.raises(error), storage.atomic(target) as temporary:
+    with pytest.raises(error), atomic(target) as temporary:
         temporary.write_text("half")
         raise error("stop")
 
@@ -98,27 +102,27 @@ def test_a_failure_leaves_the_old_file(tmp_path, error):
 
 
 def test_a_folder_can_be_written_too(tmp_path):
-    with pytest.raises(ValueError, match="stop"), storage.atomic(tmp_path / "folder") as temporary:
+    with pytest.raises(ValueError, match="stop"), atomic(tmp_path / "folder") as temporary:
         temporary.mkdir()
         (temporary / "file").write_text("half")
         raise ValueError("stop")
     assert list(tmp_path.iterdir()) == []
 
-    with storage.atomic(tmp_path / "folder") as temporary:
+    with atomic(tmp_path / "folder") as temporary:
         temporary.mkdir()
         (temporary / "file").write_text("whole")
     assert (tmp_path / "folder" / "file").read_text() == "whole"
 
 
-def hdf5(path):
-    storage.write_hdf5(path, {"x": np.random.default_rng(0).random(100_000)}, {"lap": 1})
+def some_hdf5(path):
+    write_hdf5(path, {"x": np.random.default_rng(0).random(100_000)}, {"lap": 1})
 
 
 def tensors(path):
-    storage.save_tensors(path, {"x": torch.rand(100_000)}, {"lap": "1"})
+    save_tensors(path, {"x": torch.rand(100_000)}, {"lap": "1"})
 
 
-@pytest.mark.parametrize("write", [hdf5, tensors])
+@pytest.mark.parametrize("write", [some_hdf5, tensors])
 @pytest.mark.parametrize("below", ["file/new", "file/folder/new", "."])
 def test_a_place_that_cannot_be_written(tmp_path, write, below):
     (tmp_path / "file").write_text("")
@@ -131,7 +135,7 @@ def test_a_place_that_cannot_be_written(tmp_path, write, below):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("write", [hdf5, tensors])
+@pytest.mark.parametrize("write", [some_hdf5, tensors])
 def test_a_disk_that_is_full(tmp_path, write):
     # A limit on the size of files stands for the end of the disk. The process is one of its own,
     # since HDF5 does not survive it.
@@ -176,7 +180,7 @@ def test_an_interruption_in_the_midst_of_a_write_is_not_lost(
     # Whoever runs the tests may ignore it.
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
-    usual, writes, left, original = signal.getsignal(number), [], [-1], storage.LossyFile.write
+    usual, writes, left, original = signal.getsignal(number), [], [-1], LossyFile.write
 
     def write(self, data):
         writes.append(len(data))
@@ -187,9 +191,9 @@ def test_an_interruption_in_the_midst_of_a_write_is_not_lost(
 
     def made():
         parts = [np.full((100, 1000), float(i)) for i in range(3)]
-        storage.write_hdf5(tmp_path / "x.h5", {"a/x": parts, "b": parts[0], "c": np.float64(1)}, {})
+        write_hdf5(tmp_path / "x.h5", {"a/x": parts, "b": parts[0], "c": np.float64(1)}, {})
 
-    monkeypatch.setattr(storage.LossyFile, "write", write)
+    monkeypatch.setattr(LossyFile, "write", write)
     made()
     (tmp_path / "x.h5").unlink()
     assert len(writes) > 40
@@ -209,13 +213,13 @@ def test_hdf5_round_trip(tmp_path):
         "scalar": np.float32(0.5),
         "empty": np.zeros((0, 3), np.float32),
     }
-    storage.write_hdf5(tmp_path / "file", arrays, {"lap": 3, "name": "ddpm"})
+    write_hdf5(tmp_path / "file", arrays, {"lap": 3, "name": "ddpm"})
 
-    with storage.Reader(tmp_path / "file") as file:
+    with Reader(tmp_path / "file") as file:
         assert file.attribute("lap") == 3
         assert file.attribute("name") == "ddpm"
         assert file.attribute("diem_version")
-        assert file.attribute("schema_version") == storage.SCHEMA_VERSION
+        assert file.attribute("schema_version") == SCHEMA_VERSION
         assert file.names("a") == ["mask", "x"]
         assert file.names("b") == []
         assert "a/x" in file
@@ -246,9 +250,9 @@ def test_data_sets_are_chunked_and_checksummed(path):
 @pytest.mark.parametrize(("spec", "shape", "sigma_y"), CASES)
 def test_observations_round_trip(tmp_path, spec, shape, sigma_y):
     observed, path = splits(spec, shape, sigma_y), tmp_path / "observations.h5"
-    storage.write_observations(path, observed, spec["name"], {"experiment": "test", "seed": 9})
+    save_observations(path, observed, spec["name"], {"experiment": "test", "seed": 9})
 
-    with storage.Observations(path) as file:
+    with Observations(path) as file:
         assert file.attribute("experiment") == "test"
         assert file.attribute("seed") == 9
         assert file.operator == spec["name"]
@@ -268,7 +272,7 @@ def test_observations_round_trip(tmp_path, spec, shape, sigma_y):
 
 def test_masks_take_a_byte_a_pixel(tmp_path):
     path = tmp_path / "observations.h5"
-    storage.write_observations(path, splits(*CASES[1].values), "mask", {})
+    save_observations(path, splits(*CASES[1].values), "mask", {})
 
     with h5py.File(path) as file:
         assert file["train/operator/mask"].dtype.itemsize == 1
@@ -284,15 +288,15 @@ def test_observations_in_double_precision_are_read_in_single(path):
 
 def test_tensors_can_be_read_by_whom_other_files_can(tmp_path):
     (tmp_path / "other").touch()
-    storage.save_tensors(tmp_path / "file", {"some": torch.ones(3)}, {})
+    save_tensors(tmp_path / "file", {"some": torch.ones(3)}, {})
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_tensors_round_trip(tmp_path):
     some = {"a": torch.randn(3, 4).T, "b": torch.tensor(3), "c": torch.zeros(2, 0)}
 
-    storage.save_tensors(tmp_path / "file", some, {"key": "value"})
-    loaded, header = storage.load_tensors(tmp_path / "file")
+    save_tensors(tmp_path / "file", some, {"key": "value"})
+    loaded, header = load_tensors(tmp_path / "file")
 
     assert header == {"key": "value"}
     assert loaded.keys() == some.keys()
@@ -304,18 +308,18 @@ def test_digests_tell_contents_and_settings_apart(tmp_path):
     one.write_text("1")
     two.write_text("2")
     settings = {"a": 1, "b": [1, 2]}
-    first = storage.digest([one, two], settings, 3)
+    first = content_digest([one, two], settings, 3)
 
     assert re.fullmatch("[0-9a-f]{16}", first)
-    assert first == storage.digest([one, two], {"b": [1, 2], "a": 1}, 3)
+    assert first == content_digest([one, two], {"b": [1, 2], "a": 1}, 3)
     others = [
-        storage.digest([two, one], settings, 3),
-        storage.digest([one], settings, 3),
-        storage.digest([one, two], {**settings, "a": 2}, 3),
-        storage.digest([one, two], settings, 4),
+        content_digest([two, one], settings, 3),
+        content_digest([one], settings, 3),
+        content_digest([one, two], {**settings, "a": 2}, 3),
+        content_digest([one, two], settings, 4),
     ]
     one.write_text("3")
-    others.append(storage.digest([one, two], settings, 3))
+    others.append(content_digest([one, two], settings, 3))
     assert len({first, *others}) == 6
 
 
@@ -326,7 +330,7 @@ def shard(path, rows, count=10):
     x = np.arange(count * 2, dtype=np.float32).reshape(count, 2)[rows]
     index = np.arange(count)[rows]
     arrays = {"train/x": x, "train/index": index} if len(index) else {}
-    storage.write_hdf5(path, arrays, {})
+    write_hdf5(path, arrays, {})
     return path
 
 
@@ -338,7 +342,7 @@ def test_samples_of_all_shards_come_in_the_order_of_the_shards(tmp_path):
         shard(tmp_path / "4", slice(2, 5)),
     ]
 
-    x, index = storage.Rows(paths, "train/x", (2,))[:], storage.Rows(paths, "train/index", ())[:]
+    x, index = Rows(paths, "train/x", (2,))[:], Rows(paths, "train/index", ())[:]
 
     assert index.tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 2, 3, 4]
     assert np.array_equal(x[:, 0], 2 * index)
@@ -349,10 +353,10 @@ def test_samples_of_another_shape_are_refused(tmp_path):
 
     other = shard(tmp_path / "2", slice(0, 10))
     replace(other, "train/x", np.zeros((10, 3)))
-    refused(other, "(2,)", "(3,)", read=lambda p: storage.Rows([path, p], "train/x"))
-    assert storage.Rows([path], "train/x").shape == (2,)
+    refused(other, "(2,)", "(3,)", read=lambda p: Rows([path, p], "train/x"))
+    assert Rows([path], "train/x").shape == (2,)
     for name, parts in (("train/x", ["(2,)", "(3,)"]), ("validation/x", ["missing"])):
-        refused(path, name, *parts, read=lambda p, name=name: storage.Rows([p], name, (3,)))
+        refused(path, name, *parts, read=lambda p, name=name: Rows([p], name, (3,)))
 
 
 @pytest.mark.parametrize("cache_mb", [0, 1])
@@ -362,16 +366,16 @@ def test_rows_of_several_files_in_any_order(tmp_path, cache_mb):
         shard(tmp_path / "2", slice(0, 0)),
         shard(tmp_path / "3", slice(0, 6)),
     ]
-    x = storage.Rows(paths, "train/x", (2,))[:]
+    x = Rows(paths, "train/x", (2,))[:]
 
-    rows = storage.Rows(paths, "train/x", (2,), cache_mb)
+    rows = Rows(paths, "train/x", (2,), cache_mb)
 
     assert (rows.held is None) == (cache_mb == 0)
     assert len(rows) == 10
     for some in (slice(None), slice(2, 7), slice(3, 3), np.array([7, 3, 4, 3, 9, 0]), np.arange(0)):
         assert np.array_equal(rows[some], x[some])
         assert rows[some].dtype == np.float32
-    assert np.array_equal(np.concatenate(list(storage.parts(rows))), x)
+    assert np.array_equal(np.concatenate(list(row_parts(rows))), x)
     keep = x[:, 0] % 3 > 0
     rows.keep(keep)
     assert len(rows) == keep.sum()
@@ -380,14 +384,14 @@ def test_rows_of_several_files_in_any_order(tmp_path, cache_mb):
 
 
 def test_parts_hold_some_bytes_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "PART_BYTES", 3 * 8)
+    monkeypatch.setattr(hdf5, "PART_BYTES", 3 * 8)
     path = shard(tmp_path / "1", slice(0, 10))
 
     for cache_mb in (0, 1):
-        with storage.Rows([path], "train/x", (2,), cache_mb) as rows:
-            assert [len(part) for part in storage.parts(rows)] == [3, 3, 3, 1]
+        with Rows([path], "train/x", (2,), cache_mb) as rows:
+            assert [len(part) for part in row_parts(rows)] == [3, 3, 3, 1]
     for x in (rows[:], torch.from_numpy(rows[:])):
-        assert [len(part) for part in storage.parts(x)] == [3, 3, 3, 1]
+        assert [len(part) for part in row_parts(x)] == [3, 3, 3, 1]
 
 
 def opened():
@@ -399,15 +403,15 @@ def test_rows_close_their_files(tmp_path):
     paths = [shard(tmp_path / str(i), slice(0, 10)) for i in range(2)]
     before = opened()
 
-    with storage.Rows(paths, "train/x", (2,), 0) as rows:
+    with Rows(paths, "train/x", (2,), 0) as rows:
         assert opened() == before + 2
         assert len(rows[:]) == 20
     assert opened() == before
     with pytest.raises(DiemError, match="missing") as error:
-        storage.Rows(paths, "train/z", (2,), 0)
+        Rows(paths, "train/z", (2,), 0)
     assert error.traceback  # whose frames keep what they opened alive
     assert opened() == before
-    held = storage.Rows(paths, "train/x", (2,), 1)
+    held = Rows(paths, "train/x", (2,), 1)
     assert opened() == before
     assert len(held[:]) == 20
 
@@ -418,7 +422,7 @@ def test_rows_that_are_damaged_are_refused_when_they_are_read(path):
     raw = bytearray(path.read_bytes())
     raw[chunk.byte_offset] ^= 1
     path.write_bytes(raw)
-    rows = storage.Rows([path], "train/y", (2,), 0)
+    rows = Rows([path], "train/y", (2,), 0)
 
     refused(path, "'train/y'", "damaged", read=lambda _: rows[np.array([3])])
 
@@ -504,7 +508,7 @@ def test_a_group_in_the_place_of_a_data_set(path):
 @pytest.mark.parametrize("name", ["operator", "event_shape"])
 def test_a_missing_attribute(path, name):
     with h5py.File(path, "a") as file:
-        del file.attrs[name], file.attrs[storage.CHECKSUM]
+        del file.attrs[name], file.attrs[CHECKSUM]
 
     refused(path, f"'{name}'", "attribute", "missing")
 
@@ -516,7 +520,7 @@ def test_a_missing_attribute(path, name):
 def test_an_attribute_that_does_not_fit(path, name, value):
     with h5py.File(path, "a") as file:
         file.attrs[name] = value
-        del file.attrs[storage.CHECKSUM]
+        del file.attrs[CHECKSUM]
 
     refused(path)
 
@@ -525,7 +529,7 @@ def test_attributes_that_were_changed_are_told(path):
     with h5py.File(path, "a") as file:
         file.attrs["operator"] = "mask"
 
-    refused(path, "attributes", f"'{storage.CHECKSUM}'")
+    refused(path, "attributes", f"'{CHECKSUM}'")
 
 
 SHAPES = [
@@ -589,6 +593,6 @@ def test_text_in_the_place_of_numbers(path, name):
 
 def test_values_that_are_not_finite_in_tensors(tmp_path):
     path = tmp_path / "file"
-    storage.save_tensors(path, {"some": torch.tensor([1.0, torch.nan])}, {})
+    save_tensors(path, {"some": torch.tensor([1.0, torch.nan])}, {})
 
-    refused(path, "'some'", "finite", read=storage.load_tensors)
+    refused(path, "'some'", "finite", read=load_tensors)

@@ -23,7 +23,9 @@ from diem.em.m_step import (
     validation_loss,
 )
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files import hdf5
+from diem.files.hdf5 import write_hdf5
+from diem.files.tensors import load_tensors
 from diem.jobs.results import remove_pieces
 from diem.seeds import Stage, torch_generator
 
@@ -388,7 +390,7 @@ def test_the_last_checkpoint_is_named(short, tmp_path):
 
     assert "between the steps 8 and 12" in str(error.value)
     assert f"{checkpoint} of step 8" in str(error.value)
-    assert storage.load_tensors(checkpoint)[0]["curve.step"].tolist() == [4, 8]
+    assert load_tensors(checkpoint)[0]["curve.step"].tolist() == [4, 8]
 
 
 @pytest.mark.parametrize("of", ["loss", "validation_loss"])
@@ -581,7 +583,7 @@ class Lap:
             "validation/index": np.arange(12),
         }
         for path, arrays in zip(self.shards, (first, second), strict=True):
-            storage.write_hdf5(path, arrays, {})
+            write_hdf5(path, arrays, {})
 
     def run(self, name="out", **options):
         output, losses = self.folder / name / "prior", self.folder / name / "losses.csv"
@@ -667,7 +669,7 @@ def test_a_warm_start_goes_on_from_the_average_of_the_lap_before(lap):
 def test_the_ceiling_trains_on_clean_data(lap, tmp_path):
     clean = tmp_path / "clean.h5"
     arrays = {"train/x": lap.x, "validation/x": data(count=12, seed=1).numpy()}
-    storage.write_hdf5(clean, arrays, {})
+    write_hdf5(clean, arrays, {})
 
     on_clean, on_samples = lap.run("clean", samples=None, clean=clean), lap.run("samples")
 
@@ -702,7 +704,7 @@ def test_samples_on_the_disk_give_the_same_bytes(lap, bound):
 
 def test_the_memory_that_samples_take_is_bounded(lap, monkeypatch):
     # NumPy's memory, into which rows are read: 32 MB of samples, through a cache of 1 MB.
-    monkeypatch.setattr(storage, "PART_BYTES", 2**20)
+    monkeypatch.setattr(hdf5, "PART_BYTES", 2**20)
     x = np.random.default_rng(0).standard_normal((2**15, 256), dtype=np.float32)
     lap.write(x, x[:4096])
     options = {"gaussian": {"rank": 2, "observations": 1000}, "settings": {"drop_outside": 9.0}}

@@ -13,7 +13,7 @@ from test_chain import one_sentence
 
 import diem
 from diem.data import datasets
-from diem.files import storage
+from diem.files.tensors import load_tensors
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "telescope.py"
 
@@ -76,7 +76,7 @@ def test_from_a_file_to_tables_and_figures(own):
     laps = table[table.lap > 0]
     assert lap == laps.lap[laps.prediction.idxmin()]
     chosen, of_lap = (
-        storage.load_tensors(own.path(f"results/sky/runs/base/{folder}/prior.safetensors"))[0]
+        load_tensors(own.path(f"results/sky/runs/base/{folder}/prior.safetensors"))[0]
         for folder in ("chosen", f"lap_{lap:02d}")
     )
     assert chosen.keys() == of_lap.keys()

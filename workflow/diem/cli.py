@@ -272,7 +272,7 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _posterior(options: argparse.Namespace) -> None:
-    from diem.files import storage
+    from diem.data.observations import users_observations
     from diem.inference import priors
     from diem.jobs import resume
     from diem.jobs.job import select_device
@@ -288,7 +288,7 @@ def _posterior(options: argparse.Namespace) -> None:
     )
     drawing = {"seed": options.seed, **_given(batch=options.batch)}
     told = (options.operator, options.sigma_y)
-    with storage.users_observations(options.observations, *told) as observations:
+    with users_observations(options.observations, *told) as observations:
         made = resume.fingerprint(
             [options.prior, options.observations],
             options.n,

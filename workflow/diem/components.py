@@ -155,7 +155,9 @@ class Kind(Generic[C]):
         if ":" in name:
             return self.accepted(import_named(name, self.key), name)
         if name not in self.names:
-            raise DiemError(f"{where} is {short(name)}, which is unknown{nearest(name, self.names)}.")
+            raise DiemError(
+                f"{where} is {short(name)}, which is unknown{nearest(name, self.names)}."
+            )
         return self._of(importlib.import_module(f"{self.package}.{name}"), name)
 
     def _of(self, module: Any, name: str) -> type[C]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from diem.data import datasets
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import job
 
 if TYPE_CHECKING:
@@ -19,4 +19,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         if split.label is not None:
             arrays[f"{name}/label"] = split.label
     attributes = {"experiment": snakemake.wildcards.experiment, "seed": params.seed}
-    storage.write_hdf5(snakemake.output[0], arrays, attributes)
+    write_hdf5(snakemake.output[0], arrays, attributes)

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import load_prior
 from diem.em import e_step as sampling
-from diem.files import storage
 from diem.jobs import results as folders
 from diem.jobs import resume
 from diem.jobs.job import job, progress, select_device
@@ -28,7 +28,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         device=device,
     )
     with (
-        storage.Observations(snakemake.input.observations) as observations,
+        Observations(snakemake.input.observations) as observations,
         resume.Pieces(
             snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
         ) as pieces,

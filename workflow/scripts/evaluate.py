@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import load_prior
 from diem.em.e_step import PosteriorSampler
 from diem.evaluation import evaluate as evaluation
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.jobs import resume
 from diem.jobs.job import job, progress, select_device
 from diem.report import tables
@@ -22,7 +23,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         [*files], params.data, params.evaluation, params.e_step, params.seed, device=device
     )
     with (
-        storage.Observations(files.observations) as observations,
+        Observations(files.observations) as observations,
         resume.Pieces(
             snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
         ) as pieces,
@@ -45,5 +46,5 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             progress=bar.update,
             cache_mb=snakemake.config["cache_mb"],
         )
-        storage.write_hdf5(snakemake.output.samples, arrays, params.card)
+        write_hdf5(snakemake.output.samples, arrays, params.card)
         tables.write_rows(snakemake.output.metrics, rows)

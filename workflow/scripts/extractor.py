@@ -4,7 +4,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from diem.evaluation import metrics
-from diem.files import storage
+from diem.files.hdf5 import Reader, Rows
 from diem.jobs import resume
 from diem.jobs.job import job, logger
 
@@ -21,9 +21,9 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             snakemake.config["checkpoint_seconds"],
         ) as pieces,
     ):
-        file = opened.enter_context(storage.Reader(clean))
+        file = opened.enter_context(Reader(clean))
         for split in ("train", "test"):
-            x = storage.Rows([clean], f"{split}/x", cache_mb=snakemake.config["cache_mb"])
+            x = Rows([clean], f"{split}/x", cache_mb=snakemake.config["cache_mb"])
             images += [opened.enter_context(x), file.read(f"{split}/label")]
         extractor = metrics.train_extractor(*images, seed, keep=pieces)
         logger.info("accuracy on the test split: %.4f", extractor.validation_accuracy)

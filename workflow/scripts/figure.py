@@ -3,7 +3,7 @@
 import contextlib
 from typing import TYPE_CHECKING
 
-from diem.files import storage
+from diem.files.hdf5 import Reader, Rows
 from diem.jobs.job import job
 from diem.report import figures, tables
 
@@ -16,12 +16,12 @@ with (
     contextlib.ExitStack() as opened,
 ):
 
-    def rows(path: str, name: str) -> storage.Rows:
-        return opened.enter_context(storage.Rows([path], name, cache_mb=0))
+    def rows(path: str, name: str) -> Rows:
+        return opened.enter_context(Rows([path], name, cache_mb=0))
 
     def evaluation(path: str, figure: str) -> figures.Evaluation:
         names, count = figures.READS[figure]
-        with storage.Reader(path) as file:
+        with Reader(path) as file:
             # There is no truth where there are no clean data.
             names = [name for name in names if name in file]
             return figures.Evaluation(

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import Prior, versions
 from diem.diffusion.gaussian import fit_to_observations
-from diem.files.storage import Observations
 from diem.jobs import resume
 from diem.jobs.job import job, select_device
 from diem.seeds import Stage, torch_generator

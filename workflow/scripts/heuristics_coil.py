@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import job, select_device
 from diem.paper import heuristics
 
@@ -20,4 +20,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         "prior_samples": params.entry["coil"]["prior_samples"],
         "covariances": list(params.entry["covariances"]),
     }
-    storage.write_hdf5(snakemake.output[0], arrays, attributes)
+    write_hdf5(snakemake.output[0], arrays, attributes)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem.files import storage
+from diem.files.hdf5 import Reader
 from diem.jobs.job import job
 from diem.paper.heuristics import COIL_ARRAYS
 from diem.report import figures
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     name, files = snakemake.wildcards.heuristics, snakemake.input
     table = pd.read_csv(files.table).fillna({"source": ""})
-    with storage.Reader(files.coil) as file:
+    with Reader(files.coil) as file:
         names = [*COIL_ARRAYS, *file.attribute("covariances")]
         coil = {key: file.read(key) for key in names}
         told = {key: file.attribute(key) for key in ("sigma", "prior_samples", "seed")}

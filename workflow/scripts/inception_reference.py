@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from diem.evaluation import inception
-from diem.files import storage
+from diem.files.hdf5 import Rows
 from diem.jobs import resume
 from diem.jobs.job import job, select_device
 
@@ -16,7 +16,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     made_of = resume.fingerprint([*snakemake.input], device=device)
     with (
         # Each row is read once.
-        storage.Rows([snakemake.input.clean], "train/x", cache_mb=0) as x,
+        Rows([snakemake.input.clean], "train/x", cache_mb=0) as x,
         resume.Pieces(
             snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
         ) as pieces,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.files import storage
+from diem.data.observations import users_observations
 from diem.inference import priors
 from diem.jobs import resume
 from diem.jobs.job import job, progress, select_device
@@ -17,7 +17,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     prior = priors.load_prior(files.prior, device)
     made_of = resume.fingerprint([*files], entry, params.e_step, params.seed, device=device)
     with (
-        storage.users_observations(files.observations, entry["operator"], entry["sigma_y"]) as file,
+        users_observations(files.observations, entry["operator"], entry["sigma_y"]) as file,
         resume.Pieces(
             snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
         ) as pieces,

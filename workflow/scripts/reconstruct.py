@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import load_prior
 from diem.em.e_step import PosteriorSampler
 from diem.evaluation import evaluate as evaluation
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.jobs import resume
 from diem.jobs.job import job, progress, select_device
 from diem.report import tables
@@ -20,7 +21,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         [*files], params.evaluation, params.e_step, params.seed, device=device
     )
     with (
-        storage.Observations(files.observations) as observations,
+        Observations(files.observations) as observations,
         resume.Pieces(
             snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
         ) as pieces,
@@ -38,5 +39,5 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             keep=pieces,
             progress=bar.update,
         )
-        storage.write_hdf5(snakemake.output.samples, arrays, {**params.card, "stage": "lap"})
+        write_hdf5(snakemake.output.samples, arrays, {**params.card, "stage": "lap"})
         tables.write_rows(snakemake.output.metrics, rows)

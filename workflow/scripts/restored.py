@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diem.evaluation.lpips import Perceptual
-from diem.files import storage
+from diem.files.hdf5 import write_hdf5
 from diem.jobs import resume
 from diem.jobs.job import job, progress, select_device
 from diem.paper import restoration
@@ -48,5 +48,5 @@ with job(snakemake.log[0], snakemake.config["threads"]):
             pieces,
             bar.update,
         )
-        storage.write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
+        write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
         tables.write_rows(snakemake.output.rows, rows)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.files import storage
+from diem.files.hdf5 import Reader
 from diem.jobs.job import job
 from diem.report import figures, tables
 
@@ -13,7 +13,7 @@ PARTS = ("x", "y", "observed", "truth")
 
 
 def images(path: str, task: str) -> dict:
-    with storage.Reader(path) as file:
+    with Reader(path) as file:
         return {part: file.read(f"{task}/{part}") for part in PARTS}
 
 

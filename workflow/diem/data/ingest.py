@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from diem import operators
+from diem.data.observations import SPLITS, Observations
 from diem.data.validate import check_file, row_blocks
 from diem.errors import DiemError, nearest
-from diem.files.storage import SPLITS, Observations, write_hdf5
+from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import logger
 from diem.seeds import Stage, rng
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from diem import operators
 from diem.data import validate as checks
+from diem.data.observations import Observed, save_observations
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import Rows, row_parts
 from diem.operators.base import Operator
 from diem.seeds import Stage, rng
 
@@ -49,7 +50,7 @@ def corrupt(
     splits, parts = {}, {}
     event_shape = None  # the training split's
     for number, split in enumerate(("train", "validation", "test")):
-        x = storage.Rows([clean], f"{split}/x", event_shape, cache_mb=0)
+        x = Rows([clean], f"{split}/x", event_shape, cache_mb=0)
         event_shape = x.shape
         stream = rng(seed, Stage.CORRUPTION, 0, number)
         operator = operators.simulate(entry["operator"], event_shape, len(x), stream)
@@ -66,19 +67,19 @@ def corrupt(
             sigma_y = sigma_y.reshape(shape)
         parts[split] = _observed(operator, x, sigma_y, stream)
         none = torch.empty(0, *shape)
-        splits[split] = storage.Observed(operator, none, sigma_y, np.arange(len(x)))
+        splits[split] = Observed(operator, none, sigma_y, np.arange(len(x)))
     name = entry["operator"]["name"]
     attributes = {"experiment": experiment, "seed": seed}
-    storage.write_observations(output, splits, name, attributes, parts)
+    save_observations(output, splits, name, attributes, parts)
 
 
 def _observed(
-    operator: Operator, x: storage.Rows, sigma_y: Tensor, stream: np.random.Generator
+    operator: Operator, x: Rows, sigma_y: Tensor, stream: np.random.Generator
 ) -> Iterator[np.ndarray]:
     """Yields the observations of all rows in order, some at a time."""
     start = 0
     with x:
-        for some in storage.parts(x):
+        for some in row_parts(x):
             rows = slice(start, start + len(some))
             yield observe(operator[rows], torch.from_numpy(some), sigma_y, stream).numpy()
             start = rows.stop

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diem.data.observations import SPLITS, Observations, Observed, users_observations
 from diem.errors import DiemError
-from diem.files.storage import SPLITS, Observations, Observed, users_observations
 from diem.operators.base import Operator
 
 __all__ = ["Finding", "check_file", "row_blocks", "verify_operator"]

@@ -22,7 +22,7 @@ from torch import Tensor
 from diem import __version__, networks
 from diem.diffusion.gaussian import Gaussian
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.tensors import load_tensors, save_tensors
 
 __all__ = ["Prior", "build_denoiser", "load_prior", "sigma_to_time", "versions"]
 
@@ -92,7 +92,7 @@ class Prior:
             state = self.denoiser.backbone.state_dict()
             tensors |= {f"network.{key}": value for key, value in state.items()}
         card = {**self.card, "event_shape": list(self.event_shape), "version": __version__}
-        storage.save_tensors(path, tensors, {"diem": json.dumps(card)})
+        save_tensors(path, tensors, {"diem": json.dumps(card)})
 
 
 def load_prior(
@@ -110,7 +110,7 @@ def load_prior(
     Raises:
         DiemError: If the file cannot be read, or holds another network or event.
     """
-    tensors, header = storage.load_tensors(path)
+    tensors, header = load_tensors(path)
     try:
         card = json.loads(header["diem"])
         shape = tuple(card["event_shape"])

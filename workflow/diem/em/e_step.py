@@ -35,12 +35,13 @@ from azula.denoise import Denoiser
 from torch import Tensor
 from tqdm import tqdm
 
+from diem.data.observations import Observations
 from diem.diffusion.denoisers import Prior, sigma_to_time
 from diem.diffusion.gaussian import noise_of
 from diem.diffusion.posterior import PartsDenoiser, PosteriorDenoiser
 from diem.diffusion.solvers import column
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import Rows, write_hdf5
 from diem.jobs.resume import Pieces
 from diem.networks.runtime import compile_network, set_memory_format
 from diem.operators.base import Operator
@@ -352,7 +353,7 @@ def blocks(counts: Mapping[str, int], size: int) -> list[tuple[str, slice]]:
 def e_step(
     output: str | Path,
     prior: Prior,
-    observations: storage.Observations,
+    observations: Observations,
     sampler: PosteriorSampler,
     block: int,
     repeats: int,
@@ -407,7 +408,7 @@ def e_step(
     if sigma_start is not None:
         for split in counts:
             # Each row is read once.
-            x = storage.Rows(previous, f"{split}/x", prior.event_shape, cache_mb=0)
+            x = Rows(previous, f"{split}/x", prior.event_shape, cache_mb=0)
             if len(x) != counts[split] * repeats:
                 raise DiemError(
                     f"{previous[0]}: its lap has {len(x)} samples of {split!r}, where"
@@ -485,4 +486,4 @@ def e_step(
         "sigma_start": "none" if sigma_start is None else sigma_start,
         "seconds": time.monotonic() - began,
     }
-    storage.write_hdf5(output, arrays, attributes)
+    write_hdf5(output, arrays, attributes)

@@ -28,7 +28,9 @@ from diem.diffusion.gaussian import fit_to_samples
 from diem.em import augmentation
 from diem.em import distributed as parallel
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.atomic import atomic
+from diem.files.hdf5 import Reader, Rows, row_parts
+from diem.files.tensors import content_digest, load_tensors, save_tensors
 from diem.jobs import results as folders
 from diem.jobs import resume
 from diem.networks.runtime import autocast, compile_network, set_memory_format
@@ -210,8 +212,8 @@ def _step(
 
 def train(
     denoiser: KarrasDenoiser,
-    x: Tensor | storage.Rows,
-    x_validation: Tensor | storage.Rows,
+    x: Tensor | Rows,
+    x_validation: Tensor | Rows,
     training: Training,
     seed: int,
     lap: int = 0,
@@ -346,22 +348,20 @@ def _diverged(row: Mapping[str, float], usual: float, means: Sequence[Tensor]) -
     return not finite or min(row["loss"], row["validation_loss"]) > DIVERGED * usual
 
 
-def _rows(x: Tensor | storage.Rows, rows: np.ndarray, device: torch.device) -> Tensor:
+def _rows(x: Tensor | Rows, rows: np.ndarray, device: torch.device) -> Tensor:
     """Returns some rows on a device, of samples that are there or on the disk."""
     if isinstance(x, Tensor):
         return x[torch.from_numpy(rows).to(device)]
     return torch.from_numpy(x[rows]).to(device)
 
 
-def _held_on(x: storage.Rows, device: torch.device) -> Tensor | storage.Rows:
+def _held_on(x: Rows, device: torch.device) -> Tensor | Rows:
     """Returns samples on a device, unless they stay on the disk."""
     return x if x.held is None else torch.from_numpy(x.held).to(device)
 
 
 @torch.no_grad()
-def validation_loss(
-    denoiser: KarrasDenoiser, x: Tensor | storage.Rows, seed: int, batch: int
-) -> float:
+def validation_loss(denoiser: KarrasDenoiser, x: Tensor | Rows, seed: int, batch: int) -> float:
     """Returns the loss on validation samples, with the same times and noise at every call.
 
     Arguments:
@@ -418,12 +418,12 @@ def _save(
         f"curve.{name}": torch.tensor([row[name] for row in curve], dtype=torch.float64)
         for name in CURVE
     }
-    storage.save_tensors(path, {**state, **columns}, {"fingerprint": fingerprint})
+    save_tensors(path, {**state, **columns}, {"fingerprint": fingerprint})
 
 
 def _resume(path: Path, state: Mapping[str, Tensor], fingerprint: str) -> list[dict[str, float]]:
     """Restores a checkpoint and returns its curve, which is empty if it is of other settings."""
-    tensors, header = storage.load_tensors(path)
+    tensors, header = load_tensors(path)
     if header.get("fingerprint") != fingerprint:
         return []
     _restore(state, tensors)
@@ -477,7 +477,7 @@ def m_step(
             as they are needed, which changes no number.
     """
     sources = [clean] if samples is None else list(samples)
-    fingerprint = storage.digest(
+    fingerprint = content_digest(
         [*sources, *filter(None, [previous])], settings, network, schedule, seed, lap
     )
     shape = _event_shape(sources)
@@ -532,14 +532,14 @@ def m_step(
         "seed": seed,
     }
     made |= {
-        "config_digest": storage.digest([], made),
+        "config_digest": content_digest([], made),
         "versions": versions(),
         "training_samples": len(x),
         "optimizer_steps": past + training.steps,
         "halvings": curve[-1]["halvings"],
     }
     Prior(gaussian, average.cpu(), made).save(output)
-    with storage.atomic(losses) as temporary, temporary.open("w", newline="") as file:
+    with atomic(losses) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, curve[0])
         writer.writeheader()
         writer.writerows(curve)
@@ -547,7 +547,7 @@ def m_step(
 
 def _event_shape(paths: Sequence[str | Path]) -> tuple[int, ...]:
     for path in paths:
-        with storage.Reader(path) as file:
+        with Reader(path) as file:
             if "train/x" in file:
                 return file.shape("train/x")[1:]
     raise DiemError(f"{paths[0]}: the data set 'train/x' is missing.")
@@ -559,13 +559,13 @@ def _inside(
     shape: tuple[int, ...],
     bound: float | None,
     cache_mb: float,
-) -> storage.Rows:
+) -> Rows:
     """Returns the samples all of whose values lie within ``[-bound, bound]``."""
-    x = storage.Rows(paths, f"{split}/x", shape, cache_mb)
+    x = Rows(paths, f"{split}/x", shape, cache_mb)
     if bound is None:
         return x
     total = len(x)
-    within = [(np.abs(v) <= bound).reshape(len(v), -1).all(axis=1) for v in storage.parts(x)]
+    within = [(np.abs(v) <= bound).reshape(len(v), -1).all(axis=1) for v in row_parts(x)]
     x.keep(np.concatenate(within))
     logger.info("kept %d of %d samples within [-%g, %g]", len(x), total, bound, bound)
     if len(x) == 0:

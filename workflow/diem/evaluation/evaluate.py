@@ -20,11 +20,12 @@ from torch import Tensor
 
 from diem import __version__
 from diem.data import datasets
+from diem.data.observations import Observations, Observed
 from diem.diffusion.denoisers import Prior
 from diem.em.e_step import PosteriorSampler, Sampler, sample_prior
 from diem.errors import DiemError
 from diem.evaluation import inception, metrics
-from diem.files import storage
+from diem.files.hdf5 import HasRows, Reader, Rows, row_parts
 from diem.jobs.resume import Keep, Pieces, anew, kept, kept_number, within
 from diem.operators.base import Partial
 from diem.seeds import Stage, torch_generator
@@ -124,7 +125,7 @@ class _Blocks:
 
 def evaluate(
     prior: Prior,
-    observations: storage.Observations,
+    observations: Observations,
     clean: str | Path | None,
     data: Mapping[str, Any],
     settings: Mapping[str, Any],
@@ -184,11 +185,11 @@ def evaluate(
     if clean is not None and not OF_SAMPLES.isdisjoint(wanted):
         subjects = {"prior": (x, {"samples": len(x), "split": "none", **drawn})}
         with contextlib.ExitStack() as opened:
-            stored = partial(storage.Rows, shape=prior.event_shape, cache_mb=cache_mb)
+            stored = partial(Rows, shape=prior.event_shape, cache_mb=cache_mb)
             test = opened.enter_context(stored([clean], "test/x"))
             if e_step_samples:
                 trained = opened.enter_context(stored(e_step_samples, "train/x"))
-                with storage.Reader(e_step_samples[0]) as file:
+                with Reader(e_step_samples[0]) as file:
                     names = ("sampler", "denoiser_evaluations", "precision")
                     made = {name: file.attribute(name) for name in names}
                     made["sampler_steps"] = file.attribute("steps")
@@ -208,7 +209,7 @@ def evaluate(
                 keep,
             )
 
-    arrays = {"prior/x": storage.parts(x)}
+    arrays = {"prior/x": row_parts(x)}
     if "prediction" in wanted:
         scores = _prediction_scores(
             prior, observations, settings, posterior_sampler, seed, keep, progress
@@ -244,8 +245,8 @@ def evaluate(
 
 def _compare(
     rows: _Rows,
-    subjects: Mapping[str, tuple[storage.HasRows, Mapping[str, Any]]],
-    test: storage.HasRows,
+    subjects: Mapping[str, tuple[HasRows, Mapping[str, Any]]],
+    test: HasRows,
     data: Mapping[str, Any],
     settings: Mapping[str, Any],
     seed: int,
@@ -263,7 +264,7 @@ def _compare(
     wanted = settings["metrics"]
     if "frechet_distance" in wanted:
         extractor = metrics.load_extractor(extractor)
-        of_test = metrics.feature_moments(map(extractor.features, storage.parts(test)), full=True)
+        of_test = metrics.feature_moments(map(extractor.features, row_parts(test)), full=True)
     if inception_weights is not None:
         network = inception.load(inception_weights, device)
     if "fid" in wanted:
@@ -282,7 +283,7 @@ def _compare(
             rows.add(subject, "sinkhorn_divergence", value, **{**against, **few})
         if "frechet_distance" in wanted:
             # Pixels are clipped to their range, as they would be in an image file.
-            clipped = (part.clip(-2, 2) for part in storage.parts(samples))
+            clipped = (part.clip(-2, 2) for part in row_parts(samples))
             fitted = metrics.feature_moments(map(extractor.features, clipped), full=True)
             value = metrics.frechet_distance_of_moments(fitted, of_test)
             made = {
@@ -309,7 +310,7 @@ def _compare(
             rows.add(subject, "inception_score", value, **made)
         if "distance_to_manifold" in wanted:
             curve = torch.from_numpy(datasets.manifold_curve(dict(data), seed, CURVE_POINTS))
-            distances = (metrics.distance_to_manifold(x, curve) for x in storage.parts(samples))
+            distances = (metrics.distance_to_manifold(x, curve) for x in row_parts(samples))
             value = sum(float(part.sum()) for part in distances) / len(samples)
             rows.add(subject, "distance_to_manifold", value, **here, reference="exact curve")
 
@@ -317,7 +318,7 @@ def _compare(
 def reconstruct(
     prior: Prior,
     gaussian: Prior,
-    observations: storage.Observations,
+    observations: Observations,
     clean: str | Path,
     settings: Mapping[str, Any],
     posterior_sampler: PosteriorSampler,
@@ -386,7 +387,7 @@ def _posterior_card(prior: Prior, sampler: PosteriorSampler, posterior: Tensor) 
 
 
 def _posterior_arrays(
-    posterior: Tensor, observed: storage.Observed, truth: Tensor | None
+    posterior: Tensor, observed: Observed, truth: Tensor | None
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of posterior samples that figures are made of."""
     arrays = {
@@ -423,7 +424,7 @@ def _add_fidelity(
 
 def _truth(clean: str | Path, count: int, event_shape: Sequence[int]) -> Tensor:
     """Returns what the first test observations are of."""
-    with storage.Reader(clean) as file:
+    with Reader(clean) as file:
         return torch.from_numpy(file.read("test/x", slice(0, count), event_shape))
 
 
@@ -453,13 +454,13 @@ def _prior_samples(
 
 def _posterior_samples(
     prior: Prior,
-    observations: storage.Observations,
+    observations: Observations,
     settings: Mapping[str, Any],
     sampler: PosteriorSampler,
     seed: int,
     keep: Keep,
     progress: Callable[[int], None],
-) -> tuple[Tensor, storage.Observed]:
+) -> tuple[Tensor, Observed]:
     """Draws posterior samples of the first test observations: ``(observations, draws, *event)``."""
     count = min(settings["test_observations"], observations.count("test"))
     observed = observations.load("test", slice(0, count))
@@ -473,7 +474,7 @@ def _posterior_samples(
 
 def _draws(
     prior: Prior,
-    observed: storage.Observed,
+    observed: Observed,
     settings: Mapping[str, Any],
     sampler: PosteriorSampler,
     stream: Callable[[int, torch.device], torch.Generator],
@@ -493,7 +494,7 @@ def _draws(
 
 def _prediction_scores(
     prior: Prior,
-    observations: storage.Observations,
+    observations: Observations,
     settings: Mapping[str, Any],
     sampler: PosteriorSampler,
     seed: int,
@@ -524,7 +525,7 @@ def _prediction_scores(
             return torch_generator(seed, Stage.PREDICTION, part, draw, device)
 
         half = Partial(held.operator, shown)
-        observed = storage.Observed(half, held.y * shown, held.sigma_y, held.index)
+        observed = Observed(half, held.y * shown, held.sigma_y, held.index)
         here = within(keep, f"prediction/{part}")
         draws = _draws(prior, observed, settings, sampler, stream, here, progress)
         predicted = [
@@ -543,7 +544,7 @@ def _prediction_scores(
     return scores
 
 
-def _residuals(posterior: Tensor, observed: storage.Observed) -> dict[str, float]:
+def _residuals(posterior: Tensor, observed: Observed) -> dict[str, float]:
     """Summarises ``|y - A x| / sigma_y`` over all draws and observed values."""
     parts = [
         metrics.residual(observed.y, observed.operator.forward(x), observed.sigma_y)
@@ -554,7 +555,7 @@ def _residuals(posterior: Tensor, observed: storage.Observed) -> dict[str, float
 
 
 def _observation_distance(
-    x: storage.HasRows, observations: storage.Observations, size: int, seed: int
+    x: HasRows, observations: Observations, size: int, seed: int
 ) -> tuple[float, int]:
     r"""Returns the distance between held-out observations and observations of model samples.
 

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from diem.errors import DiemError
 from diem.evaluation.metrics import Moments, feature_moments
-from diem.files import storage
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
+from diem.files.hdf5 import HasRows
+from diem.files.tensors import load_tensors, save_tensors
 from diem.jobs.resume import Keep, anew
 
 __all__ = ["Inception", "Reference", "inception_score", "load", "load_reference", "quantized"]
@@ -54,7 +55,7 @@ class Inception:
     name: str
     digest: str
 
-    def features(self, x: storage.HasRows, keep: Keep = anew) -> Iterator[tuple[Tensor, Tensor]]:
+    def features(self, x: HasRows, keep: Keep = anew) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields what FID and the Inception score are made of, batch by batch.
 
         Arguments:
@@ -71,7 +72,7 @@ class Inception:
             yield torch.from_numpy(piece["features"]), torch.from_numpy(piece["logits"])
 
     @torch.no_grad()
-    def _piece(self, x: storage.HasRows, rows: slice) -> dict[str, np.ndarray]:
+    def _piece(self, x: HasRows, rows: slice) -> dict[str, np.ndarray]:
         device = next(self.network.parameters()).device
         features, logits = self.network(quantized(torch.as_tensor(x[rows])).to(device))
         return {"features": features.cpu().numpy(), "logits": logits.cpu().numpy()}
@@ -94,9 +95,7 @@ class Reference:
     extractor: tuple[str, str]
 
     @classmethod
-    def of(
-        cls, x: storage.HasRows, split: str, inception: Inception, keep: Keep = anew
-    ) -> "Reference":
+    def of(cls, x: HasRows, split: str, inception: Inception, keep: Keep = anew) -> "Reference":
         """Returns the reference of images in [-2, 2], of shape ``(N, 3, H, W)``."""
         moments = feature_moments(features for features, _ in inception.features(x, keep))
         return cls(moments, len(x), split, (inception.name, inception.digest))
@@ -104,7 +103,7 @@ class Reference:
     def save(self, path: str | Path) -> None:
         """Writes the reference as safetensors."""
         card = {"samples": self.samples, "split": self.split, "extractor": self.extractor}
-        storage.save_tensors(path, self.moments._asdict(), {"reference": json.dumps(card)})
+        save_tensors(path, self.moments._asdict(), {"reference": json.dumps(card)})
 
 
 def load_reference(path: str | Path, inception: Inception) -> Reference:
@@ -113,7 +112,7 @@ def load_reference(path: str | Path, inception: Inception) -> Reference:
     Raises:
         DiemError: If the file is no reference, or one of another network.
     """
-    tensors, header = storage.load_tensors(path)
+    tensors, header = load_tensors(path)
     try:
         card = json.loads(header["reference"])
         card["extractor"] = tuple(card["extractor"])

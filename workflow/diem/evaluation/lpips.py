@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diem.config.resolve import LPIPS_FILES
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.tensors import content_digest, load_weights
 
 __all__ = ["NAME", "Perceptual"]
 
@@ -37,7 +37,7 @@ class Perceptual:
         paths = [Path(folder) / name for name in LPIPS_FILES]
         for path in paths:
             _check(path)
-        self.digest = storage.digest(paths)
+        self.digest = content_digest(paths)
         self.device = torch.device(device)
         with _hub(folder):
             from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
@@ -65,7 +65,7 @@ def _check(path: Path) -> None:
     """Raises a :class:`DiemError` unless a file holds nothing but tensors."""
     if not path.is_file():
         raise DiemError(f"lpips_weights: there is no such file: {path}.")
-    if not all(isinstance(value, Tensor) for value in storage.load_weights(path).values()):
+    if not all(isinstance(value, Tensor) for value in load_weights(path).values()):
         raise DiemError(f"{path}: this file holds no weights.")
 
 

@@ -1,7 +1,7 @@
 """Numbers that compare arrays of samples, with shape :math:`(N, *event)`.
 
 NumPy arrays and tensors are both welcome; the arithmetic is in double precision. Where samples may
-be more than fit in memory, so are :class:`diem.files.storage.HasRows`, which are gone through part by
+be more than fit in memory, so are :class:`diem.files.hdf5.HasRows`, which are gone through part by
 part. Shapes that do not fit are a defect of the caller and raise :py:`ValueError`. Data that do not
 serve a metric raise :py:`DiemError`.
 """
@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import HasRows, Rows, row_parts
+from diem.files.tensors import load_tensors, save_tensors
 from diem.jobs.resume import Keep, anew
 from diem.seeds import Stage, rng, torch_generator
 
@@ -71,9 +72,7 @@ SORTED = 2**20
 # Distances between sets of samples
 
 
-def sliced_wasserstein(
-    a: storage.HasRows, b: storage.HasRows, projections: int = 128, seed: int = 0
-) -> float:
+def sliced_wasserstein(a: HasRows, b: HasRows, projections: int = 128, seed: int = 0) -> float:
     r"""Returns the sliced 2-Wasserstein distance between two sets of samples.
 
     .. math:: \left( \frac{1}{P} \sum_{p=1}^P W_2^2(\theta_p^\top a, \theta_p^\top b) \right)^{1/2}
@@ -105,7 +104,7 @@ def sliced_wasserstein(
     most, few = (max(1, held // count) for held in (PROJECTED, SORTED))
     squared = 0.0
     for some in torch.from_numpy(theta).split(most, dim=1):
-        u, v = (torch.cat([_projected(part, some) for part in storage.parts(x)]) for x in (a, b))
+        u, v = (torch.cat([_projected(part, some) for part in row_parts(x)]) for x in (a, b))
         for pair in zip(u.split(few, dim=1), v.split(few, dim=1), strict=True):
             squared += float(ot.wasserstein_1d(*pair, p=2).sum())
     return math.sqrt(squared / projections)
@@ -764,7 +763,7 @@ class Extractor(nn.Module):
         return torch.cat([self.body(part) for part in x.split(1024)])
 
     @torch.no_grad()
-    def accuracy(self, x: Array | storage.Rows, label: Array) -> float:
+    def accuracy(self, x: Array | Rows, label: Array) -> float:
         """Returns the fraction of images, with shape (N, C, H, W), whose class is recognized.
 
         Arguments:
@@ -801,7 +800,7 @@ class Extractor(nn.Module):
             "classes": self.classes,
             "validation_accuracy": self.validation_accuracy,
         }
-        storage.save_tensors(path, self.state_dict(), {"extractor": json.dumps(card)})
+        save_tensors(path, self.state_dict(), {"extractor": json.dumps(card)})
 
 
 def load_extractor(path: str | Path) -> Extractor:
@@ -810,7 +809,7 @@ def load_extractor(path: str | Path) -> Extractor:
     Raises:
         DiemError: If the file cannot be read, or is not an extractor.
     """
-    weights, header = storage.load_tensors(path)
+    weights, header = load_tensors(path)
     try:
         card = json.loads(header["extractor"])
         if card.pop("name") != Extractor.name:
@@ -824,9 +823,9 @@ def load_extractor(path: str | Path) -> Extractor:
 
 
 def train_extractor(
-    x: Array | storage.Rows,
+    x: Array | Rows,
     label: Array,
-    x_validation: Array | storage.Rows,
+    x_validation: Array | Rows,
     label_validation: Array,
     seed: int,
     steps: int = 400,
@@ -931,7 +930,7 @@ def _double(x: Array) -> Tensor:
     return torch.as_tensor(x, dtype=torch.float64)
 
 
-def _check_pair(a: storage.HasRows, b: storage.HasRows) -> None:
+def _check_pair(a: HasRows, b: HasRows) -> None:
     """Raises unless two sets of samples (N, *event) have the same event."""
     shapes = [(len(x), *x[:1].shape[1:]) for x in (a, b)]
     if shapes[0][1:] != shapes[1][1:] or len(shapes[0]) < 2 or 0 in (len(a), len(b)):

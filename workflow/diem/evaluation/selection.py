@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.hdf5 import Reader
 from diem.report.tables import METRICS, NONE, Readable, card, metric_label, read_rows, rounded
 
 __all__ = ["CHOSEN", "TIE", "choice", "chosen_lap", "readable"]
@@ -50,7 +50,7 @@ def choice(
     rows = rows[rows["metric"] == "prediction"].to_dict("records")
     entries = []
     for row, path in zip(rows, evaluations, strict=True):
-        with storage.Reader(path) as file:
+        with Reader(path) as file:
             entries.append((row, file.read("prediction/score", shape=())))
     table = []
     for run in dict.fromkeys(row["run"] for row, _ in entries if row["stage"] == "lap"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.atomic import atomic
 
 __all__ = ["CIFAR10", "DOWNLOADS", "INCEPTION_WEIGHTS", "Download", "download"]
 
@@ -56,7 +56,7 @@ def download(
         DiemError: If it cannot be reached, or is not what it should be.
     """
     sha256 = hashlib.sha256()
-    with storage.atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic(path) as temporary, temporary.open("wb") as file:
         for part in _parts(source.url):
             sha256.update(part)
             file.write(part)

@@ -20,14 +20,14 @@ from azula.noise import VESchedule
 from torch import Tensor
 
 from diem.config.resolve import merge
+from diem.data.observations import Observations, Observed
 from diem.diffusion import denoisers
 from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import Gaussian, noise_of
 from diem.diffusion.posterior import COVARIANCES
 from diem.em.e_step import SAMPLERS, SPACINGS, PosteriorSampler, Sampler, blocks, sample_prior
 from diem.errors import DiemError, nearest
-from diem.files import storage
-from diem.files.storage import Observations, Observed
+from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.resume import Pieces, kept
 from diem.networks.runtime import PRECISIONS
 from diem.operators.base import Operator
@@ -374,7 +374,7 @@ def write_samples(
             progress(count)
         piece(number)
     card = {**_card(prior, draw, seed, batch), "samples": n}
-    storage.write_hdf5(output, {"x": map(piece, range(len(counts)))}, card)
+    write_hdf5(output, {"x": map(piece, range(len(counts)))}, card)
 
 
 def write_posteriors(
@@ -454,7 +454,7 @@ def write_posteriors(
     draw = prior.posterior_sampler(**e_step)
     card = _card(prior, draw, seed, batch)
     card["covariance"] = "exact" if prior.exact else draw.covariance
-    storage.write_hdf5(
+    write_hdf5(
         output,
         {f"{split}/{name}": parts(split, name) for split, name in names},
         {**card, "samples": n, "seconds": time.monotonic() - began},
@@ -479,7 +479,7 @@ def read_posteriors(
     split = observations.splits()[0]
     some = observations.load(split, slice(0, count))
     shape = observations.event_shape
-    with storage.Reader(path) as file:
+    with Reader(path) as file:
         shown = {
             name: file.read(f"{split}/{name}", slice(0, count)) for name in ("x", "mean", "sd")
         }

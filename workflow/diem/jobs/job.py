@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from diem.errors import DiemError
-from diem.files.storage import LossyFile
+from diem.files.atomic import LossyFile
 from diem.jobs.devices import select_device
 from diem.jobs.resume import Stopped, stoppable
 

@@ -83,7 +83,7 @@ def checkpoint_file(output: str | Path) -> Path:
 def remove_pieces(*outputs: str | Path) -> None:
     """Removes what was kept to go on with the making of files, of every fingerprint.
 
-    So are the temporary files of attempts that were killed, see :func:`diem.files.storage.atomic`.
+    So are the temporary files of attempts that were killed, see :func:`diem.files.atomic.atomic`.
 
     Arguments:
         outputs: The files, which are complete: Snakemake has taken note of it, or nothing needs to.
@@ -101,7 +101,7 @@ def remove_pieces(*outputs: str | Path) -> None:
 def remove_all_pieces(folder: str | Path) -> None:
     """Removes what was kept to go on with any file in a folder, all of which are complete.
 
-    So are the temporary files of jobs that were killed, see :func:`diem.files.storage.atomic`.
+    So are the temporary files of jobs that were killed, see :func:`diem.files.atomic.atomic`.
     """
     for pattern in ("*.resume*", ".*.tmp"):
         _remove(Path(folder).rglob(pattern))

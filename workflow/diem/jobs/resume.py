@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diem.files import storage
+from diem.files.atomic import atomic
+from diem.files.tensors import content_digest
 from diem.jobs.results import pieces_folder
 from diem.signals import handled
 
@@ -90,7 +91,7 @@ def fingerprint(
     from diem.diffusion.denoisers import versions
 
     kind = torch.device(device).type
-    return storage.digest(files, *settings, versions(), torch.get_num_threads(), kind)
+    return content_digest(files, *settings, versions(), torch.get_num_threads(), kind)
 
 
 class Pieces:
@@ -123,7 +124,7 @@ class Pieces:
         for path in self.folder.glob("*.*.npz"):
             number, digest, _ = path.name.split(".")
             self._next = max(self._next, int(number) + 1)
-            if storage.digest([path]) == digest:
+            if content_digest([path]) == digest:
                 with np.load(path) as file:
                     self._places |= {name.rpartition("/")[0]: path for name in file.files}
             else:
@@ -167,10 +168,10 @@ class Pieces:
             for key, array in piece.items()
         }
         new = self.folder / "new.npz"
-        with storage.atomic(new) as temporary, temporary.open("wb") as file:
+        with atomic(new) as temporary, temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **flat)
         # Its name tells its content, so that damage is found.
-        path = new.rename(self.folder / f"{self._next}.{storage.digest([new])}.npz")
+        path = new.rename(self.folder / f"{self._next}.{content_digest([new])}.npz")
         self._places |= dict.fromkeys(self._unwritten, path)
         self._unwritten = {}
         self._next += 1

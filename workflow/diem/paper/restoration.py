@@ -40,7 +40,8 @@ from diem.errors import DiemError
 from diem.evaluation import metrics
 from diem.evaluation.evaluate import CARD
 from diem.evaluation.lpips import NAME, Perceptual
-from diem.files import storage
+from diem.files.hdf5 import Reader
+from diem.files.tensors import content_digest, load_tensors, load_weights
 from diem.jobs.resume import Keep, anew, kept
 from diem.operators.base import Operator
 from diem.seeds import Stage, rng, torch_generator
@@ -106,7 +107,7 @@ def trained(path: str | Path, schedule: Mapping[str, float]) -> tuple[Denoiser, 
     steps = prior.card["optimizer_steps"]
     card = {
         "prior": f"a {prior.card['network']['name']} of {steps:,} optimizer steps on"
-        f" {prior.card['training_samples']:,} clean images ({storage.digest([path])})",
+        f" {prior.card['training_samples']:,} clean images ({content_digest([path])})",
         "optimizer_steps": steps,
     }
     return _Halved(prior.denoiser.backbone, VPSchedule(**schedule)).eval(), card
@@ -136,9 +137,9 @@ def pretrained(
     """
     path = Path(weights)
     if path.suffix == ".safetensors":
-        state, _ = storage.load_tensors(path, ours=False)
+        state, _ = load_tensors(path, ours=False)
     elif path.is_file():
-        state = storage.load_weights(path)
+        state = load_weights(path)
     else:
         raise DiemError(f"pretrained.weights: there is no such file: {path}.")
     denoiser = architecture(name)
@@ -148,7 +149,7 @@ def pretrained(
         reason = " ".join(str(error).split())[:200]
         raise DiemError(f"{path}: these are no weights of {name!r} ({reason}).") from None
     denoiser.schedule = VPSchedule(**schedule)
-    card = {"prior": f"the pretrained {name} ({storage.digest([path])})", "optimizer_steps": ""}
+    card = {"prior": f"the pretrained {name} ({content_digest([path])})", "optimizer_steps": ""}
     return denoiser.eval().requires_grad_(False), card
 
 
@@ -336,7 +337,7 @@ def compare(
         DiemError: If there are too few test images, or an operator does not fit them.
     """
     count, settings = entry["images"], entry["methods"][method]
-    with storage.Reader(clean) as file:
+    with Reader(clean) as file:
         truth = torch.from_numpy(file.read("test/x", slice(count)))
     if len(truth) < count:
         raise DiemError(

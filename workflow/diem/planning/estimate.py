@@ -43,6 +43,7 @@ from diem.config.resolve import (
 )
 from diem.data import fastmri as volumes
 from diem.data import images as pictures
+from diem.data.observations import SPLITS, Observations, Observed, users_observations
 from diem.data.simulate import observe
 from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.gaussian import DENSE_SIZE, Gaussian, fit_to_observations
@@ -50,7 +51,6 @@ from diem.em.e_step import PosteriorSampler, Sampler, sample_prior
 from diem.em.m_step import CHUNK, Training, train
 from diem.errors import DiemError, nearest
 from diem.evaluation import metrics
-from diem.files import storage
 from diem.inference.priors import rows_of
 from diem.jobs.job import select_device
 from diem.paper import heuristics, restoration
@@ -367,7 +367,7 @@ def _gaussian(shape: tuple[int, ...], rank: int, device: torch.device) -> Gaussi
     return Gaussian(torch.zeros(shape), torch.tensor(0.1), factors).to(device)
 
 
-def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> storage.Observed:
+def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> Observed:
     """Returns observations of a Gaussian's samples, or the user's own, on the Gaussian's device."""
     device, stream = gaussian.mean.device, rng(0, Stage.CORRUPTION)
     if "path" in entry:
@@ -382,13 +382,13 @@ def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> stora
     if sigma_y.ndim > 0:
         sigma_y = sigma_y.reshape(operator.observation_shape)
     y = observe(operator, x, sigma_y, stream)
-    return storage.Observed(operator, y, sigma_y, stream.permutation(count)).to(device)
+    return Observed(operator, y, sigma_y, stream.permutation(count)).to(device)
 
 
-def _own(entry: Mapping[str, Any]) -> storage.Observations:
+def _own(entry: Mapping[str, Any]) -> Observations:
     """Opens the user's own observations."""
     operator = entry.get("operator", {}).get("name")
-    return storage.users_observations(entry["path"], operator, entry.get("sigma_y"))
+    return users_observations(entry["path"], operator, entry.get("sigma_y"))
 
 
 @dataclass(frozen=True)
@@ -579,9 +579,9 @@ def data_size(data: Mapping[str, Any]) -> tuple[tuple[int, ...], dict[str, int]]
     """
     name = data["name"]
     if name == OWN:
-        with storage.Observations(data["path"], data.get("operator"), data.get("sigma_y")) as file:
+        with Observations(data["path"], data.get("operator"), data.get("sigma_y")) as file:
             counts = {split: file.count(split) for split in file.splits()}
-            lacking = [split for split in storage.SPLITS if split not in counts]
+            lacking = [split for split in SPLITS if split not in counts]
             held = {split: max(1, round(data[split] * counts["train"])) for split in lacking}
             counts["train"] -= sum(held.values())
             return file.event_shape, counts | held

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from diem.diffusion.denoisers import load_prior
 from diem.errors import DiemError
-from diem.files.storage import atomic
+from diem.files.atomic import atomic
 from diem.report import tables
 
 __all__ = ["export", "markdown"]

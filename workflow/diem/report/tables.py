@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from diem.files import storage
+from diem.files.atomic import atomic
 
 __all__ = [
     "METRICS",
@@ -187,13 +187,13 @@ def write(files: Mapping[str, str], table: pd.DataFrame, made: Readable) -> None
         "html": html(made),
     }
     for kind, text in texts.items():
-        with storage.atomic(files[kind]) as temporary:
+        with atomic(files[kind]) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
 def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
     """Writes metric rows as CSV, whole or not at all."""
-    with storage.atomic(path) as temporary:
+    with atomic(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
 
 

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from diem.errors import DiemError
-from diem.files import storage
+from diem.files.atomic import atomic
+from diem.files.hdf5 import HasRows, row_parts
 from diem.report import tables
 
 # The user's own settings of Matplotlib have no say.
@@ -57,7 +58,7 @@ def save(figure: Figure, path: str | Path, kind: str) -> None:
         kind: ``pdf`` or ``png``.
     """
     metadata = {"CreationDate": None} if kind == "pdf" else {}
-    with storage.atomic(path) as temporary:
+    with atomic(path) as temporary:
         figure.savefig(temporary, format=kind, metadata=metadata)
 
 
@@ -93,7 +94,7 @@ class Evaluation:
     run: str
     stage: str
     lap: int
-    arrays: Mapping[str, storage.HasRows]
+    arrays: Mapping[str, HasRows]
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,12 @@ class Source:
     experiment: str
     labels: Mapping[str, str]
     rows: pd.DataFrame | None = None
-    truth: storage.HasRows | None = None
+    truth: HasRows | None = None
     evaluations: Sequence[Evaluation] = ()
 
 
 @styled
-def marginals(samples: Mapping[str, storage.HasRows], title: str, note: str) -> Figure:
+def marginals(samples: Mapping[str, HasRows], title: str, note: str) -> Figure:
     r"""Draws the marginals of the first three pairs of neighbours :math:`(x_i, x_{i+1})`.
 
     Arguments:
@@ -150,9 +151,7 @@ def marginals(samples: Mapping[str, storage.HasRows], title: str, note: str) -> 
 
 
 @styled
-def corner(
-    samples: storage.HasRows, title: str, note: str, truth: storage.HasRows | None = None
-) -> Figure:
+def corner(samples: HasRows, title: str, note: str, truth: HasRows | None = None) -> Figure:
     """Draws the marginals of each coordinate and of each pair of coordinates.
 
     Arguments:
@@ -333,13 +332,13 @@ def caption(figure: Figure, title: str, note: str) -> None:
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", color=GREY)
 
 
-def _show_marginal(ax: Axes, x: storage.HasRows, i: int, **style: Any) -> None:
+def _show_marginal(ax: Axes, x: HasRows, i: int, **style: Any) -> None:
     edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
-    counts = sum(np.histogram(part[:, i], edges)[0] for part in storage.parts(x))
+    counts = sum(np.histogram(part[:, i], edges)[0] for part in row_parts(x))
     ax.hist(edges[:-1], edges, weights=counts, density=True, **style)
 
 
-def _check_vectors(x: storage.HasRows) -> None:
+def _check_vectors(x: HasRows) -> None:
     x = x[:1]
     if x.ndim != 2 or x.shape[1] < 2:
         raise DiemError(
@@ -355,11 +354,11 @@ def _check_images(x: np.ndarray) -> None:
         )
 
 
-def pair_density(x: storage.HasRows, i: int, j: int) -> np.ndarray:
+def pair_density(x: HasRows, i: int, j: int) -> np.ndarray:
     """Returns the fraction of samples in each bin of coordinates i (columns) and j (rows)."""
     edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
     bins = (edges, edges)
-    counts = sum(np.histogram2d(v[:, j], v[:, i], bins=bins)[0] for v in storage.parts(x))
+    counts = sum(np.histogram2d(v[:, j], v[:, i], bins=bins)[0] for v in row_parts(x))
     return counts / len(x)
 
 

@@ -1,0 +1,254 @@
+"""Observations: some of them, and the files that hold them."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diem import operators
+from diem.errors import DiemError
+from diem.files.hdf5 import Reader, write_hdf5
+from diem.operators.base import Operator
+
+__all__ = ["Observations", "Observed", "save_observations", "users_observations"]
+
+SPLITS = ("train", "validation", "test")
+"""The groups of a file of observations."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Some observations: what a posterior sampler needs to know of them.
+
+    Arguments:
+        operator: The forward operators, one an observation.
+        y: The observations, of shape ``(B, *observation)``.
+        sigma_y: The noise's standard deviation, of shape ``()`` or ``(*observation)`` for all
+            observations, or ``(B, *)``, which broadcasts to ``y``, for each of them.
+        index: Which sample of the data set each observation is of, of shape ``(B,)``.
+    """
+
+    operator: Operator
+    y: Tensor
+    sigma_y: Tensor
+    index: np.ndarray
+
+    def to(self, device: str | torch.device) -> "Observed":
+        """Returns the same observations on another device."""
+        operator, y, sigma_y = (v.to(device) for v in (self.operator, self.y, self.sigma_y))
+        return Observed(operator, y, sigma_y, self.index)
+
+    def scaled(self, offset: float, scale: float) -> "Observed":
+        """Returns the observations of ``(x - offset) / scale``, by the same operators.
+
+        What was not observed is zero.
+        """
+        y = self.y
+        if offset:
+            level = torch.full((len(y), *self.operator.event_shape), float(offset), device=y.device)
+            y = y - self.operator.forward(level.to(y))
+        y = torch.where(self.operator.observed(), y / scale, 0.0)
+        return Observed(self.operator, y, self.sigma_y / scale, self.index)
+
+
+def save_observations(
+    path: str | Path,
+    splits: Mapping[str, Observed],
+    operator: str,
+    attributes: Mapping[str, Any],
+    parts: Mapping[str, Iterable[np.ndarray]] | None = None,
+) -> None:
+    """Writes the observations of every split.
+
+    Arguments:
+        path: The file.
+        splits: The observations by split, all with the same noise.
+        operator: The operator's name.
+        attributes: More attributes of the file: experiment, seed, ...
+        parts: By split the consecutive parts of the ``y`` that are written, in the place of the
+            whole ``y`` of ``splits``.
+    """
+    arrays = {}
+    for split, observed in splits.items():
+        arrays[f"{split}/y"] = observed.y.numpy() if parts is None else parts[split]
+        arrays[f"{split}/index"] = observed.index
+        for field, values in observed.operator.parameters.items():
+            arrays[f"{split}/operator/{field}"] = values.numpy()
+    some = next(iter(splits.values()))
+    arrays["sigma_y"] = some.sigma_y.numpy()
+    shape = list(some.operator.event_shape)
+    write_hdf5(path, arrays, {"operator": operator, "event_shape": shape, **attributes})
+
+
+class Observations(Reader):
+    """An open file of observations, from which rows are read as they are needed.
+
+    It is one that :func:`write_observations` wrote, or a user's own: there ``index`` may be
+    missing, and ``sigma_y`` may be a data set of each split.
+
+    Arguments:
+        path: The file.
+        operator: The operator's name, for a file that does not tell it.
+        sigma_y: The noise's standard deviation, one number or one for each value of an
+            observation, for a file that does not tell it.
+
+    Raises:
+        DiemError: If the file cannot be read or lacks something, or if something is told twice.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        operator: str | None = None,
+        sigma_y: float | Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(path)
+        stored = str(self.attribute("operator")) if self.has_attribute("operator") else operator
+        if stored is None:
+            raise DiemError(f"{path}: the attribute 'operator' is missing, and none is named.")
+        if operator not in (None, stored):
+            raise DiemError(
+                f"{path}: the attribute 'operator' is {stored!r}, where {operator!r} is named."
+            )
+        self.operator = stored
+        shape = np.asarray(self.attribute("event_shape"))
+        if shape.ndim != 1 or shape.dtype.kind not in "iu" or not (shape > 0).all():
+            raise DiemError(f"{path}: the attribute 'event_shape' must hold positive integers.")
+        self.event_shape = tuple(shape.tolist())
+        noises = ["sigma_y", *(f"{split}/sigma_y" for split in SPLITS)]
+        told = [name for name in noises if name in self]
+        if told and sigma_y is not None:
+            raise DiemError(f"{path}: it holds {told[0]!r}, and a sigma_y is given beside it.")
+        if "sigma_y" in self and len(told) > 1:
+            raise DiemError(f"{path}: it holds {told[1]!r} beside 'sigma_y' for all splits.")
+        if "sigma_y" in told:
+            sigma_y = self.read("sigma_y", rows=())
+        self.sigma_y = None if sigma_y is None else self._positive("sigma_y", np.asarray(sigma_y))
+
+    def has_attribute(self, name: str) -> bool:
+        """Returns whether the root has an attribute."""
+        with self._intact(f"the attribute {name!r}"):
+            return name in self.file.attrs
+
+    def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
+        if not (sigma_y > 0).all():
+            raise DiemError(f"{self.path}: {name!r} must be positive.")
+        return torch.as_tensor(sigma_y, dtype=torch.float32)
+
+    def splits(self) -> list[str]:
+        """Returns the splits that the file holds, in order."""
+        return [split for split in SPLITS if f"{split}/y" in self]
+
+    def __len__(self) -> int:
+        """The number of observations in all splits."""
+        return sum(self.count(split) for split in self.splits())
+
+    def count(self, split: str) -> int:
+        """Returns the number of observations in a split."""
+        shape = self.shape(f"{split}/y")
+        if not shape:
+            raise DiemError(f"{self.path}: '{split}/y' is a single value, where rows are expected.")
+        return shape[0]
+
+    def load(self, split: str, rows: slice = slice(None)) -> Observed:
+        """Reads some observations of a split and checks that they fit each other.
+
+        Values that were not observed are read as zero, whatever the file holds.
+
+        Raises:
+            DiemError: If a data set is missing, damaged, not finite, or of another shape.
+        """
+        index = np.arange(self.count(split))[rows]
+        if f"{split}/index" in self:
+            index = self.read(f"{split}/index", rows, shape=())
+        operator = self.load_operator(split, rows)
+        y = torch.from_numpy(self.read(f"{split}/y", rows, shape=operator.observation_shape))
+        if len(index) != len(y):
+            raise DiemError(
+                f"{self.path}: '{split}' has {len(y)} observations and {len(index)} indices."
+            )
+        y = torch.where(operator.observed(), y.float(), 0.0)
+        if not torch.isfinite(y).all():
+            raise DiemError(f"{self.path}: '{split}/y' holds non-finite values as float32.")
+        return Observed(operator, y, self._noise(split, rows, y.shape), index)
+
+    def load_operator(self, split: str, rows: slice = slice(None)) -> Operator:
+        """Reads the operators of some observations of a split.
+
+        Raises:
+            DiemError: If a parameter is missing, damaged, not finite, or of another shape.
+        """
+        parameters = {}
+        for field in self.names(f"{split}/operator"):
+            one_for_all = self._one_for_all(split, f"operator/{field}")
+            some = slice(None) if one_for_all else rows
+            parameters[field] = self.read(f"{split}/operator/{field}", some)
+        try:
+            return operators.build(self.operator, self.event_shape, parameters)
+        except DiemError as error:
+            raise DiemError(f"{self.path}: {split}: {error}") from None
+
+    def _one_for_all(self, split: str, name: str) -> bool:
+        """Returns whether a data set has one row for all observations, rather than one each."""
+        count, shape = self.count(split), self.shape(f"{split}/{name}")
+        if shape[:1] not in ((count,), (1,)):
+            raise DiemError(
+                f"{self.path}: '{split}' has {count} observations, and {name!r} of shape {shape},"
+                " where one row an observation or one for all is expected."
+            )
+        return shape[:1] == (1,)
+
+    def _noise(self, split: str, rows: slice, shape: tuple[int, ...]) -> Tensor:
+        """Returns the noise of some observations of shape ``(B, *observation)``."""
+        name = f"{split}/sigma_y"
+        if name not in self:
+            if self.sigma_y is None:
+                raise DiemError(
+                    f"{self.path}: 'sigma_y' is missing (as {name!r}, or for all splits), and none"
+                    " is given."
+                )
+            name, sigma_y = "sigma_y", self.sigma_y
+            fits = sigma_y.shape in ((), shape[1:])
+            if not fits and sigma_y.ndim == 1 and sigma_y.numel() == math.prod(shape[1:]):
+                fits, sigma_y = True, sigma_y.reshape(shape[1:])
+        elif self.shape(name) == ():
+            return self._positive(name, self.read(name, ()))
+        else:
+            sigma_y = self._positive(name, self.read(name, rows))
+            fits = len(sigma_y) == shape[0] and sigma_y.shape[1:] in ((), shape[1:])
+            if sigma_y.ndim == 1:
+                sigma_y = sigma_y.reshape(-1, *(1,) * (len(shape) - 1))
+        if not fits:
+            stored = self.shape(name) if "/" in name else tuple(sigma_y.shape)
+            raise DiemError(
+                f"{self.path}: {name!r} has shape {stored}, where () or the"
+                f" observation's shape {tuple(shape[1:])} is expected"
+                f"{', one row an observation' if '/' in name else ''}."
+            )
+        return sigma_y
+
+
+def users_observations(
+    path: str | Path,
+    operator: str | None = None,
+    sigma_y: float | Sequence[float] | None = None,
+) -> Observations:
+    """Opens a file that need not be the workflow's own: no code runs because such a file names it.
+
+    The arguments are those of :class:`Observations`.
+
+    Raises:
+        DiemError: Also if the file's operator is a class that ``operator`` does not name.
+    """
+    with Reader(path) as reader:
+        named = reader.file.attrs.get("operator")
+    if isinstance(named, str) and ":" in named and operator != named:
+        raise DiemError(
+            f"{path}: its operator is the class {named!r}, which is imported only if you name it."
+        )
+    return Observations(path, operator, sigma_y)

@@ -1,0 +1,68 @@
+"""Files that are whole or not there: a temporary name in the same folder, then renamed."""
+
+import contextlib
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from diem.errors import DiemError
+
+__all__ = ["LossyFile", "atomic"]
+
+REMEDY = "if the workflow made this file, delete it and give the same command again"
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary name that becomes ``path`` if the block succeeds, and vanishes if not.
+
+    Raises:
+        DiemError: If the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        # Safetensors wraps what the system told.
+        told = re.search(r"I/O error: (.*) \(os error \d+\)", str(error))
+        reason = told[1] if told else getattr(error, "strerror", None) or str(error)
+        raise DiemError(f"{path} cannot be written: {reason}.") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+class LossyFile(io.FileIO):
+    """A file that takes whatever is written: after an error of the disk, all of it is lost.
+
+    HDF5 does not survive an error of the disk, and a log's must not end a job.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Writes all of the data, unless there was an error."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while self.error is None and len(rest) > 0:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return size
+
+    def check(self) -> None:
+        """Raises the error, if there was one."""
+        if self.error is not None:
+            raise self.error

@@ -1,0 +1,368 @@
+"""HDF5 files of ours: written whole, read with checks that name what is wrong.
+
+Everything carries checksums, so that flipped bytes are found when they are read: HDF5's own of data
+sets (Fletcher-32) and of its structures, and a SHA-256 of attributes.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from diem import __version__
+from diem.errors import DiemError
+from diem.files.atomic import REMEDY, LossyFile, atomic
+from diem.signals import postponed
+
+__all__ = ["HasRows", "Reader", "Rows", "row_parts", "write_hdf5"]
+
+SCHEMA_VERSION = 1
+"""The version of the HDF5 layouts."""
+
+
+CHUNK_BYTES = 2**16
+"""A chunk of a data set holds so many bytes of whole rows, or one row: rows are read at random."""
+
+
+PART_BYTES = 2**26
+"""What goes through all rows of a data set takes so many bytes at a time, or one row."""
+
+
+CHECKSUM = "sha256"
+"""The attribute, or the tensor, with the checksum of all others."""
+
+
+def write_hdf5(
+    path: str | Path,
+    arrays: Mapping[str, np.ndarray | Iterable[np.ndarray]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Writes arrays and attributes to an HDF5 file, whole or not at all.
+
+    Arguments:
+        path: The file.
+        arrays: The data sets by name; a name with slashes makes groups. One that does not fit in
+            memory is given as its consecutive parts, each of shape ``(rows, *)``.
+        attributes: The root's attributes. The versions of diem and of the layout are added.
+    """
+    with (
+        atomic(path) as temporary,
+        LossyFile(temporary, "w+") as disk,
+        _new_hdf5(disk) as file,
+    ):
+        for name, array in arrays.items():
+            _write_array(file, name, array, disk)
+        with postponed():
+            file.attrs.update(attributes)
+            file.attrs["diem_version"] = __version__
+            file.attrs["schema_version"] = SCHEMA_VERSION
+            file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+
+
+@contextlib.contextmanager
+def _new_hdf5(disk: "LossyFile") -> Iterator[h5py.File]:
+    """Yields a new HDF5 file, and raises what the disk told once it is closed.
+
+    Signals are postponed wherever HDF5 writes: it swallows what a handler raises in the midst of
+    that, the bytes are missing, and the file looks whole.
+    """
+    file = None
+    try:
+        with postponed():
+            # The newest layout has checksums of HDF5's own structures, as the data have theirs.
+            file = h5py.File(disk, "w", libver="latest")
+        yield file
+    finally:
+        try:
+            if file is not None:
+                with postponed():
+                    file.close()
+        finally:
+            disk.check()
+
+
+def _write_array(
+    file: h5py.File, name: str, array: np.ndarray | Iterable[np.ndarray], disk: LossyFile
+) -> None:
+    if not isinstance(array, np.ndarray | np.generic):
+        _write_parts(file, name, array, disk)
+    elif array.ndim > 0 and array.size > 0:
+        _write_parts(file, name, [array], disk)
+    else:
+        with postponed():
+            if array.ndim == 0:
+                _write_scalar(file, name, array)
+            else:  # which knows neither chunks nor checksums
+                file.create_dataset(name, data=array)
+
+
+def _write_parts(file: h5py.File, name: str, parts: Iterable[np.ndarray], disk: LossyFile) -> None:
+    dataset = None
+    for part in parts:
+        with postponed():
+            if dataset is None:
+                dataset = _growing(file, name, part)
+            start = len(dataset)
+            dataset.resize(start + len(part), axis=0)
+            dataset[start:] = part
+        disk.check()  # before the next part, which may take long to make
+    with postponed():
+        del dataset  # which writes what HDF5 still holds of it
+
+
+def _growing(file: h5py.File, name: str, part: np.ndarray) -> h5py.Dataset:
+    """Returns an empty data set of rows, of which the first part is given."""
+    shape = part.shape[1:]
+    most = max(1, CHUNK_BYTES // max(1, part.itemsize * math.prod(shape)))
+    # Chunks of nearly equal size: the last one takes its whole size on the disk.
+    count = max(1, len(part))
+    chunks = (math.ceil(count / math.ceil(count / most)), *shape)
+    layout = {"maxshape": (None, *shape), "chunks": chunks, "fletcher32": True}
+    return file.create_dataset(name, (0, *shape), part.dtype, **layout)
+
+
+def _write_scalar(file: h5py.File, name: str, value: np.ndarray | np.generic) -> None:
+    """Writes a single value into the header of its data set, which has a checksum."""
+    group, _, name = name.rpartition("/")
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.COMPACT)
+    layout.set_obj_track_times(False)
+    kind = h5py.h5t.py_create(value.dtype, logical=True)
+    scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+    place = file.require_group(group or "/").id
+    h5py.Dataset(h5py.h5d.create(place, name.encode(), kind, scalar, layout))[()] = value
+
+
+def _checksum_of_attributes(file: h5py.File) -> np.ndarray:
+    """Returns the SHA-256 of the root's attributes: HDF5 has no checksum of text."""
+    told = {name: np.asarray(file.attrs[name]).tolist() for name in file.attrs if name != CHECKSUM}
+    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    return np.frombuffer(total.digest(), np.uint8)
+
+
+class Reader:
+    """An open HDF5 file whose contents are checked as they are read.
+
+    Every error is a :class:`DiemError` that names the file and the data set.
+
+    Arguments:
+        path: The file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        if not Path(path).is_file():
+            raise DiemError(f"{path}: there is no such file.")
+        try:
+            self.file = h5py.File(path, "r")
+        except OSError:
+            raise DiemError(
+                f"{path}: this is no complete HDF5 file (truncated, or of another format):"
+                f" {REMEDY}."
+            ) from None
+        with self._intact("its header"):
+            # Files of other programs have no checksum.
+            stored = self.file.attrs.get(CHECKSUM)
+            intact = stored is None or np.array_equal(stored, _checksum_of_attributes(self.file))
+        if not intact:
+            raise DiemError(
+                f"{path}: its attributes are damaged, or were changed without deleting their"
+                f" checksum, the attribute {CHECKSUM!r}: {REMEDY}."
+            )
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    @contextlib.contextmanager
+    def _intact(self, what: str) -> Iterator[None]:
+        """Tells what h5py raises of a damaged structure, which can be any of these."""
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+            raise DiemError(f"{self.path}: {what} is damaged: {REMEDY}.") from None
+
+    def __contains__(self, name: str) -> bool:
+        with self._intact(repr(name)):
+            return name in self.file
+
+    def names(self, group: str) -> list[str]:
+        """Returns the names in a group, none if the group is missing."""
+        with self._intact(repr(group)):
+            return sorted(self.file[group]) if group in self.file else []
+
+    def attribute(self, name: str) -> Any:
+        """Returns an attribute of the root."""
+        with self._intact(f"the attribute {name!r}"):
+            if name in self.file.attrs:
+                return self.file.attrs[name]
+        raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Returns the shape of a data set."""
+        return self._dataset(name).shape
+
+    def _dataset(self, name: str) -> h5py.Dataset:
+        with self._intact(repr(name)):
+            dataset = self.file.get(name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise DiemError(f"{self.path}: the data set {name!r} is missing.")
+        return dataset
+
+    def read(
+        self, name: str, rows: slice = slice(None), shape: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Reads some rows of a data set.
+
+        Arguments:
+            name: The data set.
+            rows: The rows to read.
+            shape: If given, the shape that one row must have.
+
+        Raises:
+            DiemError: If the data set is missing, damaged, of another shape, or not finite.
+        """
+        return self._rows_of(self._numbers(name, shape, single=rows == ()), rows)
+
+    def _numbers(
+        self, name: str, shape: Sequence[int] | None = None, single: bool = False
+    ) -> h5py.Dataset:
+        """Returns a data set of numbers, with rows unless it is a single value.
+
+        Arguments:
+            name: The data set.
+            shape: If given, the shape that one row must have.
+            single: Whether it may be a single value.
+        """
+        dataset = self._dataset(name)
+        if dataset.ndim == 0 and not single:
+            raise DiemError(f"{self.path}: {name!r} is a single value, where rows are expected.")
+        if dataset.dtype.kind not in "fiub":
+            raise DiemError(
+                f"{self.path}: {name!r} holds {dataset.dtype}, where numbers are needed."
+            )
+        if shape is not None and dataset.shape[1:] != tuple(shape):
+            raise DiemError(
+                f"{self.path}: {name!r} has rows of shape {dataset.shape[1:]},"
+                f" where {tuple(shape)} is expected."
+            )
+        return dataset
+
+    def _rows_of(self, dataset: h5py.Dataset, rows: slice | tuple = slice(None)) -> np.ndarray:
+        """Reads rows of a data set, and checks that they are intact and finite."""
+        name = dataset.name.removeprefix("/")
+        with self._intact(repr(name)):
+            array = dataset[rows]
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DiemError(f"{self.path}: {name!r} holds non-finite values.")
+        return array
+
+
+class HasRows(Protocol):
+    """What gives its rows by slices, such as arrays, tensors and :class:`Rows`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray | Tensor: ...
+
+
+def row_parts(x: HasRows) -> Iterator[np.ndarray | Tensor]:
+    """Yields all rows in order, :data:`PART_BYTES` of them at a time, or one row.
+
+    What is summed part by part does not depend on where the rows are, in memory or on the disk.
+    """
+    size = max(1, PART_BYTES // max(1, x[:1].nbytes))
+    for start in range(0, len(x), size):
+        yield x[start : start + size]
+
+
+class Rows:
+    """The rows of a data set that may not fit in memory, of one or several files.
+
+    A data set of at most ``cache_mb`` is held in memory; of a larger one, rows are read from the
+    disk whenever they are asked for. Their values are the same. The files are open until the
+    context is left, unless the rows are held.
+
+    Arguments:
+        paths: The files, from first to last. Since shards are consecutive blocks, the rows' order
+            does not depend on their number. A file without the data set is passed over.
+        name: The data set.
+        shape: If given, the shape that one row must have.
+        cache_mb: The most memory that it may take, in MiB.
+
+    Attributes:
+        shape: The shape of one row.
+        held: The rows, if they are held in memory.
+
+    Raises:
+        DiemError: If no file holds the data set, or one holds it in another shape; and whenever
+            rows that are read are damaged or not finite.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        name: str,
+        shape: Sequence[int] | None = None,
+        cache_mb: float = math.inf,
+    ) -> None:
+        with contextlib.ExitStack() as opened:
+            files = [opened.enter_context(Reader(path)) for path in paths]
+            files = [file for file in files if name in file]
+            if not files:
+                raise DiemError(f"{paths[0]}: the data set {name!r} is missing.")
+            self._sources = []
+            for file in files:
+                dataset = file._numbers(name, shape)
+                self._sources.append((file, dataset))
+                shape = dataset.shape[1:]
+            self.shape = tuple(shape)
+            self._dtype = self._sources[0][1].dtype
+            self._ends = np.cumsum([len(dataset) for _, dataset in self._sources])
+            self._chosen = np.arange(self._ends[-1])
+            self.held: np.ndarray | None = None
+            if len(self) * self._dtype.itemsize * math.prod(self.shape) <= cache_mb * 2**20:
+                self.held = self[:]
+            else:
+                self._opened = opened.pop_all()
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.held is None:
+            self._opened.close()
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Returns rows ``(N, *shape)``, in the order in which they are asked for."""
+        if self.held is not None:
+            return self.held[rows]
+        rows = self._chosen[rows]
+        x = np.empty((len(rows), *self.shape), self._dtype)
+        of = np.searchsorted(self._ends, rows, side="right")
+        # Consecutive rows of a file are read at once.
+        apart = np.flatnonzero((np.diff(rows) != 1) | (np.diff(of) != 0)) + 1
+        for start, stop in itertools.pairwise([0, *apart, len(rows)] if len(rows) else []):
+            file, dataset = self._sources[of[start]]
+            first = rows[start] - self._ends[of[start]] + len(dataset)
+            x[start:stop] = file._rows_of(dataset, slice(first, first + stop - start))
+        return x
+
+    def keep(self, mask: np.ndarray) -> None:
+        """Forgets the rows for which a mask is false."""
+        self._chosen = self._chosen[mask]
+        if self.held is not None:
+            self.held = self.held[mask]
