@@ -4,51 +4,34 @@ from typing import TYPE_CHECKING
 
 from diem.data.observations import Observations
 from diem.diffusion.denoisers import load_prior
-from diem.em import e_step as sampling
-from diem.jobs import results as folders
-from diem.jobs import resume
-from diem.jobs.job import job, progress, select_device
+from diem.em.e_step import PosteriorSampler, e_step, restart_level
+from diem.jobs.job import started
+from diem.jobs.results import remove_pieces
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
-    params, lap = snakemake.params, int(snakemake.wildcards.lap)
+with started(snakemake, unit="observation") as job:
+    params, files, lap = snakemake.params, snakemake.input, int(snakemake.wildcards.lap)
     entry = params.e_step
-    previous = snakemake.input.get("previous", [])
-    sigma_start = sampling.restart_level(entry["restart"], lap, params.laps)
-    prior = load_prior(snakemake.input.prior, network=params.network)
-    folders.remove_pieces(snakemake.input.prior)
-    device = select_device(snakemake.config["device"])
-    made_of = resume.fingerprint(
-        [snakemake.input.prior, snakemake.input.observations, *previous],
-        entry,
-        sigma_start,
-        params.seed,
-        device=device,
-    )
-    with (
-        Observations(snakemake.input.observations) as observations,
-        resume.Pieces(
-            snakemake.output[0], made_of, snakemake.config["checkpoint_seconds"]
-        ) as pieces,
-        progress(snakemake.log[0], unit="observation") as bar,
-    ):
-        sampling.e_step(
+    prior = load_prior(files.prior, network=params.network)
+    remove_pieces(files.prior)
+    with Observations(files.observations) as observations:
+        e_step(
             snakemake.output[0],
-            prior.to(device),
+            prior.to(job.device),
             observations,
-            sampling.PosteriorSampler.from_config(entry),
+            PosteriorSampler.from_config(entry),
             block=entry["block"],
             repeats=entry["repeats"],
-            seed=params.seed,
+            seed=job.seed,
             lap=lap,
             shard=int(snakemake.wildcards.shard),
             shards=snakemake.config["shards"],
-            previous=previous,
-            sigma_start=sigma_start,
-            pieces=pieces,
-            progress=bar,
+            previous=files.get("previous", []),
+            sigma_start=restart_level(entry["restart"], lap, params.laps),
+            pieces=job.keep,
+            progress=job.progress,
             drop_last=entry["drop_last"],
             restart_residual=entry["restart_residual"],
         )

@@ -3,21 +3,20 @@
 from typing import TYPE_CHECKING
 
 from diem.files.hdf5 import write_hdf5
-from diem.jobs.job import job, select_device
+from diem.jobs.job import started
 from diem.paper import heuristics
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
-    params = snakemake.params
-    device = select_device(snakemake.config["device"])
-    arrays = heuristics.coil_samples(params.entry, params.seed, device)
+with started(snakemake, unit="sample") as job:
+    entry = snakemake.params.entry
+    arrays = heuristics.coil_samples(entry, job.seed, job.device)
     attributes = {
         "heuristics": snakemake.wildcards.heuristics,
-        "seed": params.seed,
-        "sigma": params.entry["coil"]["sigma"],
-        "prior_samples": params.entry["coil"]["prior_samples"],
-        "covariances": list(params.entry["covariances"]),
+        "seed": job.seed,
+        "sigma": entry["coil"]["sigma"],
+        "prior_samples": entry["coil"]["prior_samples"],
+        "covariances": list(entry["covariances"]),
     }
     write_hdf5(snakemake.output[0], arrays, attributes)

@@ -1,13 +1,19 @@
-"""What every job of a workflow shares: its log, its threads, its device and its errors."""
+"""What every job of a workflow shares: its log, its threads, its device and its errors.
+
+A :class:`Job` is what the library's long computations are given of it.
+"""
 
 import contextlib
 import io
 import logging
+import math
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -15,11 +21,66 @@ from tqdm import tqdm
 from diem.errors import DiemError
 from diem.files.atomic import LossyFile
 from diem.jobs.devices import select_device
-from diem.jobs.resume import Stopped, stoppable
+from diem.jobs.resume import Keep, Pieces, Stopped, fingerprint, stoppable
 
-__all__ = ["job", "logger", "progress", "select_device"]
+__all__ = ["Job", "job", "logger", "progress", "select_device", "started"]
 
 logger = logging.getLogger("diem")
+
+
+def _silent() -> tqdm:
+    return tqdm(disable=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What travels with a long computation, and is no part of what it computes.
+
+    Arguments:
+        seed: The configuration's seed.
+        device: The device to compute on.
+        keep: Makes the pieces of the work that an earlier attempt has not kept, see
+            :mod:`diem.jobs.resume`; by default, they are kept in memory.
+        progress: A progress bar.
+        cache_mb: The most memory, in MiB, that a set of samples may take; the rows of a larger one
+            are read from the disk as they are needed, which changes no number.
+    """
+
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    keep: Keep = field(default_factory=Pieces)
+    progress: tqdm = field(default_factory=_silent)
+    cache_mb: float = math.inf
+
+
+@contextlib.contextmanager
+def started(snakemake: Any, unit: str | None = None, total: int | None = None) -> Iterator[Job]:
+    """Runs a script's work as a job of Snakemake: a :func:`job` with pieces and a progress bar.
+
+    The pieces depend on all of the script's inputs, parameters and wildcards.
+
+    Arguments:
+        snakemake: The script's ``snakemake`` object.
+        unit: What the progress bar counts. With one, the job computes: it takes a device, and keeps
+            finished pieces beside its first output.
+        total: How many there are, if it is known before.
+    """
+    config, log = snakemake.config, snakemake.log[0]
+    params = dict(snakemake.params.items())
+    with job(log, config["threads"]), contextlib.ExitStack() as stack:
+        work = Job(seed=params.get("seed", 0), cache_mb=config["cache_mb"])
+        if unit is not None:
+            device = select_device(config["device"])
+            wildcards = dict(snakemake.wildcards.items())
+            made_of = fingerprint(list(snakemake.input), params, wildcards, device=device)
+            pieces = Pieces(snakemake.output[0], made_of, config["checkpoint_seconds"])
+            work = replace(
+                work,
+                device=device,
+                keep=stack.enter_context(pieces),
+                progress=stack.enter_context(progress(log, unit, total)),
+            )
+        yield work
 
 
 def _log(path: str | Path, mode: str) -> io.TextIOWrapper:
