@@ -18,7 +18,7 @@ from diem.evaluation import evaluate as evaluation
 from diem.evaluation import selection as choice
 from diem.evaluation.metrics import crps
 from diem.files.hdf5 import write_hdf5
-from diem.operators.base import Partial
+from diem.operators.partial import Partial
 from diem.report import tables
 
 

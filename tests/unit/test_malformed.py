@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import diem
-from diem import operators
+from diem.components import SEARCH_PATH
 from diem.config.resolve import resolve
 from diem.data.ingest import bring
 from diem.data.validate import check_file
@@ -357,7 +357,7 @@ class Beam(Operator):
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """Writes a user's module where it is looked for."""
-    monkeypatch.setenv(operators.SEARCH_PATH, str(tmp_path))
+    monkeypatch.setenv(SEARCH_PATH, str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
 
     def write(body):

@@ -9,7 +9,9 @@ from helpers import matrices, simulate
 
 from diem import operators
 from diem.errors import DiemError
-from diem.operators.base import OPERATORS, Mask, Projection
+from diem.operators.base import OPERATORS
+from diem.operators.mask import Mask
+from diem.operators.projection import Projection
 
 CASES = [
     pytest.param({"name": "mask", "missing": 0.5}, (1, 8, 8), id="mask"),
@@ -32,7 +34,7 @@ every = pytest.mark.parametrize(("spec", "shape"), CASES)
 
 
 def test_every_operator_is_tested():
-    assert {case.values[0]["name"] for case in CASES} == set(OPERATORS)
+    assert {case.values[0]["name"] for case in CASES} == set(OPERATORS.names)
 
 
 @every
@@ -82,7 +84,7 @@ def test_every_observation_has_its_own_operator(spec, shape):
 
     for some in (slice(2, 5), rows):
         part = operator[some]
-        assert isinstance(part, OPERATORS[spec["name"]])
+        assert isinstance(part, OPERATORS.find(spec["name"]))
         assert len(part) == 3
         torch.testing.assert_close(part.forward(x[some]), operator.forward(x)[some])
     if spec["name"] != "downsample":  # of which nothing is random

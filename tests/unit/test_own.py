@@ -18,7 +18,8 @@ from diem.diffusion.gaussian import Gaussian, fit_to_observations
 from diem.diffusion.posterior import PosteriorDenoiser
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader
-from diem.operators.base import build, csr_parameters
+from diem.operators.base import build
+from diem.operators.sparse import csr_parameters
 
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 

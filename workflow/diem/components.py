@@ -10,16 +10,27 @@ of theirs, named by its import path, ``module:Class``.
 """
 
 import importlib
+import inspect
 import math
 import os
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Self,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 
 from diem.errors import DiemError, nearest
 
@@ -36,8 +47,10 @@ __all__ = [
     "Positive",
     "import_named",
     "option",
+    "options_of",
     "short",
     "tell",
+    "validated",
 ]
 
 SEARCH_PATH = "DIEM_PATH"
@@ -112,10 +125,52 @@ class Component(Model):
         Raises:
             DiemError: If an option is unknown, missing, or has a bad value.
         """
-        try:
-            return cls.model_validate(dict(options))
-        except ValidationError as error:
-            raise DiemError(f"{tell(error, cls, where, options)}.") from None
+        return validated(cls, options, where)
+
+
+M = TypeVar("M", bound=Model)
+
+
+def validated(model: type[M], options: Mapping[str, Any], where: str) -> M:
+    """Returns a model of some options.
+
+    Arguments:
+        model: The model.
+        options: The options, which need not be complete.
+        where: Their place in the configuration, for errors.
+
+    Raises:
+        DiemError: If an option is unknown, missing, or has a bad value; one sentence.
+    """
+    try:
+        return model.model_validate(dict(options))
+    except ValidationError as error:
+        raise DiemError(f"{tell(error, model, where, options)}.") from None
+
+
+def options_of(function: Callable[..., Any], skip: int = 0) -> type[Model]:
+    """Returns a model of the keywords of a function, for a component that declares no options.
+
+    Arguments:
+        function: The function. A keyword without annotation takes any value; further keywords are
+            refused, unless it takes any.
+        skip: How many positional parameters are no options; without it, only keyword-only
+            parameters are.
+    """
+    fields: dict[str, Any] = {}
+    extra: Literal["allow", "forbid"] = "forbid"
+    parameters = list(inspect.signature(function).parameters.values())
+    hints = get_type_hints(function, include_extras=True)
+    for number, parameter in enumerate(parameters):
+        if parameter.kind == parameter.VAR_KEYWORD:
+            extra = "allow"
+        keyword = parameter.kind == parameter.KEYWORD_ONLY
+        positional = parameter.kind == parameter.POSITIONAL_OR_KEYWORD and number >= skip > 0
+        if keyword or positional:
+            default = ... if parameter.default is parameter.empty else parameter.default
+            fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    config = ConfigDict(extra=extra, frozen=True, arbitrary_types_allowed=True)
+    return create_model("Options", __config__=config, **fields)
 
 
 C = TypeVar("C", bound=Component)

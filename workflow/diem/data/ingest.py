@@ -59,8 +59,8 @@ def write_observations(
     Raises:
         DiemError: If the arrays do not fit each other.
     """
-    if operator is not None and operator not in operators.OPERATORS:
-        hint = nearest(operator, operators.OPERATORS)
+    if operator is not None and operator not in operators.OPERATORS.names:
+        hint = nearest(operator, operators.OPERATORS.names)
         raise DiemError(f"{path}: operator {operator!r} is no built-in operator{hint}.")
     if "train" not in splits:
         raise DiemError(f"{path}: 'train' is missing (given: {', '.join(splits) or 'nothing'}).")

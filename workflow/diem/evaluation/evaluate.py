@@ -27,7 +27,7 @@ from diem.errors import DiemError
 from diem.evaluation import inception, metrics
 from diem.files.hdf5 import HasRows, Reader, Rows, row_parts
 from diem.jobs.resume import Keep, Pieces, anew, kept, kept_number, within
-from diem.operators.base import Partial
+from diem.operators.partial import Partial
 from diem.seeds import Stage, torch_generator
 
 __all__ = ["CARD", "evaluate", "reconstruct"]

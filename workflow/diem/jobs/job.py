@@ -47,7 +47,7 @@ class Job:
     """
 
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     keep: Keep = field(default_factory=Pieces)
     progress: tqdm = field(default_factory=_silent)
     cache_mb: float = math.inf

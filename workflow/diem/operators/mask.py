@@ -1,0 +1,106 @@
+"""Some pixels are missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+from pydantic import model_validator
+
+from diem.components import Count, Fraction, Model, option
+from diem.errors import DiemError
+from diem.lazy import torch
+from diem.operators.base import Operator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Mask"]
+
+
+class Mask(Operator):
+    """Keeps some pixels, with all of their channels, and replaces the others by zero.
+
+    Parameters:
+        mask: Which pixels are kept, booleans of shape ``(B, 1, height, width)``, or in general of
+            the event's shape with the first dimension 1; or which values, of the event's shape.
+    """
+
+    name = "mask"
+    keeps_shape = True
+    fields = ("mask",)
+
+    class Options(Model):
+        """How masks are drawn."""
+
+        missing: Fraction | None = option(
+            None, "the probability that a pixel is missing, with all of its channels"
+        )
+        box: Count | None = option(None, "or the height and width of a square hole, in pixels")
+        place: Literal["random", "centre"] | None = option(
+            None, "where the hole is: `random` (the default) or `centre`"
+        )
+
+        @model_validator(mode="after")
+        def _one_of_two(self) -> Self:
+            if self.missing is None and self.box is None:
+                raise ValueError("{place} lacks the key 'missing'")
+            if self.missing is not None and self.box is not None:
+                raise ValueError("{place}: either 'missing' or 'box' is given, not both")
+            if self.missing is not None and self.place is not None:
+                raise ValueError("{place}: 'place' belongs to 'box'")
+            return self
+
+    @classmethod
+    def simulate(  # type: ignore[override]  # its own options
+        cls,
+        event_shape,
+        count,
+        rng,
+        *,
+        missing: float | None = None,
+        box: int | None = None,
+        place: str = "random",
+    ) -> dict[str, np.ndarray]:
+        """Draws masks of scattered missing pixels, or with a square hole.
+
+        Each pixel misses with probability ``missing``; or a square of ``box`` by ``box`` pixels of
+        an image misses, whose ``place`` is ``random`` (uniform over all that fit) or ``centre``.
+        """
+        if box is None:
+            return {"mask": rng.random((count, 1, *event_shape[1:])) >= missing}
+        if len(event_shape) != 3 or box >= min(event_shape[1:]):
+            raise DiemError(
+                f"operator.box: a hole of {box} x {box} pixels needs larger images, and the data"
+                f" have shape {tuple(event_shape)}."
+            )
+        mask = np.ones((count, 1, *event_shape[1:]), bool)
+        free = np.array(event_shape[1:]) - box
+        random = place == "random"
+        corners = rng.integers(free + 1, size=(count, 2)) if random else [free // 2] * count
+        for hole, (top, left) in zip(mask, corners, strict=True):
+            hole[:, top : top + box, left : left + box] = False
+        return {"mask": mask}
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return self.event_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.parameters["mask"]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y * self.parameters["mask"]
+
+    def observed(self) -> Tensor:
+        return self.parameters["mask"].expand(-1, *self.event_shape)
+
+    def check(self) -> None:
+        mask, expected = self.parameters["mask"], (1, *self.event_shape[1:])
+        if tuple(mask.shape[1:]) not in (expected, self.event_shape):
+            raise DiemError(
+                f"operator/mask has shape {tuple(mask.shape[1:])} an observation,"
+                f" where the data need {expected}."
+            )
+        if mask.dtype != torch.bool:
+            raise DiemError(f"operator/mask holds {mask.dtype}, where booleans are needed.")

@@ -1,0 +1,54 @@
+"""A part of an operator's observations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from diem.operators.base import Operator
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["Partial"]
+
+
+class Partial(Operator):
+    """An operator of whose observations only some values are shown.
+
+    Arguments:
+        operator: The operator.
+        shown: Which values of each observation are shown, booleans ``(B, *observation)``. The
+            others are zero, as if they had not been observed.
+    """
+
+    def __init__(self, operator: Operator, shown: Tensor) -> None:
+        super().__init__(operator.event_shape, {})
+        self.operator = operator
+        self.shown = shown
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return self.operator.observation_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operator.forward(x) * self.shown
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.adjoint(y * self.shown)
+
+    def observed(self) -> Tensor:
+        return self.operator.observed() & self.shown
+
+    @property
+    def device(self) -> torch.device:
+        return self.shown.device
+
+    def to(self, device: str | torch.device) -> Self:
+        return type(self)(self.operator.to(device), self.shown.to(device))
+
+    def __len__(self) -> int:
+        return len(self.shown)
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        return type(self)(self.operator[rows], self.shown[rows])
