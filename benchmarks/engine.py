@@ -38,12 +38,13 @@ from azula.linalg.covariance import IsotropicCovariance
 from torch import Tensor
 
 from diem import operators
-from diem.diffusion.denoisers import build_denoiser, sigma_to_time, versions
+from diem.diffusion.denoisers import build_denoiser, sigma_to_time
 from diem.diffusion.posterior import PosteriorDenoiser
 from diem.em.m_step import Training, _Adam, _step, _weighted_error
 from diem.files.atomic import atomic
 from diem.networks.runtime import PRECISIONS, compile_network, set_memory_format
 from diem.planning.flops import FlopCounter
+from diem.versions import versions
 
 SCHEDULE = {"sigma_min": 1e-3, "sigma_max": 1e2}
 SIGMA, SIGMA_Y, SEED = 1.0, 1e-2, 0

@@ -128,7 +128,7 @@ def test_what_a_fingerprint_depends_on(tmp_path, change):
 def test_numbers_that_are_not_finite_are_kept(tmp_path):
     x = torch.tensor([1.0, torch.nan, torch.inf])
     for _ in range(2):
-        y = resume.kept(Pieces(tmp_path / "x", "f", 0.0), "a", lambda: x)
+        y = resume.cached_tensor(Pieces(tmp_path / "x", "f", 0.0), "a", lambda: x)
         assert torch.equal(y.nan_to_num(), x.nan_to_num())
 
 

@@ -18,7 +18,7 @@ from diem.evaluation import evaluate as evaluation
 from diem.evaluation import inception, metrics
 from diem.files.hdf5 import Reader, Rows, write_hdf5
 from diem.inference import priors
-from diem.jobs.resume import Pieces, anew
+from diem.jobs.resume import Pieces, no_cache
 from diem.paper import heuristics, restoration
 
 SHAPE = (1, 12, 12)
@@ -325,5 +325,5 @@ def test_a_job_goes_on_with_the_piece_it_was_at(tmp_path, job):
 
 @pytest.mark.parametrize("job", [Evaluation, Restoration, DrawnGaussianFit])
 def test_nothing_is_kept_unless_asked(tmp_path, job):
-    same(job(tmp_path).run(anew), job(tmp_path).run(Pieces()))
+    same(job(tmp_path).run(no_cache), job(tmp_path).run(Pieces()))
     assert not list(Path(tmp_path).glob("*resume*"))

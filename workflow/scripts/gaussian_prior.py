@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 from diem.data.observations import Observations
-from diem.diffusion.denoisers import Prior, versions
+from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import fit_to_observations
 from diem.jobs.job import started
 from diem.seeds import Stage, torch_generator
+from diem.versions import versions
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from diem.diffusion.gaussian import Gaussian
 from diem.errors import DiemError
 from diem.files.tensors import load_tensors, save_tensors
 
-__all__ = ["Prior", "build_denoiser", "load_prior", "sigma_to_time", "versions"]
+__all__ = ["Prior", "build_denoiser", "load_prior", "sigma_to_time"]
 
 
 def sigma_to_time(schedule: VESchedule, sigma: Tensor) -> Tensor:
@@ -48,11 +47,6 @@ def build_denoiser(
         torch.manual_seed(seed)
         backbone = networks.build(dict(network), event_shape)
     return KarrasDenoiser(backbone, VESchedule(**schedule))
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of the libraries that a prior's numbers depend on."""
-    return {name: metadata.version(name) for name in ("azula", "numpy", "torch")}
 
 
 @dataclass

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diem.diffusion.solvers import conjugate_gradient
 from diem.errors import DiemError
-from diem.jobs.resume import Keep, anew
+from diem.jobs.resume import Keep, no_cache
 from diem.operators.base import Operator
 
 __all__ = [
@@ -212,7 +212,7 @@ def fit_to_observations(
     rank: int,
     iterations: int,
     generator: torch.Generator,
-    keep: Keep = anew,
+    keep: Keep = no_cache,
 ) -> Gaussian:
     r"""Fits a Gaussian prior to observations alone, by expectation maximization from ``N(0, I)``.
 

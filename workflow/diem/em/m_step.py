@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 from tqdm import tqdm
 
-from diem.diffusion.denoisers import Prior, build_denoiser, load_prior, versions
+from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.gaussian import fit_to_samples
 from diem.em import augmentation
 from diem.em import distributed as parallel
@@ -35,6 +35,7 @@ from diem.jobs import results as folders
 from diem.jobs import resume
 from diem.networks.runtime import autocast, compile_network, set_memory_format
 from diem.seeds import Stage, rng, torch_generator
+from diem.versions import versions
 
 __all__ = ["ON_DIVERGENCE", "Training", "m_step", "train", "validation_loss"]
 

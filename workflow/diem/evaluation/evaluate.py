@@ -26,7 +26,7 @@ from diem.em.e_step import PosteriorSampler, Sampler, sample_prior
 from diem.errors import DiemError
 from diem.evaluation import inception, metrics
 from diem.files.hdf5 import HasRows, Reader, Rows, row_parts
-from diem.jobs.resume import Keep, Pieces, anew, kept, kept_number, within
+from diem.jobs.resume import Keep, Pieces, cached_number, cached_tensor, no_cache, prefixed
 from diem.operators.partial import Partial
 from diem.seeds import Stage, torch_generator
 
@@ -278,7 +278,7 @@ def _compare(
         if "sinkhorn_divergence" in wanted:
             most = settings["sinkhorn_samples"]
             measure = partial(metrics.sinkhorn_divergence, samples[:most], test[:most])
-            value = kept_number(keep, f"sinkhorn_divergence/{subject}", measure)
+            value = cached_number(keep, f"sinkhorn_divergence/{subject}", measure)
             few = {"samples": min(len(samples), most), "reference_samples": min(len(test), most)}
             rows.add(subject, "sinkhorn_divergence", value, **{**against, **few})
         if "frechet_distance" in wanted:
@@ -294,7 +294,7 @@ def _compare(
             rows.add(subject, "frechet_distance", value, **against, **made)
         if inception_weights is not None:
             # The pieces of one metric are those of the other.
-            features = partial(network.features, samples, within(keep, f"inception/{subject}"))
+            features = partial(network.features, samples, prefixed(keep, f"inception/{subject}"))
             made = {**here, "extractor": network.name, "extractor_digest": network.digest}
         if "fid" in wanted:
             fitted = metrics.feature_moments(pooled for pooled, _ in features())
@@ -324,7 +324,7 @@ def reconstruct(
     posterior_sampler: PosteriorSampler,
     seed: int,
     card: Mapping[str, Any],
-    keep: Keep = anew,
+    keep: Keep = no_cache,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Reconstructs images of observations that the prior need not have been trained on.
@@ -351,7 +351,7 @@ def reconstruct(
     rows = _Rows({**card, "seed": seed, "diem": __version__, "torch": torch.__version__}, [])
     wanted = ("psnr", "ssim", "nmse")
     drawing = (observations, settings, posterior_sampler, seed)
-    from_gaussian, _ = _posterior_samples(gaussian, *drawing, within(keep, "floor"), progress)
+    from_gaussian, _ = _posterior_samples(gaussian, *drawing, prefixed(keep, "floor"), progress)
     from_prior, observed = _posterior_samples(prior, *drawing, keep, progress)
     count = len(from_prior)
     truth = _truth(clean, count, prior.event_shape)
@@ -444,7 +444,7 @@ def _prior_samples(
         # The same noise for every lap, so that laps can be compared sample by sample.
         generator = torch_generator(seed, Stage.PRIOR, 0, number, device)
         draw = partial(sample_prior, prior, rows.stop - rows.start, sampler, generator)
-        return kept(keep, f"prior/{number}", draw).numpy()
+        return cached_tensor(keep, f"prior/{number}", draw).numpy()
 
     x = _Blocks(total, size, block)
     for start in range(0, total, size):
@@ -468,7 +468,9 @@ def _posterior_samples(
     def stream(draw: int, device: torch.device) -> torch.Generator:
         return torch_generator(seed, Stage.TEST_POSTERIOR, 0, draw, device)
 
-    draws = _draws(prior, observed, settings, sampler, stream, within(keep, "posterior"), progress)
+    draws = _draws(
+        prior, observed, settings, sampler, stream, prefixed(keep, "posterior"), progress
+    )
     return draws, observed
 
 
@@ -487,7 +489,7 @@ def _draws(
     draws = []
     for number in range(settings["posterior_samples"]):
         arguments = (prior, there.operator, there.y, there.sigma_y, stream(number, device))
-        draws.append(kept(keep, str(number), partial(sampler, *arguments)))
+        draws.append(cached_tensor(keep, str(number), partial(sampler, *arguments)))
         progress(len(there.y))
     return torch.stack(draws, dim=1)
 
@@ -526,7 +528,7 @@ def _prediction_scores(
 
         half = Partial(held.operator, shown)
         observed = Observed(half, held.y * shown, held.sigma_y, held.index)
-        here = within(keep, f"prediction/{part}")
+        here = prefixed(keep, f"prediction/{part}")
         draws = _draws(prior, observed, settings, sampler, stream, here, progress)
         predicted = [
             held.operator.forward(x) + held.sigma_y * n

@@ -28,7 +28,7 @@ from diem.evaluation.metrics import Moments, feature_moments
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
 from diem.files.hdf5 import HasRows
 from diem.files.tensors import load_tensors, save_tensors
-from diem.jobs.resume import Keep, anew
+from diem.jobs.resume import Keep, no_cache
 
 __all__ = ["Inception", "Reference", "inception_score", "load", "load_reference", "quantized"]
 
@@ -55,7 +55,7 @@ class Inception:
     name: str
     digest: str
 
-    def features(self, x: HasRows, keep: Keep = anew) -> Iterator[tuple[Tensor, Tensor]]:
+    def features(self, x: HasRows, keep: Keep = no_cache) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields what FID and the Inception score are made of, batch by batch.
 
         Arguments:
@@ -95,7 +95,7 @@ class Reference:
     extractor: tuple[str, str]
 
     @classmethod
-    def of(cls, x: HasRows, split: str, inception: Inception, keep: Keep = anew) -> "Reference":
+    def of(cls, x: HasRows, split: str, inception: Inception, keep: Keep = no_cache) -> "Reference":
         """Returns the reference of images in [-2, 2], of shape ``(N, 3, H, W)``."""
         moments = feature_moments(features for features, _ in inception.features(x, keep))
         return cls(moments, len(x), split, (inception.name, inception.digest))

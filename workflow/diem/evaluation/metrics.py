@@ -24,7 +24,7 @@ from torch import Tensor
 from diem.errors import DiemError
 from diem.files.hdf5 import HasRows, Rows, row_parts
 from diem.files.tensors import load_tensors, save_tensors
-from diem.jobs.resume import Keep, anew
+from diem.jobs.resume import Keep, no_cache
 from diem.seeds import Stage, rng, torch_generator
 
 __all__ = [
@@ -239,7 +239,7 @@ def truncated_transport(
     tolerance: float = 0.128,
     iterations: int = 1024,
     chunk: int = 2**22,
-    keep: Keep = anew,
+    keep: Keep = no_cache,
 ) -> Transport:
     r"""Moves one set of samples to another by a limited number of Sinkhorn iterations from zero.
 
@@ -829,7 +829,7 @@ def train_extractor(
     label_validation: Array,
     seed: int,
     steps: int = 400,
-    keep: Keep = anew,
+    keep: Keep = no_cache,
 ) -> Extractor:
     """Trains an extractor as a classifier of clean, labelled images, on the CPU.
 

@@ -28,10 +28,11 @@ from diem.diffusion.posterior import COVARIANCES
 from diem.em.e_step import SAMPLERS, SPACINGS, PosteriorSampler, Sampler, blocks, sample_prior
 from diem.errors import DiemError, nearest
 from diem.files.hdf5 import Reader, write_hdf5
-from diem.jobs.resume import Pieces, kept
+from diem.jobs.resume import Pieces, cached_tensor
 from diem.networks.runtime import PRECISIONS
 from diem.operators.base import Operator
 from diem.seeds import Stage, torch_generator
+from diem.versions import versions
 
 __all__ = [
     "BATCH",
@@ -367,7 +368,7 @@ def write_samples(
 
     def piece(number: int) -> np.ndarray:
         make = partial(prior._batch, number, counts[number], draw.sampler, seed, progress)
-        return kept(pieces, str(number), make).numpy()
+        return cached_tensor(pieces, str(number), make).numpy()
 
     for number, count in enumerate(counts):
         if str(number) in pieces:
@@ -503,6 +504,6 @@ def _card(prior: PriorDenoiser, draw: PosteriorSampler, seed: int, batch: int) -
         "steps": 0 if exact else sampler.steps,
         "denoiser_evaluations": 0 if exact else sampler.evaluations,
         "precision": "exact" if exact else draw.precision,
-        "versions": json.dumps(denoisers.versions()),
+        "versions": json.dumps(versions()),
         "prior": json.dumps(prior.card),
     }

@@ -25,18 +25,19 @@ from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.jobs.results import pieces_folder
 from diem.signals import handled
+from diem.versions import versions
 
 __all__ = [
     "Keep",
     "Pieces",
     "Stopped",
-    "anew",
+    "cached_number",
+    "cached_tensor",
     "deferred",
     "fingerprint",
-    "kept",
-    "kept_number",
+    "no_cache",
+    "prefixed",
     "stoppable",
-    "within",
 ]
 
 logger = logging.getLogger("diem")
@@ -57,22 +58,22 @@ Keep = Callable[[str, Callable[[], Arrays]], Arrays]
 """Returns the piece of a name, made by a function unless it was kept."""
 
 
-def anew(name: str, make: Callable[[], Arrays]) -> Arrays:
+def no_cache(name: str, make: Callable[[], Arrays]) -> Arrays:
     """Makes a piece, and keeps nothing."""
     return make()
 
 
-def kept(keep: Keep, name: str, make: Callable[[], Tensor]) -> Tensor:
+def cached_tensor(keep: Keep, name: str, make: Callable[[], Tensor]) -> Tensor:
     """Returns a piece of one tensor, on the CPU."""
     return torch.from_numpy(keep(name, lambda: {"x": make().cpu().contiguous().numpy()})["x"])
 
 
-def kept_number(keep: Keep, name: str, make: Callable[[], float]) -> float:
+def cached_number(keep: Keep, name: str, make: Callable[[], float]) -> float:
     """Returns a piece of one number."""
     return float(keep(name, lambda: {"x": np.float64(make())})["x"])
 
 
-def within(keep: Keep, prefix: str) -> Keep:
+def prefixed(keep: Keep, prefix: str) -> Keep:
     """Returns what keeps pieces under names that begin with a prefix."""
     return lambda name, make: keep(f"{prefix}/{name}", make)
 
@@ -88,8 +89,6 @@ def fingerprint(
             which sums are ordered, and the kind of the device are added.
         device: The device that it computes on.
     """
-    from diem.diffusion.denoisers import versions
-
     kind = torch.device(device).type
     return content_digest(files, *settings, versions(), torch.get_num_threads(), kind)
 

@@ -31,7 +31,7 @@ from torch.distributions import MultivariateNormal
 from diem import __version__
 from diem.data import datasets
 from diem.evaluation import metrics
-from diem.jobs.resume import Keep, anew, within
+from diem.jobs.resume import Keep, no_cache, prefixed
 from diem.report.tables import NONE, Readable
 from diem.seeds import Stage, rng
 
@@ -311,7 +311,7 @@ def divergences(
     seed: int,
     cases: Iterable[int],
     device: torch.device,
-    keep: Keep = anew,
+    keep: Keep = no_cache,
     progress: Callable[[int], None] = lambda count: None,
 ) -> list[dict[str, Any]]:
     """Measures how far each q(x_t | y) is from p(x_t | y), over random cases and noise levels.
@@ -362,7 +362,7 @@ def divergences(
         def transport(name: str, piece: str) -> dict[str, np.ndarray]:
             first, samples = drawn()
             other, effective = samples[name]
-            plan = metrics.truncated_transport(first, other, **settings, keep=within(keep, piece))
+            plan = metrics.truncated_transport(first, other, **settings, keep=prefixed(keep, piece))
             numbers = {"cost": plan.cost, "violation": plan.violation}
             return {k: np.array(v) for k, v in {**numbers, "effective_samples": effective}.items()}
 

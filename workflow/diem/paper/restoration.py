@@ -42,7 +42,7 @@ from diem.evaluation.evaluate import CARD
 from diem.evaluation.lpips import NAME, Perceptual
 from diem.files.hdf5 import Reader
 from diem.files.tensors import content_digest, load_tensors, load_weights
-from diem.jobs.resume import Keep, anew, kept
+from diem.jobs.resume import Keep, cached_tensor, no_cache
 from diem.operators.base import Operator
 from diem.seeds import Stage, rng, torch_generator
 
@@ -308,7 +308,7 @@ def compare(
     card: Mapping[str, Any],
     perceptual: Perceptual | None = None,
     device: str | torch.device = "cpu",
-    keep: Keep = anew,
+    keep: Keep = no_cache,
     progress: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Restores test images with one method, at every task and number of steps, and measures them.
@@ -371,7 +371,7 @@ def compare(
                 stream = torch_generator(seed, Stage.RESTORATION, 1, number).initial_seed()
                 there = Problem(part.operator.to(device), part.y.to(device), part.sigma_y)
                 sample = partial(restore, settings, denoiser, there, steps, stream)
-                parts.append(kept(keep, f"{task}/{steps}/{number}", sample))
+                parts.append(cached_tensor(keep, f"{task}/{steps}/{number}", sample))
                 progress(len(parts[-1]))
             # Pixels are clipped to their range, as they would be in an image file.
             x = (2 * torch.cat(parts)).clamp(-2, 2)
