@@ -727,7 +727,7 @@ def test_heuristics_alone_and_their_defaults():
 
 @pytest.mark.parametrize("config", [{}, {"experiments": {}}, {"heuristics": {}, "seed": 1}])
 def test_a_configuration_of_nothing(config):
-    with pytest.raises(DiemError, match="none of experiments, heuristics, samplers"):
+    with pytest.raises(DiemError, match="none of experiments, heuristics, restoration"):
         resolve(config, SCHEMA, SOURCE)
 
 
@@ -753,9 +753,9 @@ COMPARISON = {"data": {"name": "photographs"}, "train": {"network": {"name": "un
 
 
 def test_defaults_of_a_comparison_are_the_papers(config):
-    config["samplers"] = {"faces": COMPARISON}
+    config["restoration"] = {"faces": COMPARISON}
 
-    entry = resolve(config, SCHEMA, SOURCE)["samplers"]["faces"]
+    entry = resolve(config, SCHEMA, SOURCE)["restoration"]["faces"]
 
     assert entry["steps"] == [10, 100, 1000]
     assert entry["tasks"] == {
@@ -804,17 +804,23 @@ def test_defaults_of_a_comparison_are_the_papers(config):
     ],
 )
 def test_comparisons_that_do_not_fit_are_refused(config, key, value, told):
-    config["samplers"] = {"faces": copy.deepcopy(COMPARISON)}
-    put(config, f"samplers.faces.{key}", value)
+    config["restoration"] = {"faces": copy.deepcopy(COMPARISON)}
+    put(config, f"restoration.faces.{key}", value)
 
     message = refused(config)
 
-    assert "samplers.faces" in message
+    assert "restoration.faces" in message
     assert told in message
 
 
+def test_the_former_name_of_the_comparisons_is_told(config):
+    config["samplers"] = {"faces": copy.deepcopy(COMPARISON)}
+
+    assert "samplers is unknown (did you mean 'restoration'?)" in refused(config)
+
+
 def test_a_comparison_needs_a_prior(config):
-    config["samplers"] = {"faces": {"data": {"name": "photographs"}}}
+    config["restoration"] = {"faces": {"data": {"name": "photographs"}}}
     assert "either 'train' or 'pretrained'" in refused(config)
 
 
@@ -945,15 +951,15 @@ def test_names_of_two_experiments_that_would_write_one_table(config, name, first
         ("hyperparameters", "the workflow would write the same table"),
         ("estimate", "the workflow would write the same table"),
         ("heuristics_exact", "would write the same table, 'heuristics_exact'"),
-        ("samplers_patches_rows", "would write the same table, 'samplers_patches_rows'"),
+        ("restoration_patches_rows", "would write the same table, 'restoration_patches_rows'"),
         ("figures", "the name of a folder of the results"),
         ("posterior", "the name of a folder of the results"),
     ],
 )
 def test_names_that_are_taken(config, name, words):
     config["heuristics"] = {"exact": {}}
-    config["samplers"] = {"patches": {"data": {"name": "photographs"}, "train": {}}}
-    config["samplers"]["patches"]["train"]["network"] = {"name": "mlp"}
+    config["restoration"] = {"patches": {"data": {"name": "photographs"}, "train": {}}}
+    config["restoration"]["patches"]["train"]["network"] = {"name": "mlp"}
     resolve(config, SCHEMA, SOURCE)
     config["experiments"][name] = config["experiments"]["digits"]
 

@@ -117,19 +117,19 @@ NUMBERS = [
     ("heuristics.curves.iterations", 1024),
     ("heuristics.curves.floor", 1e-6),
     ("heuristics.curves.coil.sigma", 0.25),
-    ("samplers.ffhq.steps", [10, 100, 1000]),
+    ("restoration.ffhq.steps", [10, 100, 1000]),
     (
-        "samplers.ffhq.tasks.inpainting_box",
+        "restoration.ffhq.tasks.inpainting_box",
         {"operator": {"name": "mask", "box": 128}, "sigma_y": 1},
     ),
-    ("samplers.ffhq.tasks.inpainting_random.operator.missing", 0.98),
-    ("samplers.ffhq.tasks.inpainting_random.sigma_y", 0.01),
-    ("samplers.ffhq.tasks.motion_deblur.operator.size", 61),
-    ("samplers.ffhq.tasks.motion_deblur.operator.intensity", 0.5),
-    ("samplers.ffhq.tasks.motion_deblur.sigma_y", 0.1),
-    ("samplers.ffhq.tasks.super_resolution.operator.factor", 4),
-    ("samplers.ffhq.tasks.super_resolution.sigma_y", 0.1),
-    ("samplers.ffhq.methods.diffpir.iterations", 5),
+    ("restoration.ffhq.tasks.inpainting_random.operator.missing", 0.98),
+    ("restoration.ffhq.tasks.inpainting_random.sigma_y", 0.01),
+    ("restoration.ffhq.tasks.motion_deblur.operator.size", 61),
+    ("restoration.ffhq.tasks.motion_deblur.operator.intensity", 0.5),
+    ("restoration.ffhq.tasks.motion_deblur.sigma_y", 0.1),
+    ("restoration.ffhq.tasks.super_resolution.operator.factor", 4),
+    ("restoration.ffhq.tasks.super_resolution.sigma_y", 0.1),
+    ("restoration.ffhq.methods.diffpir.iterations", 5),
 ]
 
 
@@ -159,7 +159,7 @@ def test_the_cifar10_network_has_the_papers_size(settings):
 def test_every_experiment_of_the_paper_has_a_place_in_the_demo(demo, settings):
     found = {(pair.section, pair.paper) for pair in paper.pairs(demo, settings)}
 
-    sections = ("experiments", "heuristics", "samplers")
+    sections = ("experiments", "heuristics", "restoration")
     assert found == {(section, name) for section in sections for name in settings[section]}
 
 
@@ -193,7 +193,7 @@ def test_every_published_number_is_listed():
     for part, name, columns in (
         ("heuristics", "heuristics_divergence", 4),
         ("cifar10", "cifar10", 2),
-        ("samplers", "posterior_samplers_ffhq", 3),
+        ("restoration", "posterior_samplers_ffhq", 3),
     ):
         assert counts[part] == columns * len(pd.read_csv(PUBLISHED / f"{name}.csv"))
     assert table["source"].map(bool).all()
@@ -205,7 +205,7 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
     scale = {
         paper.Pair("heuristics", "few", "curves"): "3 of 12 settings differ from the paper",
         paper.Pair("experiments", "digits", "cifar10"): "40 of 60 settings differ from the paper",
-        paper.Pair("samplers", "patches", "ffhq"): paper.SAME,
+        paper.Pair("restoration", "patches", "ffhq"): paper.SAME,
     }
     heuristics = pd.DataFrame(
         [{"sigma": 0.1, "covariance": "zeros", "median": 0.01, "card": "8 curves"}]
@@ -229,7 +229,7 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
     }
     rows = pd.DataFrame([{**row, "lap": 1, "value": 9.0}, {**row, "lap": 2, "value": 3.5}])
     runs = {"half": {"heuristic": "tweedie", "corruption": 0.5}}
-    samplers = pd.DataFrame(
+    restoration = pd.DataFrame(
         [
             {
                 "task": "super_resolution",
@@ -244,7 +244,7 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
     )
 
     table = paper.beside(
-        published, scale, {"few": heuristics}, {"digits": (rows, runs)}, {"patches": samplers}
+        published, scale, {"few": heuristics}, {"digits": (rows, runs)}, {"patches": restoration}
     )
 
     assert len(table) == len(published)

@@ -502,7 +502,7 @@ def test_figures_show_every_method_and_task(clean, tmp_path):
     pd.DataFrame(rows).to_csv(path, index=False)
     rows = tables.read_rows([path])
 
-    lines = figures.samplers_metrics(rows, "faces").axes
+    lines = figures.restoration_metrics(rows, "faces").axes
     assert len(lines) == 2 * 2  # metrics, tasks
     for ax in lines:
         assert [line.get_label() for line in ax.lines] == ["MMPS (3)", "DPS"]
@@ -510,7 +510,7 @@ def test_figures_show_every_method_and_task(clean, tmp_path):
     value = rows[(rows["run"] == "dps") & (rows["metric"] == "ssim")]["value"]
     assert list(lines[2].lines[1].get_ydata()) == list(value[:2])
 
-    images = figures.samplers_images(rows, shown, "faces").axes
+    images = figures.restoration_images(rows, shown, "faces").axes
     titles = [ax.get_title() for ax in images[:4]]
     assert titles == ["observation", "MMPS (3)", "DPS", "truth"]
     assert len(images) == 2 * 4

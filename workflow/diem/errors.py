@@ -14,6 +14,10 @@ class DiemError(Exception):
     """
 
 
+FORMER = {"samplers": "restoration"}
+"""Keys of the configuration that have another name now."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns a hint to end a sentence about an unknown name with.
 
@@ -22,6 +26,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         known: What would have been understood.
     """
     known = [str(k) for k in known]
+    if FORMER.get(name) in known:
+        return f" (did you mean {FORMER[name]!r}?)"
     close = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
     if close:
         return f" (did you mean {close[0]!r}?)"

@@ -23,7 +23,7 @@ rule hyperparameters:
     conda:
         "../../envs/diem.yaml"
     params:
-        config={key: CONFIG[key] for key in ("experiments", "heuristics", "samplers")},
+        config={key: CONFIG[key] for key in ("experiments", "heuristics", "restoration")},
     message:
         "The settings of this run beside the paper's"
     script:
@@ -50,7 +50,7 @@ rule paper_vs_ours:
     params:
         published=str(PUBLISHED),
         heuristics=paired("heuristics"),
-        samplers=paired("samplers"),
+        restoration=paired("restoration"),
         images={name: runs_by_setting(name) for name in paired("experiments", "cifar10")},
     message:
         "Every published number beside ours"

@@ -16,7 +16,7 @@ def paper_vs_ours_input(wildcards):
     tables = {
         "heuristics": [f"heuristics_{name}.csv" for name in paired("heuristics")],
         "images": [f"{name}_rows.csv" for name in paired("experiments", "cifar10")],
-        "samplers": [f"samplers_{name}.csv" for name in paired("samplers")],
+        "restoration": [f"restoration_{name}.csv" for name in paired("restoration")],
     }
     return {
         "hyperparameters": f"{RESULTS}/tables/hyperparameters.csv",

@@ -42,9 +42,9 @@ def trained(wildcards):
     return experiment_of(wildcards), ceiling_entry(wildcards)
 
 
-def trained_for_samplers(wildcards):
+def trained_for_restoration(wildcards):
     """The same for the prior of a comparison."""
-    comparison = CONFIG["samplers"][wildcards.experiment]
+    comparison = CONFIG["restoration"][wildcards.comparison]
     entry = {**comparison["train"], "data": comparison["data"]}
     return entry, training_of_lap(entry["m_step"], 1, 1)
 

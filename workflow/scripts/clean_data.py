@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
-    params = snakemake.params
+    params, wildcards = snakemake.params, snakemake.wildcards
     downloaded = dict(snakemake.input.items())
     splits = datasets.load({**params.data, **downloaded}, params.seed)
     arrays = {}
@@ -18,5 +18,6 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         arrays[f"{name}/x"] = split.x
         if split.label is not None:
             arrays[f"{name}/label"] = split.label
-    attributes = {"experiment": snakemake.wildcards.experiment, "seed": params.seed}
+    name = wildcards.get("experiment") or wildcards.comparison
+    attributes = {"experiment": name, "seed": params.seed}
     write_hdf5(snakemake.output[0], arrays, attributes)

@@ -28,7 +28,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         "clean": files.get("clean"),
         "previous": files.get("prior"),
         "card": {
-            "experiment": wildcards.experiment,
+            "experiment": wildcards.get("experiment") or wildcards.comparison,
             "run": wildcards.get("run", "ceiling"),
             **params.made,
         },

@@ -32,6 +32,6 @@ with job(snakemake.log[0], snakemake.config["threads"]):
                 params.images.items(), files.get("images", []), strict=True
             )
         },
-        read(params.samplers, files.get("samplers", [])),
+        read(params.restoration, files.get("restoration", [])),
     )
     tables.write(snakemake.output, table, paper.readable(table))

@@ -53,7 +53,7 @@ The schema's defaults are the paper's. Each part of the fast recipe is explained
 RANK = 64
 """The paper's rank of the Gaussian, which is the default unless the data are smaller."""
 
-PARTS = ("experiments", "heuristics", "samplers", "posterior")
+PARTS = ("experiments", "heuristics", "restoration", "posterior")
 """The parts of a configuration, of which at least one is not empty."""
 
 COLOUR = {"cifar10", "photographs", "images"}
@@ -74,7 +74,7 @@ NEEDS_TRUTH = {"corner_truth", "corner_model", "slices", "uncertainty"}
 RESHAPING = {"projection", "sparse", "fourier", "downsample"}
 """The operators whose observations are no images of the data's shape."""
 
-FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "samplers", "tables"}
+FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "restoration", "tables"}
 """The folders beside those of the experiments, in the folder of the results."""
 
 TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_reconstructions_rows")
@@ -146,8 +146,8 @@ def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[
         where = f"{source}: experiments.{name}"
         _check_values(experiment, where)
         _settle_rank(experiment["gaussian"], experiment["data"], where)
-    for name, entry in resolved["samplers"].items():
-        where = f"{source}: samplers.{name}"
+    for name, entry in resolved["restoration"].items():
+        where = f"{source}: restoration.{name}"
         _check_comparison(entry, where)
         if "train" in entry:
             _settle_rank(entry["train"]["gaussian"], entry["data"], f"{where}.train")
@@ -162,7 +162,7 @@ class Pair(NamedTuple):
     """An entry of a config, and the entry of the paper's config whose place it takes.
 
     Attributes:
-        section: ``experiments``, ``heuristics`` or ``samplers``.
+        section: ``experiments``, ``heuristics`` or ``restoration``.
         ours: The entry's name.
         paper: The name of the paper's entry.
     """
@@ -184,7 +184,7 @@ def pairs(config: Mapping[str, Any], paper: Mapping[str, Any]) -> list[Pair]:
         place = entry.get("stands_for", name)
         if place in paper["experiments"]:
             found.append(Pair("experiments", name, place))
-    for section in ("heuristics", "samplers"):
+    for section in ("heuristics", "restoration"):
         (only,) = paper[section]
         found += [Pair(section, name, only) for name in config.get(section, {})]
     return found
@@ -246,7 +246,7 @@ def _named(value: Any) -> Any:
 
 def _name_operators(config: Mapping[str, Any]) -> None:
     """Writes ``operator: name`` and ``operator: {class: ...}`` as ``operator: {name: ...}``."""
-    places = [(config.get("experiments"), "observations"), (config.get("samplers"), "tasks")]
+    places = [(config.get("experiments"), "observations"), (config.get("restoration"), "tasks")]
     for part, key in places:
         for entry in part.values() if isinstance(part, dict) else ():
             named = entry.get(key) if isinstance(entry, dict) else None
@@ -340,7 +340,7 @@ def _check_names(config: Mapping[str, Any], source: str) -> None:
                 f" experiment's ({', '.join(sorted(FOLDERS))})."
             )
     entries = [(f"experiments.{name}", name, TABLES) for name in config["experiments"]]
-    for part in ("heuristics", "samplers"):
+    for part in ("heuristics", "restoration"):
         entries += [(f"{part}.{name}", f"{part}_{name}", ("", "_rows")) for name in config[part]]
     written = dict.fromkeys(("estimate", "hyperparameters", "paper_vs_ours"), "the workflow")
     for where, name, endings in entries:

@@ -150,7 +150,7 @@ def published_numbers(folder: str | Path) -> pd.DataFrame:
         for metric in ("psnr", "ssim", "lpips"):
             key = (row["task"], method, row["iterations"], int(row["steps"]), metric)
             setting = f"{row['task'].replace('_', ' ')}, {row['steps']} steps"
-            told = ("samplers", method + iterations, setting, METRICS[metric].name)
+            told = ("restoration", method + iterations, setting, METRICS[metric].name)
             rows.append((*told, row[metric], row["source"], key))
     columns = ["part", "method", "setting", "metric", "published", "source", "key"]
     return pd.DataFrame(rows, columns=columns)
@@ -161,7 +161,7 @@ def beside(
     scale: Mapping[Pair, str],
     heuristics: Mapping[str, pd.DataFrame],
     images: Mapping[str, tuple[pd.DataFrame, Mapping[str, Mapping[str, Any]]]],
-    samplers: Mapping[str, pd.DataFrame],
+    restoration: Mapping[str, pd.DataFrame],
 ) -> pd.DataFrame:
     """Returns every published number with ours beside it, its scale and its card.
 
@@ -171,7 +171,7 @@ def beside(
         heuristics: By entry, the table of :func:`diem.paper.heuristics.summary`.
         images: By experiment that takes the place of corrupted CIFAR-10, its metric rows, and of
             each run its ``heuristic`` and ``corruption``.
-        samplers: By entry, the table of :func:`diem.paper.restoration_table.beside`.
+        restoration: By entry, the table of :func:`diem.paper.restoration_table.beside`.
 
     Returns:
         The columns of ``published`` without ``key``; ``entry``, ``ours``, ``our_metric``,
@@ -193,14 +193,14 @@ def beside(
     for name, (rows, runs) in images.items():
         for value, metric, key, made in _last_laps(rows, runs):
             add("cifar10", key, "experiments", name, value, metric, made)
-    for name, table in samplers.items():
+    for name, table in restoration.items():
         for row in table.to_dict("records"):
             for metric in ("psnr", "ssim", "lpips"):
                 if not pd.isna(row.get(metric)):
                     key = (row["task"], row["method"], row["iterations"], int(row["steps"]), metric)
                     made = row[f"{metric}_card"]
                     label = METRICS[metric].name
-                    add("samplers", key, "samplers", name, row[metric], label, made)
+                    add("restoration", key, "restoration", name, row[metric], label, made)
 
     missing = dict.fromkeys(("entry", "ours", "our_metric", "scale", "card"), "")
     table = []

@@ -318,7 +318,7 @@ def compare(
     Arguments:
         denoiser: The prior's denoiser of images in [-1, 1].
         clean: The file of clean data.
-        entry: The config's entry of ``samplers``, with the data's name as ``data``.
+        entry: The config's entry of ``restoration``, with the data's name as ``data``.
         method: The name of the method's entry.
         seed: The config's seed.
         card: What else the rows should tell: ``experiment``, ``optimizer_steps``, and ``prior``

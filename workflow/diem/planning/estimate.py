@@ -615,7 +615,7 @@ def _stages(config: Mapping[str, Any]) -> Iterator[_Stage]:
         yield from _experiment(name, entry, config["shards"], config["keep_samples"])
     for name, entry in config["heuristics"].items():
         yield _heuristics(name, entry)
-    for name, entry in config["samplers"].items():
+    for name, entry in config["restoration"].items():
         yield from _comparison(name, entry)
     for name, entry in config["posterior"].items():
         yield _posterior(name, entry, config["experiments"])
@@ -892,7 +892,7 @@ def _comparison(name: str, entry: Mapping[str, Any]) -> Iterator[_Stage]:
         # A product's cost is that of both without the evaluation's.
         work = [(both, steps * products), (alone, steps * (evaluations - products))]
         shown = min(restoration.SHOWN, batch) * len(entry["tasks"])
-        yield _Stage(name, "samplers", method, 1, work, shown * event * 3.25)
+        yield _Stage(name, "restoration", method, 1, work, shown * event * 3.25)
 
 
 def _calls(method: Mapping[str, Any]) -> tuple[float, float]:

@@ -32,7 +32,7 @@ from diem.report.figures.drawing import (
 from diem.report.figures.heuristics import coil_corners, divergence_by_sigma
 from diem.report.figures.mri import slices, uncertainty
 from diem.report.figures.posteriors import POSTERIORS, posteriors
-from diem.report.figures.samplers import samplers_images, samplers_metrics
+from diem.report.figures.restoration import restoration_images, restoration_metrics
 
 __all__ = [
     "FIGURES",
@@ -48,8 +48,8 @@ __all__ = [
     "image_rows",
     "marginals",
     "posteriors",
-    "samplers_images",
-    "samplers_metrics",
+    "restoration_images",
+    "restoration_metrics",
     "save",
 ]
 

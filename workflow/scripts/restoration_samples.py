@@ -31,7 +31,7 @@ with started(snakemake, unit="image") as job:
         entry,
         wildcards.method,
         job.seed,
-        {"experiment": wildcards.experiment, **card},
+        {"experiment": wildcards.comparison, **card},
         perceptual,
         job.device,
         job.keep,

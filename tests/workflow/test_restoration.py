@@ -27,14 +27,14 @@ TINY = {
 
 @pytest.fixture
 def comparison(workflow):
-    workflow.config["samplers"] = {"patches": dict(TINY)}
+    workflow.config["restoration"] = {"patches": dict(TINY)}
     return workflow
 
 
 def test_tiny_comparison(comparison):
     targets = [
-        "results/tables/samplers_patches.csv",
-        "results/figures/samplers_patches_metrics.png",
+        "results/tables/restoration_patches.csv",
+        "results/figures/restoration_patches_metrics.png",
     ]
     result = comparison.run(*targets)
     assert result.returncode == 0, result.stderr
@@ -46,15 +46,15 @@ def test_tiny_comparison(comparison):
     assert set(beside["steps"]) == {10}
     assert set(beside["method"]) == {"MMPS", "DiffPIR"}
     assert "lpips" not in table
-    rows = pd.read_csv(comparison.path("results/tables/samplers_patches_rows.csv"))
+    rows = pd.read_csv(comparison.path("results/tables/restoration_patches_rows.csv"))
     assert set(rows["metric"]) == {"psnr", "ssim"}
     for figure in ("metrics", "images"):
         for kind in ("pdf", "png"):
-            path = comparison.path(f"results/figures/samplers_patches_{figure}.{kind}")
+            path = comparison.path(f"results/figures/restoration_patches_{figure}.{kind}")
             assert path.stat().st_size > 1000
 
     # Another method leaves the finished ones alone.
-    entry = comparison.config["samplers"]["patches"]
+    entry = comparison.config["restoration"]["patches"]
     entry["methods"] = {**entry["methods"], "dps": {"name": "dps"}}
     plan = comparison.run("-n", targets[0])
     assert plan.returncode == 0, plan.stderr
@@ -67,7 +67,7 @@ def test_missing_weights_and_broken_images_are_told(comparison, tmp_path):
     (tmp_path / "faces").mkdir()
     Image.new("RGB", (12, 12)).save(tmp_path / "faces" / "00000.png")
     (tmp_path / "faces" / "00001.png").write_bytes(b"no image")
-    entry = comparison.config["samplers"]["patches"]
+    entry = comparison.config["restoration"]["patches"]
     entry["data"] = {
         "name": "images",
         "path": str(tmp_path / "faces"),
@@ -78,7 +78,7 @@ def test_missing_weights_and_broken_images_are_told(comparison, tmp_path):
     }
     del entry["train"]
     entry["pretrained"] = {"name": "ffhq_256x256", "weights": str(tmp_path / "missing.pt")}
-    target = "results/samplers/patches/methods/diffpir.csv"
+    target = "results/restoration/patches/methods/diffpir.csv"
 
     assert "00001.png: this image cannot be read" in one_sentence(comparison.run(target))
     Image.new("RGB", (12, 12)).save(tmp_path / "faces" / "00001.png")

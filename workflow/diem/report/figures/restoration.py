@@ -31,7 +31,7 @@ def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
 
 
 @styled
-def samplers_metrics(rows: pd.DataFrame, name: str) -> Figure:
+def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
     """Draws each metric against the number of steps: a column a task, a line a method.
 
     Arguments:
@@ -67,7 +67,7 @@ def samplers_metrics(rows: pd.DataFrame, name: str) -> Figure:
 
 
 @styled
-def samplers_images(
+def restoration_images(
     rows: pd.DataFrame, shown: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]], name: str
 ) -> Figure:
     """Draws restored images: a row a task, and a column each for observation, methods, truth.

@@ -18,7 +18,7 @@ def images(path: str, task: str) -> dict:
 
 
 with job(snakemake.log[0], snakemake.config["threads"]):
-    files, name = snakemake.input, snakemake.wildcards.experiment
+    files, name = snakemake.input, snakemake.wildcards.comparison
     rows = tables.read_rows(files.rows)
     methods = list(rows["run"].unique())
     shown = {
@@ -26,8 +26,8 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         for task in rows["observations"].unique()
     }
     drawn = {
-        "metrics": figures.samplers_metrics(rows, name),
-        "images": figures.samplers_images(rows, shown, name),
+        "metrics": figures.restoration_metrics(rows, name),
+        "images": figures.restoration_images(rows, shown, name),
     }
     for output, path in snakemake.output.items():
         figure, kind = output.split("_")

@@ -1,0 +1,136 @@
+include: "restoration_inputs.smk"
+
+
+TARGETS += comparison_targets()
+
+
+use rule clean_data as restoration_data with:
+    input:
+        [],
+    output:
+        comparison_path("clean.h5"),
+    log:
+        f"{RESULTS}/logs/restoration/{{comparison}}/clean_data.log",
+    wildcard_constraints:
+        comparison=COMPARISONS,
+    params:
+        data=lambda wildcards: comparison_of(wildcards)["data"],
+        seed=SEED,
+    message:
+        "Images of the comparison {wildcards.comparison}"
+
+
+use rule m_step as restoration_prior with:
+    input:
+        clean=comparison_path("clean.h5"),
+    output:
+        prior=comparison_path("prior.safetensors"),
+        losses=comparison_path("losses.csv"),
+    log:
+        f"{RESULTS}/logs/restoration/{{comparison}}/prior.log",
+    wildcard_constraints:
+        comparison=COMPARISONS,
+    threads: training_threads(trained_for_restoration)
+    resources:
+        gpu=training_gpus(trained_for_restoration),
+        mem_mb=training_memory(trained_for_restoration),
+        runtime=training_minutes(trained_for_restoration),
+    params:
+        made=lambda wildcards: {"data": comparison_of(wildcards)["data"]},
+        m_step=lambda wildcards: training_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),
+        network=train_setting("network"),
+        schedule=train_setting("schedule"),
+        gaussian=train_setting("gaussian"),
+        seed=SEED,
+    message:
+        "Prior of the comparison {wildcards.comparison}, trained on clean images"
+
+
+rule restoration_samples:
+    input:
+        unpack(restoration_input),
+    output:
+        rows=comparison_path("methods/{method}.csv"),
+        images=comparison_path("methods/{method}.h5"),
+    log:
+        f"{RESULTS}/logs/restoration/{{comparison}}/{{method}}.log",
+    wildcard_constraints:
+        comparison=COMPARISONS,
+        method=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    conda:
+        "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
+    resources:
+        gpu=GPUS,
+        runtime=long_minutes,
+    params:
+        entry=restoration_entry,
+        weights=lambda wildcards: comparison_of(wildcards).get("pretrained", {}).get("weights"),
+        seed=SEED,
+    message:
+        "Restoration by {wildcards.method} in {wildcards.comparison}"
+    script:
+        "../scripts/restoration_samples.py"
+
+
+rule restoration_table:
+    input:
+        rows=restoration_paths(".csv"),
+        published=str(PUBLISHED / "posterior_samplers_ffhq.csv"),
+    output:
+        csv=f"{RESULTS}/tables/restoration_{{comparison}}.csv",
+        markdown=f"{RESULTS}/tables/restoration_{{comparison}}.md",
+        latex=f"{RESULTS}/tables/restoration_{{comparison}}.tex",
+        html=report(
+            f"{RESULTS}/tables/restoration_{{comparison}}.html",
+            caption="../report/restoration_table.rst",
+            category="{comparison}",
+            labels={"result": "table of posterior samplers", "format": "html"},
+        ),
+        rows=report(
+            f"{RESULTS}/tables/restoration_{{comparison}}_rows.csv",
+            caption="../report/restoration_rows.rst",
+            category="{comparison}",
+            labels={"result": "table of all metric rows", "format": "csv"},
+        ),
+    log:
+        f"{RESULTS}/logs/restoration/{{comparison}}/table.log",
+    wildcard_constraints:
+        comparison=COMPARISONS,
+    conda:
+        "../../envs/diem.yaml"
+    message:
+        "Table of the posterior samplers in {wildcards.comparison}"
+    script:
+        "../scripts/restoration_table.py"
+
+
+rule restoration_figures:
+    input:
+        rows=restoration_paths(".csv"),
+        images=restoration_paths(".h5"),
+    output:
+        metrics_pdf=f"{RESULTS}/figures/restoration_{{comparison}}_metrics.pdf",
+        metrics_png=report(
+            f"{RESULTS}/figures/restoration_{{comparison}}_metrics.png",
+            caption="../report/restoration_metrics.rst",
+            category="{comparison}",
+            labels={"result": "figure: metrics by steps", "format": "png"},
+        ),
+        images_pdf=f"{RESULTS}/figures/restoration_{{comparison}}_images.pdf",
+        images_png=report(
+            f"{RESULTS}/figures/restoration_{{comparison}}_images.png",
+            caption="../report/restoration_images.rst",
+            category="{comparison}",
+            labels={"result": "figure: restored images", "format": "png"},
+        ),
+    log:
+        f"{RESULTS}/logs/restoration/{{comparison}}/figures.log",
+    wildcard_constraints:
+        comparison=COMPARISONS,
+    conda:
+        "../../envs/diem.yaml"
+    message:
+        "Figures of the posterior samplers in {wildcards.comparison}"
+    script:
+        "../scripts/restoration_figures.py"
