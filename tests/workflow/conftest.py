@@ -11,8 +11,16 @@ def workflow(tmp_path):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A finished chain, to compare with: read, do not change."""
+    """A chain that Snakemake has finished, with its records: read, do not change."""
     workflow = Workflow(tmp_path_factory.mktemp("finished"))
     result = workflow.run(workflow.lap(2, "prior.safetensors"))
     assert result.returncode == 0, result.stderr
+    return workflow
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """The same results, made in one process: read, do not change."""
+    workflow = Workflow(tmp_path_factory.mktemp("made"))
+    workflow.make(workflow.lap(2, "prior.safetensors"))
     return workflow

@@ -51,6 +51,7 @@ def one_sentence(result) -> str:
     return told[0]
 
 
+@pytest.mark.slow
 def test_dry_run_and_lint_in_a_clean_copy(tmp_path):
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -79,8 +80,8 @@ def test_dry_run_and_lint_in_a_clean_copy(tmp_path):
             assert "digits" in result.stdout + result.stderr
 
 
-def test_every_observation_is_sampled(finished):
-    with h5py.File(finished.path(finished.lap(2, "samples_1-of-1.h5"))) as file:
+def test_every_observation_is_sampled(made):
+    with h5py.File(made.path(made.lap(2, "samples_1-of-1.h5"))) as file:
         for split, count in (("train", 192), ("validation", 40)):
             index, occurrences = np.unique(file[split]["index"][:], return_counts=True)
             assert index.tolist() == list(range(count))
@@ -90,15 +91,23 @@ def test_every_observation_is_sampled(finished):
         assert file["train/x"].fletcher32
 
 
-def test_three_shards_give_the_samples_of_one(finished, workflow):
+def test_three_shards_give_the_samples_of_one(made, workflow):
     workflow.config["shards"] = 3
-    result = workflow.run(workflow.lap(2, "prior.safetensors"))
-    assert result.returncode == 0, result.stderr
+    workflow.make(workflow.lap(2, "prior.safetensors"))
     for lap in (1, 2):
-        one, three = samples(finished, lap), samples(workflow, lap, shards=3)
+        one, three = samples(made, lap), samples(workflow, lap, shards=3)
         for split in one:
             np.testing.assert_array_equal(one[split], three[split])
-        assert same_prior(finished, workflow, lap)
+        assert same_prior(made, workflow, lap)
+
+
+@pytest.mark.slow
+def test_one_process_makes_what_snakemake_makes(made, finished):
+    for lap in (1, 2):
+        one, other = samples(made, lap), samples(finished, lap)
+        for split in one:
+            np.testing.assert_array_equal(one[split], other[split])
+        assert same_prior(made, finished, lap)
 
 
 def kill_when(workflow, target, pattern):
@@ -113,6 +122,7 @@ def kill_when(workflow, target, pattern):
     process.wait()
 
 
+@pytest.mark.slow
 def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     target = workflow.lap(2, "prior.safetensors")
     kill_when(workflow, target, workflow.lap(2, "samples_1-of-1.h5.resume-*/1.*.npz"))
@@ -130,12 +140,10 @@ def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     assert sorted(leftovers) == ["losses.csv", "prior.safetensors", "samples_1-of-1.h5"]
 
 
-def test_rows_carry_what_made_them(finished, workflow):
-    shutil.copytree(finished.path("results"), workflow.path("results"))
-    shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
+def test_rows_carry_what_made_them(made, workflow):
+    shutil.copytree(made.path("results"), workflow.path("results"))
     name = workflow.lap(2, "metrics.csv")
-    result = workflow.run(name)
-    assert result.returncode == 0, result.stderr
+    workflow.make(name)
     rows = pd.read_csv(workflow.path(name), keep_default_na=False)
     assert {"prior", "e_step", "posterior", "posterior_mean"} == set(rows.subject)
     prior = rows[(rows.subject == "prior") & (rows.metric == "sliced_wasserstein")].iloc[0]
@@ -155,6 +163,7 @@ def test_rows_carry_what_made_them(finished, workflow):
     assert np.isfinite(rows.value).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -180,6 +189,7 @@ def test_bad_config(workflow, change, words):
     assert not workflow.path("results").exists()
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_written(workflow):
     workflow.path("file").write_text("in the way")
     workflow.config["results"] = "file/results"
@@ -189,6 +199,7 @@ def test_results_that_cannot_be_written(workflow):
     assert workflow.path("file").read_text() == "in the way"
 
 
+@pytest.mark.slow
 def test_another_workflow_at_work(workflow):
     from diem.jobs.results import hold
 
@@ -221,6 +232,7 @@ def no_attribute(path):
         del file.attrs["event_shape"], file.attrs["sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -241,6 +253,7 @@ def test_bad_observations(finished, workflow, damage, words):
         assert word in sentence
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_network(finished, workflow):
     shutil.copytree(finished.path("results"), workflow.path("results"))
     shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))

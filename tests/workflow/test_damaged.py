@@ -6,6 +6,8 @@ import h5py
 import pytest
 from test_chain import one_sentence, same_prior
 
+pytestmark = pytest.mark.slow
+
 SAMPLES, PRIOR, LOSSES = "samples_1-of-1.h5", "prior.safetensors", "losses.csv"
 
 

@@ -3,7 +3,10 @@
 import shutil
 
 from disks import FULL, fill
+import pytest
 from test_chain import one_sentence, same_prior
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_run_goes_on_once_there_is_space(finished, workflow, small_disk):

@@ -14,6 +14,8 @@ import pytest
 from running import Workflow
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.slow
+
 TABLE = "results/tables/tiny.csv"
 JOBS = (
     "results/tiny/observations/plain/gaussian.safetensors",

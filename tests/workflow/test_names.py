@@ -1,9 +1,12 @@
 """Names that a shell would act on: paths are taken as they are, or refused in one sentence."""
 
 import numpy as np
+import pytest
 from test_chain import one_sentence
 
 import diem
+
+pytestmark = pytest.mark.slow
 
 ODD = "re sults;$(touch x)'\"`touch y`&"
 

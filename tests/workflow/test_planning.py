@@ -1,6 +1,9 @@
 """A plan as a user asks for it, before anything is there."""
 
 import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def test_estimate_prints_and_writes_its_table(workflow):

@@ -3,6 +3,7 @@
 import re
 
 import h5py
+import pytest
 
 
 def test_posteriors_of_observations(workflow):
@@ -21,9 +22,8 @@ def test_posteriors_of_observations(workflow):
         },
     }
 
-    result = workflow.run("posterior")
+    workflow.make("posterior")
 
-    assert result.returncode == 0, result.stderr
     for name, samples, sampler in (("by_run", 4, "ddpm"), ("by_file", 2, "exact")):
         with h5py.File(workflow.path(f"results/posterior/{name}/samples.h5")) as file:
             assert file["test/x"].shape == (64, samples, 5)
@@ -35,6 +35,7 @@ def test_posteriors_of_observations(workflow):
     assert not workflow.path(workflow.lap(2, "prior.safetensors")).exists()
 
 
+@pytest.mark.slow
 def test_without_a_lap_the_chosen_one_is_meant_or_else_the_last(workflow):
     workflow.experiment["evaluation"]["metrics"] = ["prediction"]
     workflow.config["experiments"]["last"] = workflow.config["experiments"]["tiny"] | {

@@ -41,9 +41,8 @@ def test_an_mri_experiment_runs_to_its_tables_and_figures(workflow):
         }
     }
 
-    result = workflow.run()
+    workflow.make()
 
-    assert result.returncode == 0, result.stderr
     for figure in ("slices", "uncertainty"):
         for kind in ("pdf", "png"):
             assert workflow.path(f"results/figures/scan_{figure}.{kind}").stat().st_size > 1000

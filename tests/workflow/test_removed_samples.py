@@ -3,6 +3,9 @@
 import shutil
 
 import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.slow
 
 
 def test_samples_go_once_nothing_needs_them(finished, workflow, tmp_path_factory):

@@ -3,6 +3,9 @@
 import importlib.util
 import re
 from pathlib import Path
+import pytest
+
+pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
 
