@@ -98,6 +98,7 @@ def write_sky(path: Path) -> None:
     sigma_y = rng.uniform(0.05, 0.1, count)
     y = alive * (y + sigma_y[:, None, None, None] * rng.standard_normal(y.shape))
     with h5py.File(path, "w") as file:
+        file.attrs["event_shape"] = y.shape[1:]
         file["train/y"] = y.astype(np.float32)
         file["train/operator/alive"] = alive
         file["train/operator/width"] = rng.uniform(0.4, 0.8, count).astype(np.float32)
