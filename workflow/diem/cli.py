@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diem import __version__
+from diem import __version__, launch_workflow
 from diem.errors import DiemError
 from diem.jobs import results as folders
 
@@ -127,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("run", metavar="RUN", help="a run's folder, results/<experiment>/runs/<run>")
     verb.add_argument("-o", "--output", metavar="FILE", required=True, help=".safetensors")
     verb.add_argument("--lap", type=int, metavar="N", help="the lap (the chosen one, or the last)")
+
+    launch_workflow.add_verb(verbs)
     return parser
 
 
