@@ -5,10 +5,11 @@ paper's value, see :func:`option`; its class attributes are the facts that other
 is a component with its options chosen: an entry of the configuration.
 
 The components of one :class:`Kind` lie in one package, a file each, and the file's name is the
-component's: to add one is to add a file. A component of the user's own is the same class in a module
-of theirs, named by its import path, ``module:Class``.
+component's: to add one is to add a file. A component of the user's own is the same class in a
+module of theirs, named by its import path, ``module:Class``.
 """
 
+import copy
 import importlib
 import inspect
 import math
@@ -30,7 +31,16 @@ from typing import (
     get_type_hints,
 )
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    model_serializer,
+)
 
 from diem.errors import DiemError, nearest
 
@@ -46,6 +56,7 @@ __all__ = [
     "Number",
     "Positive",
     "import_named",
+    "merge",
     "option",
     "options_of",
     "short",
@@ -64,7 +75,7 @@ def _whole(value: Any) -> Any:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("which is not a finite number")
+        raise ValueError(f"{{place}} is {value}, which is not a finite number")
     return value
 
 
@@ -79,10 +90,29 @@ Fraction = Annotated[Number, Field(gt=0, lt=1)]
 class Model(BaseModel):
     """Options with their types: unknown keys are refused, and nothing is converted silently."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, protected_namespaces=()
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the options that are not there unless they are given."""
+        values = handler(self)
+        for key, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("absent") and values.get(key) is None:
+                values.pop(key, None)
+        return values
 
 
-def option(default: Any = ..., meaning: str = "", *, paper: Any = None, **bounds: Any) -> Any:
+def option(
+    default: Any = ...,
+    meaning: str = "",
+    *,
+    paper: str | None = None,
+    absent: bool = False,
+    **bounds: Any,
+) -> Any:
     """Declares an option of a component or a section of the configuration.
 
     Arguments:
@@ -90,9 +120,12 @@ def option(default: Any = ..., meaning: str = "", *, paper: Any = None, **bounds
         meaning: What it means, one line of the reference of the configuration (Markdown).
         paper: The paper's value, as text, where the experiments of the paper differ or it is not
             the default.
+        absent: Whether the key is left out of an entry, rather than null, unless it is given.
         bounds: Bounds that pydantic knows: ``ge``, ``gt``, ``le``, ``lt``, ``min_length``, ...
     """
-    extra = {} if paper is None else {"paper": paper}
+    extra: dict[str, Any] = {} if paper is None else {"paper": paper}
+    if absent:
+        extra["absent"] = True
     if isinstance(default, (list, dict)):
         # A default is no one's to change.
         value = default
@@ -265,6 +298,41 @@ class Kind(Generic[C]):
         name, _ = split(spec, where or self.key)
         return {"name": name, **self.parse(spec, where).model_dump()}
 
+    def changed(self, entry: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns an entry of the configuration with some keys changed.
+
+        Where the changes name another component, of the entry's own options those stay that the
+        other one has too.
+        """
+        both = {**entry, **changes}
+        if changes.get("name", entry.get("name")) != entry.get("name"):
+            fields = self.find(both["name"]).model_fields
+            both = {k: v for k, v in both.items() if k in changes or k in fields}
+        return both
+
+    def changes(self, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Returns a part of an entry, which changes another entry key by key, after checking it.
+
+        Without a ``name``, a key is one of any component of this kind.
+
+        Raises:
+            DiemError: If a key is unknown, or a value is bad.
+        """
+        spec = dict(spec)
+        name = spec.get("name")
+        known = self.all().values() if name is None else [self.find(name, f"{where}.name")]
+        checked = {}
+        for key, value in spec.items():
+            if key == "name":
+                checked[key] = value
+                continue
+            takers = [component for component in known if key in component.model_fields]
+            if not takers:
+                keys = {field for component in known for field in component.model_fields}
+                raise DiemError(f"{where}.{short(key)[1:-1]} is unknown{nearest(key, keys)}.")
+            checked[key] = takers[0].parse({key: value}, where).model_dump()[key]
+        return checked
+
 
 def split(spec: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
     """Returns the name and the options of a component's entry.
@@ -314,6 +382,17 @@ def import_named(name: str, noun: str) -> Any:
         raise DiemError(f"{noun} {name!r} cannot be imported ({reason}).") from None
     finally:
         sys.path[:] = before
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns ``base`` with the keys of ``override``, mapping by mapping."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in override.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
 
 
 # Errors in one sentence
@@ -398,7 +477,7 @@ def tell(error: ValidationError, model: type[BaseModel], where: str, source: Any
 
 
 def _path(location: tuple[int | str, ...], source: Any) -> tuple[int | str, ...]:
-    """Returns the part of an error's place that lies in the source: pydantic adds types of unions."""
+    """Returns the part of an error's place that lies in the source: pydantic adds unions' types."""
     path: list[int | str] = []
     for number, part in enumerate(location):
         inside = isinstance(source, Mapping) and part in source
