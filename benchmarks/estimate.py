@@ -21,9 +21,9 @@ import torch
 import yaml
 
 from diem.config.resolve import resolve, training_of_lap
-from diem.data import datasets
 from diem.data import simulate as observing
 from diem.data.observations import Observations
+from diem.data.sets import DATASETS
 from diem.diffusion.denoisers import Prior, load_prior
 from diem.diffusion.gaussian import fit_to_observations
 from diem.em.e_step import PosteriorSampler, e_step
@@ -96,7 +96,7 @@ def real(entry: dict[str, Any], folder: Path) -> dict[str, dict[str, float]]:
     """Runs the laps, and returns their seconds, FLOPs and bytes by stage."""
     (run,) = entry["runs"].values()
     clean, observed = folder / "clean.h5", folder / "observations.h5"
-    splits = datasets.load(entry["data"], SEED)
+    splits = DATASETS.parse(entry["data"]).load(SEED)
     write_hdf5(clean, {f"{key}/x": split.x for key, split in splits.items()}, {})
     observations = entry["observations"][run["observations"]]
     observing.corrupt(clean, observed, observations, SEED, "benchmark")

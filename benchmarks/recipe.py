@@ -42,7 +42,7 @@ from torch import Tensor
 
 from diem import operators
 from diem.config.resolve import resolve, training_of_lap
-from diem.data import datasets
+from diem.data.sets import DATASETS
 from diem.data.simulate import observe
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import fit_to_observations, fit_to_samples
@@ -226,10 +226,11 @@ class Case:
         self.name, self.seed = name, seed
         shared = settings(name, "paper", 1)
         self.metrics = shared["evaluation"]["metrics"]
-        splits = datasets.load(shared["data"], seed)
+        data = DATASETS.parse(shared["data"])
+        splits = data.load(seed)
         if name == "photographs":
             # Its test split shows other parts of the scenes: that shift would hide all else.
-            splits["test"] = datasets.load(shared["data"], seed + 1000)["train"]
+            splits["test"] = data.load(seed + 1000)["train"]
         self.clean = {split: torch.from_numpy(v.whole()) for split, v in splits.items()}
         entry = shared["observations"]["only"]
         self.sigma_y = entry["sigma_y"]
@@ -245,7 +246,7 @@ class Case:
             train, test = splits["train"], splits["test"]
             self.extractor = metrics.train_extractor(train.x, train.label, test.x, test.label, seed)
         if name == "manifold":
-            curve = datasets.manifold_curve(shared["data"], seed, 2**12)
+            curve = data.curve(seed, 2**12)
             self.curve = torch.from_numpy(curve)
         stream = torch_generator(seed, Stage.GAUSSIAN)
         gaussian = shared["gaussian"]

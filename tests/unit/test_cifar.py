@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diem.data import cifar
-from diem.data.cifar import RECORD, TEST, TRAINING
-from diem.data.datasets import load
+from diem.data.sets import DATASETS
+from diem.data.sets import cifar10 as cifar
+from diem.data.sets.cifar10 import RECORD, TEST, TRAINING
 from diem.errors import DiemError
 
 MINI = Path(__file__).parents[3] / "shared" / "data" / "cifar10-mini"
@@ -54,7 +54,7 @@ def path(request, tmp_path, files):
 
 def loaded(spec):
     """Returns the images, which come in parts, and the labels of all splits."""
-    splits = load(spec, seed=0)
+    splits = DATASETS.parse(spec).load(seed=0)
     return {name: (np.concatenate(list(x)), label) for name, (x, label) in splits.items()}
 
 
@@ -86,9 +86,9 @@ def test_some_training_files_are_enough(tmp_path, files):
 
     path = folder(tmp_path / "data", files)
 
-    label = cifar.labels(path)
+    label = cifar._labels(path)
     assert (len(label["train"]), len(label["test"])) == (6, 4)
-    x = np.concatenate(list(cifar.images(path, "train", range(1, 6))))
+    x = np.concatenate(list(cifar._images(path, "train", range(1, 6))))
     left = np.concatenate([files[name] for name in TRAINING if name in files])
     assert np.array_equal(x.reshape(5, -1), left[1:, 1:])
 
@@ -109,8 +109,8 @@ def test_one_file_is_read_at_a_time(tmp_path, files, write, monkeypatch):
         return found
 
     monkeypatch.setattr(cifar, "_records", records)
-    monkeypatch.setattr(cifar, "PART", 1)
-    splits = load({**SPEC, "path": str(path), "train": 10}, seed=0)
+    monkeypatch.setattr(cifar, "BATCH", 1)
+    splits = DATASETS.parse({**SPEC, "path": str(path), "train": 10}).load(seed=0)
     parts = list(splits["train"].x)
 
     assert len(held) == 6 + 5
@@ -123,7 +123,7 @@ def test_no_more_files_are_read_than_images_are_asked_for(tmp_path, files, monke
     path, asked, files_of = folder(tmp_path / "data", files), [], cifar._files
     monkeypatch.setattr(cifar, "_files", lambda p, names: asked.append(names) or files_of(p, names))
 
-    assert sum(map(len, cifar.images(path, "train", range(3)))) == 3
+    assert sum(map(len, cifar._images(path, "train", range(3)))) == 3
 
     assert asked == [(name,) for name in TRAINING[:2]]
 
@@ -215,7 +215,7 @@ def test_damaged_files_are_named(tmp_path, files, damage, words):
     damage(path, files)
 
     with pytest.raises(DiemError) as error:
-        cifar.labels(path)
+        cifar._labels(path)
 
     for word in [str(path), *words]:
         assert word in str(error.value)
@@ -224,7 +224,7 @@ def test_damaged_files_are_named(tmp_path, files, damage, words):
 
 @pytest.mark.parametrize(("key", "count"), [("train", 11), ("validation", 5), ("test", 5)])
 def test_more_images_than_there_are(path, key, count):
-    with pytest.raises(DiemError, match=rf"`data\.{key}` is {count}") as error:
-        load({**SPEC, "path": str(path), key: count}, seed=0)
+    with pytest.raises(DiemError, match=rf"data\.{key} is {count}") as error:
+        DATASETS.parse({**SPEC, "path": str(path), key: count}).load(seed=0)
 
     assert str(path) in str(error.value)

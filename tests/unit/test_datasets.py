@@ -1,14 +1,22 @@
 """Where clean data come from: shapes, ranges, streams and bad values."""
 
 import math
+import re
 
 import numpy as np
 import pytest
 
-from diem.data.datasets import DATASETS, Split, load, manifold_curve
+from diem.data.ingest import write_observations
+from diem.data.sets import DATASETS, Split
 from diem.errors import DiemError
 from diem.evaluation.metrics import distance_to_manifold
+from diem.files.downloads import DOWNLOADS
 from diem.seeds import Stage, rng
+
+
+def load(spec: dict, seed: int) -> dict[str, Split]:
+    return DATASETS.parse(spec).load(seed)
+
 
 MANIFOLD = {
     "name": "manifold",
@@ -40,7 +48,7 @@ def test_manifold_shapes_and_range():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_manifold_fills_its_range(seed: int):
-    curve = manifold_curve(MANIFOLD, seed, points=2**16 + 1)
+    curve = DATASETS.parse(MANIFOLD).curve(seed, points=2**16 + 1)
 
     assert np.array_equal(curve.min(axis=0), np.full(5, -2))
     assert np.array_equal(curve.max(axis=0), np.full(5, 2))
@@ -64,11 +72,11 @@ def test_manifold_formula():
     low, high = raw.min(axis=0), raw.max(axis=0)
     expected = 4 * (raw - low) / (high - low) - 2
 
-    np.testing.assert_allclose(manifold_curve(MANIFOLD, 3, points=2001), expected, atol=1e-4)
+    np.testing.assert_allclose(DATASETS.parse(MANIFOLD).curve(3, points=2001), expected, atol=1e-4)
 
 
 def test_manifold_points_lie_on_the_curve_of_every_split():
-    curve = manifold_curve(MANIFOLD, seed=0, points=8192)
+    curve = DATASETS.parse(MANIFOLD).curve(seed=0, points=8192)
 
     for split in load(MANIFOLD, seed=0).values():
         assert distance_to_manifold(split.x, curve).max() < 1e-5
@@ -134,11 +142,12 @@ def test_digits_are_reproducible_and_depend_on_the_seed(digits: dict[str, Split]
 @pytest.mark.parametrize(
     ("spec", "key"),
     [
-        ({}, "data.name"),
+        ({}, "data lacks the key 'name'"),
         ({"name": "digit"}, "data.name"),
-        ({"name": "digits", "test": 450}, "data.validation"),
         (DIGITS | {"validation": 0}, "data.validation"),
+        (DIGITS | {"validations": 3}, "data.validations is unknown (did you mean 'validation'?)"),
         (DIGITS | {"test": 1647}, "data.test"),
+        (MANIFOLD | {"dimensions": 1}, "data.dimensions is 1, and must be at least 2"),
         (MANIFOLD | {"train": -1}, "data.train"),
         (MANIFOLD | {"train": 10.5}, "data.train"),
         (MANIFOLD | {"test": True}, "data.test"),
@@ -151,7 +160,7 @@ def test_digits_are_reproducible_and_depend_on_the_seed(digits: dict[str, Split]
     ],
 )
 def test_bad_values_name_their_key(spec: dict, key: str):
-    with pytest.raises(DiemError, match=f"`{key}`") as caught:
+    with pytest.raises(DiemError, match=re.escape(key)) as caught:
         load(spec, seed=0)
     assert "\n" not in str(caught.value)
 
@@ -159,7 +168,7 @@ def test_bad_values_name_their_key(spec: dict, key: str):
 def test_unknown_name_comes_with_a_hint():
     with pytest.raises(DiemError, match="did you mean 'digits'"):
         load({"name": "digit"}, seed=0)
-    with pytest.raises(DiemError, match=", ".join(sorted(DATASETS))):
+    with pytest.raises(DiemError, match=", ".join(DATASETS.names)):
         load({"name": "xyz"}, seed=0)
 
 
@@ -294,8 +303,8 @@ def test_images_that_do_not_fit_are_named(folder):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (PHOTOGRAPHS | {"size": 65}, "`data.size` times `data.reduce` is 130"),
-        (PHOTOGRAPHS | {"reduce": 0}, "`data.reduce`"),
+        (PHOTOGRAPHS | {"size": 65}, "data.size times data.reduce is 130"),
+        (PHOTOGRAPHS | {"reduce": 0}, "data.reduce"),
         (images_spec("/nowhere/at/all"), "is no folder"),
     ],
 )
@@ -311,3 +320,56 @@ def test_images_refuse_an_empty_folder_and_too_many(folder, tmp_path):
     for changes in ({"train": 68}, {"test": 71}):
         with pytest.raises(DiemError, match="more than the 70 images"):
             load(images_spec(folder[0], **changes), 0)
+
+
+# What is known before anything is read
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        MANIFOLD,
+        DIGITS,
+        {"name": "phantoms", "train": 4, "validation": 3, "test": 2, "size": 9, "complex": True},
+        PHOTOGRAPHS,
+        images_spec("{folder}"),
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_shapes_and_counts_are_known_before(spec, folder):
+    if "path" in spec:
+        spec = spec | {"path": str(folder[0])}
+    data = DATASETS.parse(spec)
+    splits = {name: split.whole() for name, split in data.load(0).items()}
+
+    assert data.counts() == {name: len(x) for name, x in splits.items()}
+    assert {x.shape[1:] for x in splits.values()} == {data.event_shape()}
+
+
+def test_facts():
+    facts = {name: cls.facts for name, cls in DATASETS.all().items()}
+
+    assert {name for name, known in facts.items() if "clean" not in known} == {"hdf5"}
+    assert {name for name, known in facts.items() if "labels" in known} == {"cifar10", "digits"}
+    assert {name for name, known in facts.items() if "curve" in known} == {"manifold"}
+    archive = DATASETS.parse("cifar10").downloads()
+    assert archive in DOWNLOADS
+    assert DATASETS.parse({"name": "cifar10", "path": "here"}).downloads() is None
+    with pytest.raises(DiemError, match=archive):
+        load({"name": "cifar10"}, 0)
+
+
+def test_a_file_of_observations_tells_its_shapes(tmp_path):
+    path = tmp_path / "own.h5"
+    y = np.zeros((40, 3), np.float32)
+    write_observations(path, {"train": y, "test": y[:7]}, sigma_y=0.1, event_shape=(5,))
+    data = DATASETS.parse({"name": "hdf5", "path": str(path)})
+
+    assert (data.event_shape(), data.observation_shape()) == ((5,), (3,))
+    assert data.counts() == {"train": 38, "validation": 2, "test": 7}
+    with pytest.raises(DiemError, match=r"own.h5: .* no clean data"):
+        data.load(0)
+    path.write_bytes(path.read_bytes()[:100])
+    for ask in (data.event_shape, data.observation_shape, data.counts):
+        with pytest.raises(DiemError, match="no complete HDF5 file"):
+            ask()

@@ -10,10 +10,10 @@ import torch
 import yaml
 
 from diem.config.resolve import resolve
-from diem.data import datasets
 from diem.data import ingest as own
 from diem.data import simulate as observing
 from diem.data.observations import Observations
+from diem.data.sets import DATASETS
 from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.gaussian import fit_to_observations
 from diem.em import e_step as sampling
@@ -95,7 +95,7 @@ def made(config, tmp_path_factory):
     """Really runs the first two laps of the chain; counts the FLOPs and bytes of each stage."""
     entry, folder = config["experiments"]["tiny"], tmp_path_factory.mktemp("made")
     clean, observed = folder / "clean.h5", folder / "observations.h5"
-    splits = datasets.load(entry["data"], SEED)
+    splits = DATASETS.parse(entry["data"]).load(SEED)
     write_hdf5(clean, {f"{k}/x": split.x for k, split in splits.items()}, {})
     observing.corrupt(clean, observed, entry["observations"]["half"], SEED, "tiny")
     run = entry["runs"]["base"]
@@ -320,7 +320,7 @@ def test_size_of_data_by_name(tmp_path):
     assert estimate.data_size(config["experiments"]["tiny"]["data"])[0] == (1, 16, 16)
     digits = {"name": "digits", "validation": 150, "test": 450}
     shape, counts = estimate.data_size(digits)
-    real = datasets.load(digits, SEED)
+    real = DATASETS.parse(digits).load(SEED)
     assert shape == real["train"].x.shape[1:]
     assert counts == {name: len(split.x) for name, split in real.items()}
     fastmri = {"name": "fastmri", "path": str(tmp_path / "none.tar"), "validation_path": None}

@@ -7,8 +7,8 @@ import torch
 from helpers import observe, random_gaussian
 from test_resume_jobs import POSTERIOR, SETTINGS, Job, TwoLayers
 
-from diem.data import datasets
 from diem.data.observations import Observations, save_observations
+from diem.data.sets import DATASETS
 from diem.diffusion.denoisers import Prior
 from diem.errors import DiemError
 from diem.evaluation import evaluate as evaluation
@@ -127,7 +127,7 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
         found = rows[rows["subject"] == subject].set_index("metric")["value"]
         expected = {"sliced_wasserstein": metrics.sliced_wasserstein(x, job.test)}
         if shape == VECTOR:
-            curve = datasets.manifold_curve(MANIFOLD, 0, evaluation.CURVE_POINTS)
+            curve = DATASETS.parse(MANIFOLD).curve(0, evaluation.CURVE_POINTS)
             expected["distance_to_manifold"] = metrics.distance_to_manifold(x, curve).mean()
         else:
             ((pooled, logits),) = job.network.features(x)

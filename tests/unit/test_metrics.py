@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from diem.data.datasets import Split, load
+from diem.data.sets import DATASETS, Split
 from diem.errors import DiemError
 from diem.evaluation import metrics
 from diem.evaluation.metrics import (
@@ -457,7 +457,7 @@ def test_residual_summary_of_standard_normal_residuals():
 
 @pytest.fixture(scope="module")
 def digits() -> dict[str, Split]:
-    return load({"name": "digits", "validation": 150, "test": 450}, seed=0)
+    return DATASETS.parse({"name": "digits", "validation": 150, "test": 450}).load(seed=0)
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import torch
 from helpers import random_gaussian
 
 from diem import operators
-from diem.data import datasets
-from diem.data import fastmri as volumes
 from diem.data.observations import Observations, Observed, save_observations
+from diem.data.sets import DATASETS
+from diem.data.sets import fastmri as volumes
 from diem.diffusion.denoisers import Prior
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
@@ -35,7 +35,7 @@ PHANTOMS = {
 
 def phantoms(**keys):
     """Returns the images of all splits, which come in parts."""
-    splits = datasets.load({**PHANTOMS, **keys}, seed=1)
+    splits = DATASETS.parse({**PHANTOMS, **keys}).load(seed=1)
     return {name: split.whole() for name, split in splits.items()}
 
 
@@ -54,14 +54,14 @@ def test_phantoms_are_images_in_range_and_repeat():
 
 
 def test_phantoms_come_some_at_a_time():
-    parts = list(datasets.load({**PHANTOMS, "train": 130}, seed=1)["train"].x)
+    parts = list(DATASETS.parse({**PHANTOMS, "train": 130}).load(seed=1)["train"].x)
 
     assert [len(part) for part in parts] == [44, 43, 43]
     assert np.array_equal(np.concatenate(parts)[:6], phantoms()["train"])
 
 
 def test_a_complex_phantom_has_the_magnitude_of_the_real_one():
-    real, phased = (phantoms(complex=c)["test"] for c in (0, 1))
+    real, phased = (phantoms(complex=c)["test"] for c in (False, True))
 
     assert phased.shape == (3, 2, 32, 32)
     magnitude = metrics.intensities(phased).numpy()
@@ -111,7 +111,7 @@ def fastmri(path, **options):
         "size": 8,
         **options,
     }
-    return datasets.load(spec, seed=0)
+    return DATASETS.parse(spec).load(seed=0)
 
 
 def parts(splits):

@@ -12,7 +12,7 @@ import torch
 from test_chain import one_sentence
 
 import diem
-from diem.data import datasets
+from diem.data.sets import DATASETS
 from diem.files.tensors import load_tensors
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "telescope.py"
@@ -24,7 +24,7 @@ def observe(folder):
     namespace = {"__name__": "telescope"}
     exec(EXAMPLE.read_text(encoding="utf-8"), namespace)
     spec = {"name": "photographs", "size": 8, "reduce": 8}
-    x = datasets.load({**spec, "train": 240, "validation": 1, "test": 1}, 0)["train"].whole()
+    x = DATASETS.parse({**spec, "train": 240, "validation": 1, "test": 1}).load(0)["train"].whole()
     rng = np.random.default_rng(0)
     width = rng.uniform(0.4, 0.8, 240).astype(np.float32)
     alive = rng.random((240, 1, 8, 8)) < 0.7

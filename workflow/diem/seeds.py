@@ -5,10 +5,13 @@ fixed number of consecutive observations, so the number of shards, cores or inte
 change a number.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 
 import numpy as np
-import torch
+
+from diem.lazy import torch
 
 __all__ = ["Stage", "rng", "torch_generator"]
 

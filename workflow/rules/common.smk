@@ -14,6 +14,7 @@ SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
 CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in workflow.configfiles)
 
 from diem.config.resolve import ceiling_training, evaluated_laps, resolve, training_of_lap
+from diem.data.sets import DATASETS
 from diem.errors import DiemError
 from diem.jobs.results import check_writable, hold, remove_all_pieces
 
@@ -146,10 +147,8 @@ def clean_input(experiment):
 
 def clean_data_input(wildcards):
     """Returns what is downloaded because the config gives no path to it."""
-    data = experiment_of(wildcards)["data"]
-    if data["name"] == "cifar10" and data["path"] is None:
-        return {"path": download_path("cifar-10-binary.tar.gz")}
-    return {}
+    name = DATASETS.parse(experiment_of(wildcards)["data"]).downloads()
+    return {} if name is None else {"path": download_path(name)}
 
 
 def inception_weights_path(experiment):

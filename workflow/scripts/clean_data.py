@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.data import datasets
+from diem.data.sets import DATASETS
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import job
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     params, wildcards = snakemake.params, snakemake.wildcards
-    downloaded = dict(snakemake.input.items())
-    splits = datasets.load({**params.data, **downloaded}, params.seed)
+    downloaded = {key: str(path) for key, path in snakemake.input.items()}
+    splits = DATASETS.parse({**params.data, **downloaded}).load(params.seed)
     arrays = {}
     for name, split in splits.items():
         arrays[f"{name}/x"] = split.x

@@ -6,15 +6,14 @@ all of its runs share; a run names its observations and overrides what differs.
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema
 import yaml
 
-from diem.data.shapes import event_shape as shape_of_file
-from diem.data.shapes import observation_shape
+from diem.data.sets import DATASETS
 from diem.errors import DiemError, nearest
 from diem.planning.resources import event_shape
 
@@ -484,15 +483,13 @@ def _check_own(experiment: Mapping[str, Any], where: str) -> tuple[int, ...]:
             f"{where}.evaluation.reconstruct compares with clean data, of which data.name {OWN!r}"
             " has none."
         )
-    return _told(shape_of_file, experiment, where)
+    return _told("event_shape", experiment, where)
 
 
-def _told(
-    shape: Callable[[str], tuple[int, ...]], experiment: Mapping[str, Any], where: str
-) -> tuple[int, ...]:
+def _told(shape: str, experiment: Mapping[str, Any], where: str) -> tuple[int, ...]:
     """Returns a shape that a user's file tells."""
     try:
-        return shape(experiment["data"]["path"])
+        return getattr(DATASETS.parse(experiment["data"], f"{where}.data"), shape)()
     except DiemError as error:
         raise DiemError(f"{where}.data.path: {error}") from None
 
@@ -503,7 +500,7 @@ def _check_inpainting(experiment: Mapping[str, Any], where: str) -> None:
     What a class of the user's own would simulate is known only when it runs.
     """
     other = experiment["data"]["name"] == OWN and (
-        _told(observation_shape, experiment, where) != _told(shape_of_file, experiment, where)
+        _told("observation_shape", experiment, where) != _told("event_shape", experiment, where)
     )
     for run in experiment["runs"].values():
         name = run["observations"]

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from diem import __version__
-from diem.data import datasets
 from diem.data.observations import Observations, Observed
+from diem.data.sets import DATASETS
 from diem.diffusion.denoisers import Prior
 from diem.em.e_step import PosteriorSampler, Sampler, sample_prior
 from diem.errors import DiemError
@@ -309,7 +309,7 @@ def _compare(
             value = inception.inception_score(logits, len(samples), seed)
             rows.add(subject, "inception_score", value, **made)
         if "distance_to_manifold" in wanted:
-            curve = torch.from_numpy(datasets.manifold_curve(dict(data), seed, CURVE_POINTS))
+            curve = torch.from_numpy(DATASETS.parse(data).curve(seed, CURVE_POINTS))
             distances = (metrics.distance_to_manifold(x, curve) for x in row_parts(samples))
             value = sum(float(part.sum()) for part in distances) / len(samples)
             rows.add(subject, "distance_to_manifold", value, **here, reference="exact curve")

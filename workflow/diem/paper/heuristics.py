@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from diem import __version__
-from diem.data import datasets
+from diem.data.sets import DATASETS
 from diem.evaluation import metrics
 from diem.jobs.resume import Keep, no_cache, prefixed
 from diem.report.tables import NONE, Readable
@@ -183,7 +183,7 @@ def random_problem(entry: Mapping[str, Any], seed: int, case: int) -> Problem:
     generator = rng(seed, Stage.HEURISTICS, block=case)
     curve = {"name": "manifold", "train": entry["components"], "validation": 1, "test": 1}
     shape = {key: entry[key] for key in ("dimensions", "alpha", "epsilon")}
-    means = datasets.load({**curve, **shape}, int(generator.integers(2**63)))["train"].x
+    means = DATASETS.parse({**curve, **shape}).load(int(generator.integers(2**63)))["train"].x
     prior = Mixture(torch.from_numpy(means).double(), entry["thickness"])
     matrix = torch.from_numpy(generator.standard_normal((entry["rows"], entry["dimensions"])))
     matrix = matrix / torch.linalg.vector_norm(matrix, dim=1, keepdim=True)

@@ -41,9 +41,8 @@ from diem.config.resolve import (
     posterior_settings,
     training_of_lap,
 )
-from diem.data import fastmri as volumes
-from diem.data import images as pictures
-from diem.data.observations import SPLITS, Observations, Observed, users_observations
+from diem.data.observations import Observations, Observed, users_observations
+from diem.data.sets import DATASETS
 from diem.data.simulate import observe
 from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.gaussian import DENSE_SIZE, Gaussian, fit_to_observations
@@ -89,12 +88,6 @@ nothing that was measured: give the rate as a number where it is known."""
 
 FLOAT = 4
 """Bytes of a value on disk."""
-
-DIGITS = 1797
-"""Images of scikit-learn's digits."""
-
-FASTMRI = {"train": 973, "held": 199}
-"""Volumes of fastMRI's two single-coil knee archives."""
 
 REPEATS = 5
 """The most times that a kind of work is timed; the median counts."""
@@ -577,37 +570,8 @@ def data_size(data: Mapping[str, Any]) -> tuple[tuple[int, ...], dict[str, int]]
     Raises:
         DiemError: If only files can tell, and they are not there.
     """
-    name = data["name"]
-    if name == OWN:
-        with Observations(data["path"], data.get("operator"), data.get("sigma_y")) as file:
-            counts = {split: file.count(split) for split in file.splits()}
-            lacking = [split for split in SPLITS if split not in counts]
-            held = {split: max(1, round(data[split] * counts["train"])) for split in lacking}
-            counts["train"] -= sum(held.values())
-            return file.event_shape, counts | held
-    held = {split: data[split] for split in ("validation", "test")}
-    if name == "manifold":
-        return (data["dimensions"],), {"train": data["train"], **held}
-    if name == "digits":
-        return (1, 8, 8), {"train": DIGITS - sum(held.values()), **held}
-    if name == "cifar10":
-        return (3, 32, 32), {"train": data["train"], **held}
-    if name == "fastmri":
-        count = _volumes(data["path"], FASTMRI["train"])
-        if data["validation_path"] is None:
-            count -= sum(held.values())
-        slices = data["slices"][1] - data["slices"][0]
-        counts = {"train": count, **held}
-        return (1, data["size"], data["size"]), {k: v * slices for k, v in counts.items()}
-    channels = 1 + data["complex"] if name == "phantoms" else 3
-    train = data["train"]
-    if train is None:
-        train = len(pictures.names(data["path"])) - sum(held.values())
-    return (channels, data["size"], data["size"]), {"train": train, **held}
-
-
-def _volumes(path: str, official: int) -> int:
-    return len(volumes.names(path)) if Path(path).is_dir() else official
+    found = DATASETS.parse(data)
+    return found.event_shape(), found.counts()
 
 
 def _stages(config: Mapping[str, Any]) -> Iterator[_Stage]:

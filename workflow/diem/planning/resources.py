@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from diem.data.shapes import event_shape as shape_of_file
+from diem.data.sets import DATASETS
 
 __all__ = [
     "e_step_flops",
@@ -36,17 +36,7 @@ BASE_MB = 3000.0
 
 def event_shape(data: Mapping[str, Any]) -> tuple[int, ...]:
     """Returns the shape of one sample of a ``data`` entry."""
-    name = data["name"]
-    if name == "hdf5":
-        return shape_of_file(data["path"])
-    if name == "manifold":
-        return (data["dimensions"],)
-    if name == "digits":
-        return (1, 8, 8)
-    if name == "cifar10":
-        return (3, 32, 32)
-    channels = {"phantoms": 1 + bool(data.get("complex")), "fastmri": 1}.get(name, 3)
-    return (channels, data["size"], data["size"])
+    return DATASETS.parse(data).event_shape()
 
 
 def _layers(network: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Records of CIFAR-10's binary version, from its archive or from a folder.
+"""CIFAR-10, from the archive of its binary version or from a folder.
 
 Nothing is extracted to the disk and nothing is unpickled: a record is one byte of label and 3,072
 bytes of pixels, and an archive is read as a stream. No more than one file, of 10,000 records, is in
@@ -14,25 +14,89 @@ import tarfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 import numpy as np
 
+from diem.components import Count, option
+from diem.data.sets.base import SPLITS, DataSet, Split
 from diem.errors import DiemError
+from diem.files.downloads import CIFAR10 as ARCHIVE
 
-__all__ = ["images", "labels"]
+__all__ = ["CIFAR10"]
 
 SHAPE = (3, 32, 32)
 RECORD = 1 + 3 * 32 * 32
 CLASSES = 10
 MOST = 10_000  # records of a file, which keeps any file that is read small
-PART = 1000  # images that are yielded at a time
+BATCH = 1000  # images that are yielded at a time
 
 TRAINING = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
 FILES = {"train": TRAINING, "test": TEST}
 
 
-def labels(path: str | Path) -> dict[str, np.ndarray]:
+class CIFAR10(DataSet):
+    """Reads CIFAR-10, 32x32 photographs of ten classes, from its binary version.
+
+    The paper observes all training images to train on and all test images to validate with, and
+    shows posterior samples of test images. Neither of the latter touches the weights, and each has
+    a corruption of its own; at the paper's sizes they are the same images.
+
+    The events have shape (3, 32, 32), and the classes are their labels. All images are in the
+    official order, whatever the seed.
+
+    References:
+        | Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009)
+        | https://www.cs.toronto.edu/~kriz/cifar.html
+    """
+
+    name = "cifar10"
+    facts = frozenset({"clean", "labels"})
+
+    path: str | None = option(
+        None,
+        f"the official archive `{ARCHIVE}`, or a folder with its `data_batch_*.bin` and"
+        " `test_batch.bin`; null downloads the archive and checks its SHA256",
+        min_length=1,
+    )
+    train: Count = option(50000, "how many of the first training images are to train on")
+    validation: Count = option(
+        10000,
+        "how many of the first test images are for validation. At the paper's sizes validation and"
+        " test are the same images, each with its own corruption; neither is trained on",
+    )
+    test: Count = option(10000, "how many of the last test images are for testing")
+
+    def event_shape(self) -> tuple[int, ...]:
+        return SHAPE
+
+    def counts(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in SPLITS}
+
+    def downloads(self) -> str | None:
+        return ARCHIVE if self.path is None else None
+
+    def load(self, seed: int) -> dict[str, Split]:
+        path = self.path
+        if path is None:
+            raise DiemError(f"data.path is null, where the archive {ARCHIVE} is needed.")
+        label = _labels(path)
+        splits = {}
+        for name, source in (("train", "train"), ("validation", "test"), ("test", "test")):
+            count, total = getattr(self, name), len(label[source])
+            if count > total:
+                raise DiemError(
+                    f"data.{name} is {count}, and {path} holds {total} {source} images."
+                )
+            rows = range(total - count, total) if name == "test" else range(count)
+            # The pixels are integers from 0 to 255.
+            x = (batch * np.float32(4 / 256) - 2 for batch in _images(path, source, rows))
+            splits[name] = Split(x, label[source][rows.start : rows.stop].astype(np.int64))
+        return splits
+
+
+def _labels(path: str | Path) -> dict[str, np.ndarray]:
     """Returns the classes of the official training and test images, and checks all files.
 
     Arguments:
@@ -58,8 +122,8 @@ def labels(path: str | Path) -> dict[str, np.ndarray]:
     }
 
 
-def images(path: str | Path, split: str, rows: range) -> Iterator[np.ndarray]:
-    """Yields some of the images in the official order, a few at a time.
+def _images(path: str | Path, split: str, rows: range) -> Iterator[np.ndarray]:
+    """Yields images in the official order, a few at a time.
 
     The files of an archive are in another order than the official one, and it is read from its
     beginning for each of them.
@@ -67,7 +131,7 @@ def images(path: str | Path, split: str, rows: range) -> Iterator[np.ndarray]:
     Arguments:
         path: The archive or the folder.
         split: "train" or "test".
-        rows: Which images, consecutive ones.
+        rows: Which images; they are consecutive.
 
     Yields:
         The images, uint8, with shape (N, 3, 32, 32).
@@ -82,8 +146,8 @@ def images(path: str | Path, split: str, rows: range) -> Iterator[np.ndarray]:
         for _, records in _files(Path(path), (name,)):
             wanted = records[max(rows.start - start, 0) : rows.stop - start, 1:]
             start += len(records)
-            for i in range(0, len(wanted), PART):
-                yield wanted[i : i + PART].reshape(-1, *SHAPE).copy()
+            for i in range(0, len(wanted), BATCH):
+                yield wanted[i : i + BATCH].reshape(-1, *SHAPE).copy()
             del records, wanted  # before the next file is read
 
 
@@ -98,7 +162,7 @@ def _files(path: Path, names: Collection[str]) -> Iterator[tuple[str, np.ndarray
     elif path.is_file():
         yield from _archived(path, names)
     else:
-        raise DiemError(f"`data.path`: there is no such folder or archive: {path}.")
+        raise DiemError(f"data.path: there is no such folder or archive: {path}.")
 
 
 def _archived(path: Path, names: Collection[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -113,7 +177,7 @@ def _archived(path: Path, names: Collection[str]) -> Iterator[tuple[str, np.ndar
                     raise DiemError(f"{where} is a link or is there twice, which is refused.")
                 found.add(name)
                 _check_size(member.size, where)
-                yield name, _records(archive.extractfile(member).read(), where)
+                yield name, _records(cast(IO[bytes], archive.extractfile(member)).read(), where)
             # The checksum of all of it is at the end of the stream.
             while stream.read(2**20):
                 pass

@@ -1,0 +1,85 @@
+"""What a data set is."""
+
+import abc
+from collections.abc import Iterable
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from diem.components import Component
+
+__all__ = ["SPLITS", "DataSet", "Split", "from_bytes"]
+
+SPLITS = ("train", "validation", "test")
+"""The splits, in the order in which their random streams are numbered."""
+
+
+class Split(NamedTuple):
+    """One split of a data set.
+
+    Attributes:
+        x: The data in [-2, 2], float32, with shape :math:`(N, *event)`; images are
+            :math:`(N, C, H, W)`. Data that do not fit in memory are consecutive batches of this
+            shape, which can be read once.
+        label: The classes, int64, with shape :math:`(N,)`, or :py:`None` where there are none.
+    """
+
+    x: np.ndarray | Iterable[np.ndarray]
+    label: np.ndarray | None = None
+
+    def whole(self) -> np.ndarray:
+        """Returns all data at once, where they fit in memory; batches are read."""
+        return self.x if isinstance(self.x, np.ndarray) else np.concatenate(list(self.x))
+
+
+class DataSet(Component):
+    """A data set: its shape and size, which are known before anything is read, and its data.
+
+    The data are scaled to [-2, 2] by :meth:`load`, and nowhere else.
+
+    Attributes:
+        facts: What else there is: ``clean`` data, without which observations are the user's own;
+            ``labels`` of the clean data; a ``curve`` on which all of them lie.
+    """
+
+    facts: ClassVar[frozenset[str]] = frozenset({"clean"})
+
+    @abc.abstractmethod
+    def event_shape(self) -> tuple[int, ...]:
+        """Returns the shape of one sample; of an image, it is ``(channels, height, width)``."""
+
+    @abc.abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Returns the number of samples by split, as far as it is known before they are read.
+
+        Raises:
+            DiemError: If only files can tell, and they are not there.
+        """
+
+    @abc.abstractmethod
+    def load(self, seed: int) -> dict[str, Split]:
+        """Returns the splits "train", "validation" and "test" of the clean data.
+
+        Arguments:
+            seed: The configuration's seed.
+
+        Raises:
+            DiemError: If a file is missing, damaged, or does not suit.
+        """
+
+    def downloads(self) -> str | None:
+        """Returns the file of :data:`diem.files.downloads.DOWNLOADS` that is to be the `path`."""
+        return None
+
+    def curve(self, seed: int, points: int) -> np.ndarray:
+        """Returns points along the curve, (points, *event), of data with the fact ``curve``."""
+        raise TypeError(f"The data set {self.name!r} has no curve.")
+
+    def observation_shape(self) -> tuple[int, ...] | None:
+        """Returns the shape of one observation, where observations are the user's own."""
+        return None
+
+
+def from_bytes(x: np.ndarray) -> np.ndarray:
+    """Scales integers from 0 to 255 to [-2, 2]."""
+    return x.astype(np.float32) * np.float32(4 / 255) - 2

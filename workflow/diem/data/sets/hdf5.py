@@ -1,0 +1,117 @@
+"""A user's own observations, of which nothing clean is known."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diem.components import Fraction, Number, Positive, option
+from diem.data.sets.base import SPLITS, DataSet, Split
+from diem.errors import DiemError
+
+if TYPE_CHECKING:
+    import h5py
+
+__all__ = ["HDF5"]
+
+
+class HDF5(DataSet):
+    """Observations of a user's own, in a file that :mod:`diem.data.ingest` describes.
+
+    What it says is read from the file's header; :func:`diem.data.ingest.ingest` takes the
+    observations in.
+    """
+
+    name = "hdf5"
+    facts = frozenset()
+
+    path: str = option(
+        meaning="a file of your own observations, see"
+        " [docs/your_own_data.md](../docs/your_own_data.md). There are no clean data then: no"
+        " ceiling, and only the metrics that need none, which are the default",
+        min_length=1,
+    )
+    validation: Fraction = option(
+        0.05, "the fraction of `train` that is held out at random, if the file lacks this split"
+    )
+    test: Fraction = option(
+        0.1, "the fraction of `train` that is held out at random, if the file lacks this split"
+    )
+    offset: Number = option(
+        0.0,
+        "`x` is `offset + scale u`, where `u` spans about [-2, 2] and is what is learned. `y`,"
+        " `sigma_y`, and what a loaded prior gives, keep the units of the file",
+    )
+    scale: Positive = option(1.0, "see `offset`")
+
+    def event_shape(self) -> tuple[int, ...]:
+        """Returns the shape of one ``x``.
+
+        Raises:
+            DiemError: If there is no such file, or it does not tell.
+        """
+        with self._opened() as file:
+            shape = np.asarray(file.attrs.get("event_shape", ()))
+        if (
+            shape.ndim != 1
+            or not len(shape)
+            or shape.dtype.kind not in "iu"
+            or not (shape > 0).all()
+        ):
+            raise DiemError(
+                f"{self.path}: the attribute 'event_shape' must hold positive integers."
+            )
+        return tuple(shape.tolist())
+
+    def observation_shape(self) -> tuple[int, ...]:
+        """Returns the shape of one ``y``.
+
+        Raises:
+            DiemError: If there is no such file, or it does not tell.
+        """
+        with self._opened() as file:
+            return self._observations(file, "train").shape[1:]
+
+    def counts(self) -> dict[str, int]:
+        with self._opened() as file:
+            counts = {
+                name: len(self._observations(file, name))
+                for name in SPLITS
+                if name == "train" or f"{name}/y" in file
+            }
+        held = {
+            name: max(1, round(getattr(self, name) * counts["train"]))
+            for name in SPLITS
+            if name not in counts
+        }
+        counts["train"] -= sum(held.values())
+        return counts | held
+
+    def load(self, seed: int) -> dict[str, Split]:
+        raise DiemError(f"{self.path}: these are observations, and there are no clean data.")
+
+    def _observations(self, file: h5py.File, split: str) -> h5py.Dataset:
+        import h5py
+
+        y = file.get(f"{split}/y")
+        if not isinstance(y, h5py.Dataset) or y.ndim == 0:
+            raise DiemError(f"{self.path}: '{split}/y' is missing.")
+        return y
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[h5py.File]:
+        import h5py
+
+        if not Path(self.path).is_file():
+            raise DiemError(f"{self.path}: there is no such file.")
+        try:
+            with h5py.File(self.path, "r") as file:
+                yield file
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+            raise DiemError(
+                f"{self.path}: this is no complete HDF5 file (truncated, or of another format)."
+            ) from None
