@@ -32,7 +32,7 @@ from azula.noise import VESchedule
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from diem import networks, operators
+from diem import operators
 from diem.config.resolve import resolve
 from diem.data.observations import Observations, Observed, save_observations
 from diem.data.simulate import observe
@@ -43,6 +43,7 @@ from diem.em.m_step import Training, train
 from diem.files.atomic import atomic
 from diem.files.hdf5 import Rows
 from diem.files.tensors import save_tensors
+from diem.networks import NETWORKS
 from diem.planning import estimate
 from diem.planning.flops import FlopCounter
 from diem.report.figures import save
@@ -208,7 +209,7 @@ def overhead(folder: Path) -> dict:
     block, sampled = run["e_step"]["block"], counts["train"] + counts["validation"]
     training = Training.from_config(run["m_step"], counts["train"])
     with torch.device("meta"):
-        weights = list(networks.build(dict(entry["network"]), shape).parameters())
+        weights = list(NETWORKS.parse(entry["network"]).build(shape).parameters())
 
     # The E-step, with a network of one weight.
     free = KarrasDenoiser(Free([torch.zeros(1)]), VESchedule(**entry["schedule"]))

@@ -8,13 +8,13 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from diem import networks
 from diem.config.resolve import resolve, training_of_lap
+from diem.networks import NETWORKS
 from diem.planning import resources as demands
 
 ROOT = Path(__file__).parents[2]
 
-NETWORKS = [
+CASES = [
     ({"name": "mlp", "hidden": [32, 48], "embedding": 16}, (5,)),
     ({"name": "residual_mlp", "width": 32, "blocks": 3, "embedding": 16}, (1, 8, 8)),
     (
@@ -33,11 +33,11 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("network", "shape"), NETWORKS)
+@pytest.mark.parametrize(("network", "shape"), CASES)
 def test_operations_are_near_the_counted(network, shape):
     x = torch.randn(2, *shape)
     with FlopCounterMode(display=False) as counter:
-        networks.build(network, shape).eval()(x, torch.tensor([0.5, 0.5]))
+        NETWORKS.parse(network).build(shape).eval()(x, torch.tensor([0.5, 0.5]))
     counted = counter.get_total_flops() / 2
     assert demands.pass_flops(network, shape) == pytest.approx(counted, rel=0.15)
 

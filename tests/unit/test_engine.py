@@ -13,7 +13,7 @@ from diem.em.e_step import PosteriorSampler, Sampler
 from diem.em.m_step import Training, train
 from diem.errors import DiemError
 from diem.networks import runtime as engine
-from diem.networks.base import _attention
+from diem.networks.modules.unet import attention
 
 SCHEDULE = {"sigma_min": 1e-2, "sigma_max": 1e1}
 MLP = {"name": "mlp", "hidden": [32, 32], "embedding": 8}
@@ -58,13 +58,13 @@ def error(x, reference):
 # Precision
 
 
-def test_explicit_attention_is_attention():
+def test_explicit_attention_isattention():
     q, k, v = torch.randn(3, 2, 4, 16, 8, generator=torch.Generator().manual_seed(0))
     expected = F.scaled_dot_product_attention(q, k, v)
-    assert torch.equal(_attention(q, k, v), expected)
+    assert torch.equal(attention(q, k, v), expected)
 
     leaves = [a.bfloat16().requires_grad_() for a in (q, k, v)]
-    out = _attention(*leaves)
+    out = attention(*leaves)
     assert out.dtype == torch.bfloat16
     assert error(out.float(), expected) < 0.01
 

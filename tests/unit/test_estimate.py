@@ -23,7 +23,7 @@ from diem.errors import DiemError
 from diem.evaluation import evaluate as evaluation
 from diem.files.hdf5 import write_hdf5
 from diem.inference import priors
-from diem.networks.base import build
+from diem.networks import NETWORKS
 from diem.paper import restoration
 from diem.planning import estimate
 from diem.planning.flops import FlopCounter
@@ -277,10 +277,9 @@ def test_calls_of_a_posterior_sampler(name, evaluations, products):
 
 
 def test_counter_counts_attention_and_products_with_the_jacobian():
-    network = build(
-        {"name": "unet", "channels": [8], "blocks": 1, "attention": {"0": 2}}, (1, 4, 4)
-    )
-    plain = build({"name": "unet", "channels": [8], "blocks": 1}, (1, 4, 4))
+    unet = {"name": "unet", "channels": [8], "blocks": 1}
+    network = NETWORKS.parse({**unet, "attention": {"0": 2}}).build((1, 4, 4))
+    plain = NETWORKS.parse(unet).build((1, 4, 4))
     x, counts = torch.randn(1, 1, 4, 4, requires_grad=True), []
     for net in (network, plain):
         with FlopCounter() as counter:

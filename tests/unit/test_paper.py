@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from diem.config.resolve import resolve
-from diem.networks.base import build
+from diem.networks import NETWORKS
 from diem.paper import comparison as paper
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_the_defaults_of_paper_yaml_are_honest(settings):
 
 
 def test_the_cifar10_network_has_the_papers_size(settings):
-    network = build(settings["experiments"]["cifar10"]["network"], (3, 32, 32))
+    network = NETWORKS.parse(settings["experiments"]["cifar10"]["network"]).build((3, 32, 32))
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(57.56e6, rel=0.01)
 
 

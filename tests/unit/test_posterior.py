@@ -11,9 +11,9 @@ from azula.noise import VESchedule
 from helpers import analytic_posterior, dense, matrices, random_gaussian, simulate
 from torch import nn
 
-from diem import networks
 from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.posterior import COVARIANCES, PosteriorDenoiser
+from diem.networks import NETWORKS
 
 SCHEDULE = {"sigma_min": 1e-2, "sigma_max": 1e1}
 MLP = {"name": "mlp", "hidden": [24, 24], "embedding": 8}
@@ -271,7 +271,7 @@ class Counted(nn.Module):
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 @pytest.mark.parametrize("limit", [None, 0.5])
 def test_the_cost_of_an_evaluation(covariance, iterations, limit, monkeypatch):
-    backbone = Counted(networks.build(MLP, VECTOR).requires_grad_(False))
+    backbone = Counted(NETWORKS.parse(MLP).build(VECTOR).requires_grad_(False))
     denoiser = KarrasDenoiser(backbone, VESchedule(**SCHEDULE))
     operator = simulate({"name": "projection", "rows": 2}, VECTOR, 3, torch.float32)
     products, original = [], torch.autograd.grad

@@ -18,10 +18,11 @@ from azula.denoise import KarrasDenoiser
 from azula.noise import VESchedule
 from torch import Tensor
 
-from diem import __version__, networks
+from diem import __version__
 from diem.diffusion.gaussian import Gaussian
 from diem.errors import DiemError
 from diem.files.tensors import load_tensors, save_tensors
+from diem.networks import NETWORKS
 
 __all__ = ["Prior", "build_denoiser", "load_prior", "sigma_to_time"]
 
@@ -45,7 +46,7 @@ def build_denoiser(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = networks.build(dict(network), event_shape)
+        backbone = NETWORKS.parse(network).build(event_shape)
     return KarrasDenoiser(backbone, VESchedule(**schedule))
 
 
@@ -101,8 +102,12 @@ def load_prior(
         network: If given, the ``network`` entry that the file must have been trained with.
         event_shape: If given, the event's shape that the file must have.
 
+    A network of the user's own, which the file names by its import path, is imported: load files
+    of others only where you trust the module of that name.
+
     Raises:
-        DiemError: If the file cannot be read, or holds another network or event.
+        DiemError: If the file cannot be read, holds another network or event, or its network
+            cannot be imported.
     """
     tensors, header = load_tensors(path)
     try:
@@ -132,6 +137,8 @@ def load_prior(
         denoiser = build_denoiser(stored, card["schedule"], shape, seed=0)
     except (DiemError, KeyError, TypeError, ValueError) as error:
         reason = str(error).rstrip(".")
+        if isinstance(stored, dict) and ":" in str(stored.get("name")):
+            raise DiemError(f"{path}: {reason}, and the prior needs it.") from None
         raise DiemError(f"{path}: its header does not describe a network: {reason}.") from None
     state = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     try:

@@ -1,5 +1,5 @@
-"""The networks of denoisers."""
+"""The networks of denoisers: one declaration a file, and what needs PyTorch in ``modules``."""
 
-from diem.networks.base import MLP, NETWORKS, ResidualMLP, UNet, build, noise_embedding
+from diem.networks.base import NETWORKS, Network
 
-__all__ = ["MLP", "NETWORKS", "ResidualMLP", "UNet", "build", "noise_embedding"]
+__all__ = ["NETWORKS", "Network"]

@@ -4,6 +4,8 @@ None of this changes what is computed, only how it is rounded and how long it ta
 asks for something that a machine cannot do, that is an error and never done without.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -30,7 +32,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 def set_memory_format(network: nn.Module, channels_last: bool) -> None:
     """Lays the kernels of convolutions out channels-last; images then follow from the first on."""
     if channels_last:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def compile_network(network: nn.Module, key: str) -> None:
@@ -52,7 +54,7 @@ def compile_network(network: nn.Module, key: str) -> None:
     device = next(network.parameters()).device
     # Shapes are compiled one by one: the numbers of a block then depend on its own shape only, not
     # on which shapes came before. A graph break or a shape too many is an error.
-    options = {"fullgraph": True, "dynamic": False}
+    options: dict[str, Any] = {"fullgraph": True, "dynamic": False}
     try:
         torch.compile(torch.square, **options)(torch.ones(2, device=device))
     except Exception as error:  # of the compilers, which have no common one

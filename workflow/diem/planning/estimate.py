@@ -32,7 +32,7 @@ from azula.noise import Schedule, VPSchedule
 from tabulate import tabulate
 from torch import Tensor
 
-from diem import networks, operators
+from diem import operators
 from diem.config.resolve import (
     OWN,
     ceiling_training,
@@ -52,6 +52,7 @@ from diem.errors import DiemError, nearest
 from diem.evaluation import metrics
 from diem.inference.priors import rows_of
 from diem.jobs.job import select_device
+from diem.networks import NETWORKS
 from diem.paper import heuristics, restoration
 from diem.planning.flops import FlopCounter
 from diem.report.tables import NONE, Readable, rounded
@@ -552,7 +553,7 @@ class _Parts:
 def _weights(network: Mapping[str, Any], shape: tuple[int, ...]) -> int:
     """Returns the number of a network's weights, without allocating them."""
     with torch.device("meta"):
-        return sum(w.numel() for w in networks.build(dict(network), shape).parameters())
+        return sum(w.numel() for w in NETWORKS.parse(network).build(shape).parameters())
 
 
 # The stages

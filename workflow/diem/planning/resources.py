@@ -5,12 +5,12 @@ needs them while it plans, and without knowing the machine. A job that was cut o
 last block or checkpoint, so too short a limit costs little.
 """
 
-import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from diem.data.sets import DATASETS
+from diem.networks import NETWORKS
 
 __all__ = [
     "e_step_flops",
@@ -39,41 +39,9 @@ def event_shape(data: Mapping[str, Any]) -> tuple[int, ...]:
     return DATASETS.parse(data).event_shape()
 
 
-def _layers(network: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[float, float]:
-    """Returns the multiplications of one forward pass, and the values it keeps for a backward."""
-    size = math.prod(shape)
-    if network["name"] == "mlp":
-        widths = [size + network["embedding"], *network["hidden"], size]
-        return _dense(widths), 3.0 * sum(widths)
-    if network["name"] == "residual_mlp":
-        width, blocks = network["width"], network["blocks"]
-        products = _dense([size, width, size]) + width * (network["embedding"] + 2 * blocks * width)
-        return products, 2.0 * size + 5.0 * blocks * width
-    channels, patch, kernel = network["channels"], network["patch"], network["kernel"] ** 2
-    blocks = network["blocks"]
-    blocks = [blocks] * len(channels) if isinstance(blocks, int) else blocks
-    edge, pixels = shape[0] * patch**2, math.prod(shape[1:]) / patch**2
-    products, kept = pixels * edge * channels[0] * (kernel + 1), 2.0 * size
-    for level, (c, count) in enumerate(zip(channels, blocks, strict=True)):
-        area = pixels / 4**level
-        products += 2 * count * area * 2 * kernel * c**2
-        kept += 2 * count * area * 8 * c
-        if str(level) in network["attention"]:
-            products += 2 * count * area * (4 * c**2 + 2 * area * c)
-            kept += 2 * count * area * 8 * c
-        if level > 0:
-            finer = channels[level - 1]
-            products += area * kernel * finer * c + 4 * area * kernel * finer * (finer + c)
-    return products, kept
-
-
-def _dense(widths: list[int]) -> float:
-    return float(sum(a * b for a, b in itertools.pairwise(widths)))
-
-
 def pass_flops(network: Mapping[str, Any], shape: tuple[int, ...]) -> float:
     """Returns the floating-point operations of one forward pass on one sample."""
-    return 2 * _layers(network, shape)[0]
+    return 2 * NETWORKS.parse(network).multiplications(shape)
 
 
 def e_step_flops(experiment: Mapping[str, Any], run: Mapping[str, Any], samples: float) -> float:
@@ -154,5 +122,5 @@ def memory_mb(
     """
     kept = 0.0
     if experiment is not None and batch:
-        kept = _layers(experiment["network"], event_shape(experiment["data"]))[1]
+        kept = NETWORKS.parse(experiment["network"]).activations(event_shape(experiment["data"]))
     return math.ceil(BASE_MB + 4 * size_mb + 4 * batch * kept / 2**20) * 2 ** (attempt - 1)

@@ -1,0 +1,1 @@
+"""The networks themselves, which need PyTorch; their declarations do not."""
