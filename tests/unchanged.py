@@ -149,7 +149,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         git = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", folder / "code", options.base], check=True)
+        subprocess.run(
+            [*git, "add", "--quiet", "--detach", folder / "code", options.base], check=True
+        )
         try:
             runs = {"before": start(folder / "code", folder / "before")}
             runs["after"] = start(ROOT, folder / "after")

@@ -158,9 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _only(planned: list[Planned], targets: list[str]) -> list[Planned]:
     """Returns the jobs that make the targets, or name them by their rule."""
     chosen = [
-        job
-        for job in planned
-        if {job.snakemake.rule, *map(str, job.snakemake.output)} & {*targets}
+        job for job in planned if {job.snakemake.rule, *map(str, job.snakemake.output)} & {*targets}
     ]
     for job in chosen:
         for path in job.snakemake.input:

@@ -24,7 +24,7 @@ from diem.evaluation import evaluate as evaluation
 from diem.files.hdf5 import write_hdf5
 from diem.inference import priors
 from diem.networks import NETWORKS
-from diem.paper import restoration
+from diem.paper.restoration.prior import architecture
 from diem.planning import estimate
 from diem.planning.flops import FlopCounter
 
@@ -450,5 +450,5 @@ def test_table_for_the_eye(plan):
 
 def test_architecture_has_the_pretrained_shape():
     with torch.device("meta"):
-        denoiser = restoration.architecture("ffhq_256x256")
+        denoiser = architecture("ffhq_256x256")
     assert sum(p.numel() for p in denoiser.parameters()) == 93563910

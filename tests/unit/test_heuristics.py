@@ -9,15 +9,19 @@ import torch
 
 from diem.config.resolve import resolve
 from diem.diffusion.posterior import COVARIANCES
-from diem.paper import heuristics
-from diem.paper.heuristics import EXACT, Mixture, Problem
+from diem.jobs.job import Job
+from diem.paper.heuristics import mixture as mixtures
+from diem.paper.heuristics.coil import coil_samples
+from diem.paper.heuristics.divergences import COLUMNS, divergences
+from diem.paper.heuristics.figures import coil_corners, divergence_by_sigma
+from diem.paper.heuristics.mixture import Mixture, ObservedMixture
+from diem.paper.heuristics.posteriors import EXACT, log_likelihoods, noisy_posteriors, resample
+from diem.paper.heuristics.table import divergence_table, readable_divergences
 from diem.report import tables
-from diem.report.figures import coil_corners, divergence_by_sigma
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 PUBLISHED = WORKFLOW / "published" / "heuristics_divergence.csv"
-CPU = torch.device("cpu")
 
 
 def entry(**keys):
@@ -37,7 +41,7 @@ def problem(prior, rows=2, seed=1):
     generator = torch.Generator().manual_seed(seed)
     size = prior.means.shape[1]
     matrix = torch.randn(rows, size, generator=generator, dtype=torch.float64)
-    return Problem(prior, matrix, torch.full((rows,), 0.3, dtype=torch.float64), 0.2)
+    return ObservedMixture(prior, matrix, torch.full((rows,), 0.3, dtype=torch.float64), 0.2)
 
 
 def log_density(prior, x_t, sigma):
@@ -49,7 +53,7 @@ def log_density(prior, x_t, sigma):
 @pytest.mark.parametrize("sigma", [0.01, 0.5, 10.0])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_score_and_hessian(sigma, dimensions, monkeypatch):
-    monkeypatch.setattr(heuristics, "PAIRS", 10)  # several chunks
+    monkeypatch.setattr(mixtures, "PAIRS", 10)  # several chunks
     prior = mixture(dimensions=dimensions)
     x_t = prior.means + sigma * torch.randn_like(prior.means)
 
@@ -86,7 +90,7 @@ def test_exact_for_one_component(sigma, name):
     case = problem(prior)
     x_t = torch.randn(6, 3, dtype=torch.float64)
 
-    actual = heuristics.log_likelihoods(case, x_t, sigma, [name])[0]
+    actual = log_likelihoods(case, x_t, sigma, [name])[0]
 
     gain = 0.25 / (0.25 + sigma**2)
     mean = (prior.means[0] + gain * (x_t - prior.means[0])) @ case.matrix.T
@@ -96,7 +100,7 @@ def test_exact_for_one_component(sigma, name):
 
 
 def test_likelihoods_by_their_definitions(monkeypatch):
-    monkeypatch.setattr(heuristics, "PAIRS", 10)
+    monkeypatch.setattr(mixtures, "PAIRS", 10)
     case, sigma = problem(mixture()), 0.7
     x_t = torch.randn(5, 3, dtype=torch.float64)
     score, hessian = case.prior.score_and_hessian(x_t, sigma)
@@ -110,7 +114,7 @@ def test_likelihoods_by_their_definitions(monkeypatch):
         "zeros": torch.zeros(3, 3, dtype=torch.float64),
     }
 
-    actual = heuristics.log_likelihoods(case, x_t, sigma, COVARIANCES)
+    actual = log_likelihoods(case, x_t, sigma, COVARIANCES)
 
     for row, name in zip(actual, COVARIANCES, strict=True):
         for i in range(len(x_t)):
@@ -127,7 +131,7 @@ def test_resampling_is_in_proportion_to_the_weights():
     count = 100_000
 
     # The logarithms are far from what `exp` can take.
-    drawn, effective = heuristics.resample(x, weights.log() - 5000, count, np.random.default_rng(0))
+    drawn, effective = resample(x, weights.log() - 5000, count, np.random.default_rng(0))
 
     found = torch.bincount(drawn[:, 0].long(), minlength=4) / count
     error = (found - weights) / (weights * (1 - weights) / count).sqrt().clamp(min=1e-12)
@@ -148,14 +152,8 @@ def test_the_resampled_posterior_of_one_component():
     mean = prior.means[0] + gain @ (case.y - case.matrix @ prior.means[0])
     covariance = 0.25 * (torch.eye(3) - gain @ case.matrix) + sigma**2 * torch.eye(3)
 
-    drawn = heuristics._noisy_posteriors(
-        case,
-        sigma,
-        ["tweedie"],
-        400_000,
-        {EXACT: 50_000, "tweedie": 50_000},
-        np.random.default_rng(0),
-    )
+    counts = {EXACT: 50_000, "tweedie": 50_000}
+    drawn = noisy_posteriors(case, sigma, 400_000, counts, np.random.default_rng(0))
 
     for name in (EXACT, "tweedie"):
         x, effective = drawn[name]
@@ -167,18 +165,16 @@ def test_the_resampled_posterior_of_one_component():
 def test_cases_are_independent_of_jobs():
     settings = entry(prior_samples=500, samples=20, sigmas=[0.1, 1.0], iterations=5)
 
-    whole = heuristics.divergences("a", settings, 3, range(1, 4), CPU)
+    whole = divergences("a", settings, range(1, 4), Job(seed=3))
     parts = [
-        row
-        for cases in ([1, 2], [3])
-        for row in heuristics.divergences("a", settings, 3, cases, CPU)
+        row for cases in ([1, 2], [3]) for row in divergences("a", settings, cases, Job(seed=3))
     ]
 
     assert whole == parts
-    assert tuple(whole[0]) == heuristics.CARD
+    assert tuple(whole[0]) == COLUMNS
     assert len(whole) == 3 * 2 * 5
     assert len({row["value"] for row in whole if row["covariance"] == "cov_t"}) == 6
-    other = heuristics.divergences("a", settings, 4, [1], CPU)
+    other = divergences("a", settings, [1], Job(seed=4))
     assert other[0]["cost"] != whole[0]["cost"]
 
 
@@ -186,8 +182,8 @@ def test_cases_are_independent_of_jobs():
 def compared():
     """Medians over cases at the three noise levels where the comparison is told."""
     settings = entry(prior_samples=2**15, samples=384, iterations=256, sigmas=[0.1, 0.5, 1.0])
-    rows = heuristics.divergences("curves", settings, 0, range(1, 13), CPU)
-    return heuristics.summary(pd.DataFrame(rows), PUBLISHED)
+    rows = divergences("curves", settings, range(1, 13), Job())
+    return divergence_table(pd.DataFrame(rows), PUBLISHED)
 
 
 def test_agreement_with_the_published_medians(compared):
@@ -214,7 +210,7 @@ def test_order_of_the_heuristics(compared):
 
 
 def test_the_table_says_every_median_and_its_card(compared):
-    readable = heuristics.readable(compared)
+    readable = readable_divergences(compared)
     text = tables.markdown(readable)
 
     assert [line[0] for line in readable.body] == ["0.1", "0.5", "1"]
@@ -228,9 +224,9 @@ def test_the_table_says_every_median_and_its_card(compared):
 
 def test_levels_that_are_not_published():
     settings = entry(prior_samples=200, samples=10, sigmas=[0.3], covariances=["identity"])
-    rows = heuristics.divergences("a", settings, 0, [1, 2], CPU)
+    rows = divergences("a", settings, [1, 2], Job())
 
-    readable = heuristics.readable(heuristics.summary(pd.DataFrame(rows), PUBLISHED))
+    readable = readable_divergences(divergence_table(pd.DataFrame(rows), PUBLISHED))
 
     assert [" ".join(lines) for lines in readable.header][1:] == ["q = p (noise)", "identity ↓"]
     assert not any(note.startswith("Published") for note in readable.notes)
@@ -239,7 +235,7 @@ def test_levels_that_are_not_published():
 def test_the_coil():
     settings = entry(coil={"prior_samples": 20_000, "samples": 2000})
 
-    samples = heuristics.coil_samples(settings, 0, CPU)
+    samples = coil_samples(settings, Job())
 
     assert tuple(samples) == ("prior", "posterior", EXACT, *settings["covariances"])
     assert all(x.shape == (2000, 3) and x.dtype == np.float32 for x in samples.values())
@@ -266,6 +262,6 @@ def test_figures(compared):
     np.testing.assert_allclose(marks[3].get_ydata(), [7e-3, 2.7e-1, 1.3])
 
     settings = entry(coil={"prior_samples": 500, "samples": 100})
-    figure = coil_corners(heuristics.coil_samples(settings, 0, CPU), "coil", 0.25, 500, 0)
+    figure = coil_corners(coil_samples(settings, Job()), "coil", 0.25, 500, 0)
     images = [ax for ax in figure.axes if ax.get_images()]
     assert len(images) == 7 * 3

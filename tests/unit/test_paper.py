@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from diem.config.resolve import resolve
+from diem.config.resolve import Pair, pairs, resolve
 from diem.networks import NETWORKS
-from diem.paper import comparison as paper
+from diem.paper import hyperparameters
+from diem.paper.paper_vs_ours import paper_vs_ours, published_numbers, readable_numbers
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -157,14 +158,14 @@ def test_the_cifar10_network_has_the_papers_size(settings):
 
 
 def test_every_experiment_of_the_paper_has_a_place_in_the_demo(demo, settings):
-    found = {(pair.section, pair.paper) for pair in paper.pairs(demo, settings)}
+    found = {(pair.section, pair.paper) for pair in pairs(demo, settings)}
 
     sections = ("experiments", "heuristics", "restoration")
     assert found == {(section, name) for section in sections for name in settings[section]}
 
 
 def test_hyperparameters_are_those_of_both_configs(demo, settings):
-    table = paper.hyperparameters(demo, settings)
+    table = hyperparameters.settings_side_by_side(demo, settings)
 
     assert not table.duplicated(["section", "entry", "key"]).any()
     rows = table.set_index(["entry", "key"])
@@ -174,20 +175,22 @@ def test_hyperparameters_are_those_of_both_configs(demo, settings):
     name = "runs.missing_75_cov_t.e_step.covariance"
     assert tuple(rows.loc[("digits", name), ["here", "paper"]]) == ("cov_t", "cov_t")
     assert ("digits", "runs.missing_75_cov_t.e_step.iterations") not in rows.index
-    readable = paper.hyperparameters_readable(table)
+    readable = hyperparameters.readable_settings(table)
     assert len(readable.body) == len(table)
 
 
 def test_only_the_paper_itself_differs_in_no_setting(demo, settings):
-    same = paper.scales(paper.hyperparameters(settings, settings))
-    assert set(same.values()) == {paper.SAME}
+    same = hyperparameters.differences(hyperparameters.settings_side_by_side(settings, settings))
+    assert set(same.values()) == {hyperparameters.SAME}
 
-    for pair, text in paper.scales(paper.hyperparameters(demo, settings)).items():
-        assert text != paper.SAME, pair
+    for pair, text in hyperparameters.differences(
+        hyperparameters.settings_side_by_side(demo, settings)
+    ).items():
+        assert text != hyperparameters.SAME, pair
 
 
 def test_every_published_number_is_listed():
-    table = paper.published_numbers(PUBLISHED)
+    table = published_numbers(PUBLISHED)
 
     counts = table["part"].value_counts()
     for part, name, columns in (
@@ -201,11 +204,11 @@ def test_every_published_number_is_listed():
 
 
 def test_our_numbers_stand_beside_those_whose_place_they_take():
-    published = paper.published_numbers(PUBLISHED)
+    published = published_numbers(PUBLISHED)
     scale = {
-        paper.Pair("heuristics", "few", "curves"): "3 of 12 settings differ from the paper",
-        paper.Pair("experiments", "digits", "cifar10"): "40 of 60 settings differ from the paper",
-        paper.Pair("restoration", "patches", "ffhq"): paper.SAME,
+        Pair("heuristics", "few", "curves"): "3 of 12 settings differ from the paper",
+        Pair("experiments", "digits", "cifar10"): "40 of 60 settings differ from the paper",
+        Pair("restoration", "patches", "ffhq"): hyperparameters.SAME,
     }
     heuristics = pd.DataFrame(
         [{"sigma": 0.1, "covariance": "zeros", "median": 0.01, "card": "8 curves"}]
@@ -243,7 +246,7 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
         ]
     )
 
-    table = paper.beside(
+    table = paper_vs_ours(
         published, scale, {"few": heuristics}, {"digits": (rows, runs)}, {"patches": restoration}
     )
 
@@ -258,4 +261,4 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
     ]
     assert list(ours["scale"]) == list(scale.values())
     assert ours["card"].iloc[1].startswith("lap 2, 64 samples")
-    assert len(paper.readable(table).body) == len(table)
+    assert len(readable_numbers(table).body) == len(table)

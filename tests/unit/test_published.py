@@ -54,7 +54,7 @@ def metric_rows(runs=RUNS, metrics=("fid", "inception_score")):
 
 @pytest.fixture
 def table():
-    return published.beside(metric_rows(), RUNS, CIFAR10)
+    return published.with_published(metric_rows(), RUNS, CIFAR10)
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.csv")), ids=lambda path: path.name)
@@ -109,7 +109,7 @@ def test_our_numbers_say_what_made_them(table):
 
 
 def test_a_table_for_the_eye(table):
-    readable = published.readable(table)
+    readable = published.readable_published(table)
     lines = tables.markdown(readable).splitlines()
 
     assert "| DiEM | tweedie | 75% | - | - | 13.18 | 8.14 |" in lines
@@ -124,23 +124,23 @@ def test_a_table_for_the_eye(table):
 
 
 def test_one_metric_of_two():
-    table = published.beside(metric_rows(metrics=["fid"]), RUNS, CIFAR10)
+    table = published.with_published(metric_rows(metrics=["fid"]), RUNS, CIFAR10)
 
     ours = table[table["run"] == "most"].iloc[0]
     assert ours["fid"] == 120 + 1 / 3
     assert ours["inception_score"] == ""
-    assert published.readable(table).body[4][-2:] == ["120", "-"]
+    assert published.readable_published(table).body[4][-2:] == ["120", "-"]
 
 
 def test_observations_without_a_rate_of_missing_pixels():
     runs = {"run": {"heuristic": "tweedie", "corruption": None}}
 
-    table = published.beside(metric_rows(runs), runs, CIFAR10)
+    table = published.with_published(metric_rows(runs), runs, CIFAR10)
 
     assert table["run"].tolist()[-1] == "run"
-    assert published.readable(table).body[-1][:3] == ["ours, run", "tweedie", "-"]
+    assert published.readable_published(table).body[-1][:3] == ["ours, run", "tweedie", "-"]
 
 
 def test_nothing_to_compare():
     with pytest.raises(DiemError, match=r"published: .*cifar10\.csv has fid and inception_score"):
-        published.beside(metric_rows(metrics=["psnr"]), RUNS, CIFAR10)
+        published.with_published(metric_rows(metrics=["psnr"]), RUNS, CIFAR10)

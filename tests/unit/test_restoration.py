@@ -20,13 +20,19 @@ from diem.em.e_step import Sampler
 from diem.errors import DiemError
 from diem.evaluation import lpips as perceptual
 from diem.files.hdf5 import write_hdf5
-from diem.paper import restoration, restoration_table
-from diem.paper.restoration import Problem, compare, pretrained, restore, trained
-from diem.report import figures, tables
+from diem.jobs.job import Job
+from diem.paper.methods import METHODS, Problem
+from diem.paper.methods._azula import NoisyPGDMSampler
+from diem.paper.restoration import prior as priors
+from diem.paper.restoration.figures import restoration_images, restoration_metrics
+from diem.paper.restoration.prior import pretrained, trained
+from diem.paper.restoration.restore import COLUMNS, compare, restore
+from diem.paper.restoration.table import method_of, readable_restoration, restoration_table
+from diem.report import tables
 
 SHAPE = (1, 4, 4)
 SCHEDULE = {"alpha_min": 0.01, "sigma_min": 0.01}
-METHODS = {
+ENTRIES = {
     "mmps_1": {"name": "mmps", "iterations": 1, "solver": "gmres"},
     "mmps_3": {"name": "mmps", "iterations": 3, "solver": "gmres"},
     "dps": {"name": "dps", "zeta": 0.5},
@@ -40,7 +46,7 @@ TASKS = {
     "blur": {"operator": {"name": "blur", "size": 3, "intensity": 0.5}, "sigma_y": 0.1},
     "small": {"operator": {"name": "downsample", "factor": 2}, "sigma_y": 0.1},
 }
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", ENTRIES)
 every_task = pytest.mark.parametrize("task", TASKS)
 
 
@@ -72,7 +78,7 @@ def test_mmps_of_a_gaussian_samples_its_posterior_mean(task):
         repeated(one.operator, count), one.y.expand(count, *one.y.shape[1:]), one.sigma_y
     )
 
-    x = restore({"name": "mmps", "iterations": 16, "solver": "gmres"}, denoiser, many, 64, 0)
+    x = restore(METHODS.parse({"name": "mmps", "iterations": 16}), denoiser, many, 64, 0)
 
     mean, covariance = analytic_posterior(
         gaussian, matrices(one.operator)[0], one.y[0], one.sigma_y
@@ -89,7 +95,7 @@ def test_every_method_restores_better_than_the_prior_mean(method, task):
     gaussian, denoiser = exact()
     some = problem(task, 64)
 
-    x = restore(METHODS[method], denoiser, some, 32, 0)
+    x = restore(METHODS.parse(ENTRIES[method]), denoiser, some, 32, 0)
 
     assert x.shape == (64, *SHAPE)
     assert torch.isfinite(x).all()
@@ -104,7 +110,9 @@ def test_restoring_is_reproducible_and_leaves_the_random_state(method):
     some = problem("random")
     state = torch.random.get_rng_state()
 
-    one, same, other = (restore(METHODS[method], denoiser, some, 4, seed) for seed in (0, 0, 1))
+    one, same, other = (
+        restore(METHODS.parse(ENTRIES[method]), denoiser, some, 4, seed) for seed in (0, 0, 1)
+    )
 
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
@@ -118,10 +126,16 @@ def test_no_image_depends_on_its_neighbours(method, monkeypatch):
     _, denoiser = exact()
     some = problem("random", 4)
 
-    together = restore(METHODS[method], denoiser, some, 6, 0)
+    together = restore(METHODS.parse(ENTRIES[method]), denoiser, some, 6, 0)
 
     alone = [
-        restore(METHODS[method], denoiser, Problem(some.operator[i : i + 1], y[None], 0.1), 6, 0)
+        restore(
+            METHODS.parse(ENTRIES[method]),
+            denoiser,
+            Problem(some.operator[i : i + 1], y[None], 0.1),
+            6,
+            0,
+        )
         for i, y in enumerate(some.y)
     ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-6, atol=1e-6)
@@ -154,7 +168,7 @@ def test_mmps_agrees_with_azula(task, iterations):
     )
     expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, SHAPE)
 
-    method = {"name": "mmps", "iterations": iterations, "solver": "gmres"}
+    method = METHODS.parse({"name": "mmps", "iterations": iterations})
     torch.testing.assert_close(restore(method, denoiser, some, 5, 5), expected)
 
 
@@ -165,7 +179,9 @@ def test_tmpd_agrees_with_azula(task):
     theirs = TMPDenoiser(denoiser, y, operator.forward, sigma_y**2)
     expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, SHAPE)
 
-    torch.testing.assert_close(restore(METHODS["tmpd"], denoiser, some, 5, 5), expected)
+    torch.testing.assert_close(
+        restore(METHODS.parse(ENTRIES["tmpd"]), denoiser, some, 5, 5), expected
+    )
 
 
 @every_task
@@ -174,7 +190,9 @@ def test_dps_agrees_with_azula_on_one_image(task):
     operator, y, _ = some = problem(task, 1)
     expected = start(DPSSampler(denoiser, y, operator.forward, zeta=0.5, **GRID), 1, SHAPE)
 
-    torch.testing.assert_close(restore(METHODS["dps"], denoiser, some, 5, 5), expected)
+    torch.testing.assert_close(
+        restore(METHODS.parse(ENTRIES["dps"]), denoiser, some, 5, 5), expected
+    )
 
 
 @every_task
@@ -200,7 +218,9 @@ def test_diffpir_agrees_with_azula_on_vectors(task):
     )
     expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, (16,)).reshape(3, *SHAPE)
 
-    torch.testing.assert_close(restore(METHODS["diffpir"], denoiser, some, 5, 5), expected)
+    torch.testing.assert_close(
+        restore(METHODS.parse(ENTRIES["diffpir"]), denoiser, some, 5, 5), expected
+    )
 
 
 @every_task
@@ -208,7 +228,7 @@ def test_diffpir_agrees_with_azula_on_vectors(task):
 def test_pgdm_inverts_as_published(task, t):
     _, denoiser = exact()
     some = problem(task)
-    sampler = restoration._NoisyPGDM(denoiser, some, eta=1.0, **GRID)
+    sampler = NoisyPGDMSampler(denoiser, some, eta=1.0, **GRID)
     t = torch.tensor(t, dtype=torch.float64)
     sampler.step(torch.zeros(3, *SHAPE, dtype=torch.float64), t, t / 2)
 
@@ -271,11 +291,11 @@ def test_trained_prior_is_the_same_denoiser_in_other_units(tmp_path):
 @pytest.fixture
 def tiny_adm(monkeypatch):
     """Makes azula's card of a pretrained network that of a tiny one, and returns its weights."""
-    real = restoration.load_cards("azula.plugins.adm")["ffhq_256x256"]
+    real = priors.load_cards("azula.plugins.adm")["ffhq_256x256"]
     tiny = {"image_size": 32, "num_channels": 32, "channel_mult": [1, 1], "num_head_channels": 32}
     real.config |= tiny
-    monkeypatch.setattr(restoration, "load_cards", lambda plugin: {"ffhq_256x256": real})
-    return restoration.adm.make_model(**real.config).backbone.state_dict()
+    monkeypatch.setattr(priors, "load_cards", lambda plugin: {"ffhq_256x256": real})
+    return priors.adm.make_model(**real.config).backbone.state_dict()
 
 
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
@@ -292,8 +312,8 @@ def test_pretrained_weights_are_loaded_from_a_path(tmp_path, tiny_adm, ending):
     assert not denoiser.training
     operator = simulate({"name": "downsample", "factor": 4}, (3, 32, 32), 2, torch.float32)
     some = Problem(operator, torch.randn(2, 3, 8, 8), 0.1)
-    for method in METHODS.values():
-        assert restore(method, denoiser, some, 2, 0).shape == (2, 3, 32, 32)
+    for entry in ENTRIES.values():
+        assert restore(METHODS.parse(entry), denoiser, some, 2, 0).shape == (2, 3, 32, 32)
 
 
 class Malicious:
@@ -346,7 +366,7 @@ class Constant:
 
 ENTRY = {
     "tasks": {name: TASKS[name] for name in ("random", "small")},
-    "methods": {name: METHODS[name] for name in ("mmps_3", "dps")},
+    "methods": {name: ENTRIES[name] for name in ("mmps_3", "dps")},
     "steps": [2, 4],
     "images": 5,
     "block": 3,
@@ -364,14 +384,14 @@ def clean(tmp_path):
 
 def run(clean, method="mmps_3", entry=ENTRY, perceptual=None):
     _, denoiser = exact((1, 12, 12), torch.float32)
-    card = {"experiment": "e", "optimizer_steps": 3, "prior": "a Gaussian"}
-    return compare(denoiser, clean, entry, method, 0, card, perceptual)
+    columns = {"experiment": "e", "optimizer_steps": 3, "prior": "a Gaussian"}
+    return compare(denoiser, clean, entry, method, columns, Job(), perceptual)
 
 
 def test_rows_carry_their_card(clean):
     rows, arrays = run(clean)
 
-    assert [tuple(row) for row in rows] == [restoration.COLUMNS] * len(rows)
+    assert [tuple(row) for row in rows] == [COLUMNS] * len(rows)
     found = [(row["observations"], row["sampler_steps"], row["metric"]) for row in rows]
     assert found == [(t, s, m) for t in ENTRY["tasks"] for s in (2, 4) for m in ("psnr", "ssim")]
     for row in rows:
@@ -380,7 +400,7 @@ def test_rows_carry_their_card(clean):
         assert math.isfinite(row["value"])
         assert row["standard_error"] > 0
         settings = json.loads(row["settings"])
-        assert settings["method"] == METHODS["mmps_3"]
+        assert settings["method"] == ENTRIES["mmps_3"]
         assert settings["task"] == ENTRY["tasks"][row["observations"]]
         assert "5 samples (test split), ddim (eta 1)" in tables.card(row)
     for task in ENTRY["tasks"]:
@@ -441,7 +461,7 @@ def table(clean, tmp_path):
         "DPS,2,,small,0.4,20.1,0.5,a paper\n"
     )
     rows = tables.read_rows([path])
-    return restoration_table.beside(rows, published), rows
+    return restoration_table(rows, published), rows
 
 
 def test_published_numbers_stand_beside_the_same_setting(table):
@@ -466,7 +486,7 @@ def test_published_numbers_stand_beside_the_same_setting(table):
 
 
 def test_readable_table_marks_what_is_absent(table):
-    readable = restoration_table.readable(*table)
+    readable = readable_restoration(*table)
 
     titles = [" ".join(lines) for lines in readable.header]
     assert "PSNR (dB) ours ↑" in titles
@@ -478,9 +498,9 @@ def test_readable_table_marks_what_is_absent(table):
 
 
 def test_labels_tell_the_iterations_of_mmps():
-    settings = [json.dumps({"method": METHODS[name]}) for name in ("mmps_3", "diffpir")]
+    rows = [{"settings": json.dumps({"method": ENTRIES[n]})} for n in ("mmps_3", "diffpir")]
 
-    assert [restoration_table.label(text) for text in settings] == ["MMPS (3)", "DiffPIR"]
+    assert [method_of(row).label for row in rows] == ["MMPS (3)", "DiffPIR"]
 
 
 # The figures
@@ -502,7 +522,7 @@ def test_figures_show_every_method_and_task(clean, tmp_path):
     pd.DataFrame(rows).to_csv(path, index=False)
     rows = tables.read_rows([path])
 
-    lines = figures.restoration_metrics(rows, "faces").axes
+    lines = restoration_metrics(rows, "faces").axes
     assert len(lines) == 2 * 2  # metrics, tasks
     for ax in lines:
         assert [line.get_label() for line in ax.lines] == ["MMPS (3)", "DPS"]
@@ -510,7 +530,7 @@ def test_figures_show_every_method_and_task(clean, tmp_path):
     value = rows[(rows["run"] == "dps") & (rows["metric"] == "ssim")]["value"]
     assert list(lines[2].lines[1].get_ydata()) == list(value[:2])
 
-    images = figures.restoration_images(rows, shown, "faces").axes
+    images = restoration_images(rows, shown, "faces").axes
     titles = [ax.get_title() for ax in images[:4]]
     assert titles == ["observation", "MMPS (3)", "DPS", "truth"]
     assert len(images) == 2 * 4

@@ -18,8 +18,11 @@ from diem.evaluation import evaluate as evaluation
 from diem.evaluation import inception, metrics
 from diem.files.hdf5 import Reader, Rows, write_hdf5
 from diem.inference import priors
+from diem.jobs import job as jobs
 from diem.jobs.resume import Pieces, no_cache
-from diem.paper import heuristics, restoration
+from diem.paper.heuristics.divergences import divergences
+from diem.paper.restoration.prior import HalvedDenoiser
+from diem.paper.restoration.restore import compare
 
 SHAPE = (1, 12, 12)
 SIGMA_Y = 0.1
@@ -114,7 +117,7 @@ class Restoration(Job):
     pieces = 2 * 2 * 3  # tasks, numbers of steps, blocks
 
     def run(self, keep):
-        denoiser = restoration._Halved(self.prior().denoiser.backbone, VPSchedule())
+        denoiser = HalvedDenoiser(self.prior().denoiser.backbone, VPSchedule())
         mask = {"operator": {"name": "mask", "missing": 0.3}, "sigma_y": SIGMA_Y}
         more = {"operator": {"name": "mask", "missing": 0.7}, "sigma_y": SIGMA_Y}
         entry = {
@@ -123,11 +126,9 @@ class Restoration(Job):
             "steps": [2, 3],
             **{"images": 5, "block": 2, "metrics": ["psnr"], "data": "test images"},
         }
-        card = {"experiment": "e", "optimizer_steps": 3, "prior": "a network"}
-        rows, arrays = restoration.compare(
-            denoiser.eval(), self.clean(), entry, "dps", 0, card, keep=keep
-        )
-        return rows, arrays
+        columns = {"experiment": "e", "optimizer_steps": 3, "prior": "a network"}
+        job = jobs.Job(keep=keep)
+        return compare(denoiser.eval(), self.clean(), entry, "dps", columns, job)
 
 
 class Heuristics(Job):
@@ -142,7 +143,7 @@ class Heuristics(Job):
         }
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(metrics, "PER_KERNEL", 2)
-            return heuristics.divergences("a", entry, 0, [1], CPU, keep)
+            return divergences("a", entry, [1], jobs.Job(keep=keep))
 
 
 class GaussianFit(Job):

@@ -2,8 +2,8 @@
 
 import shutil
 
-from disks import FULL, fill
 import pytest
+from disks import FULL, fill
 from test_chain import one_sentence, same_prior
 
 pytestmark = pytest.mark.slow

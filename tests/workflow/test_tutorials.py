@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+
 import pytest
 
 pytestmark = pytest.mark.slow

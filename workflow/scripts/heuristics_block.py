@@ -3,22 +3,14 @@
 from typing import TYPE_CHECKING
 
 from diem.jobs.job import started
-from diem.paper import heuristics
+from diem.paper.heuristics.divergences import divergences
 from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with started(snakemake, unit="noise level") as job:
-    params = snakemake.params
+    params, name = snakemake.params, snakemake.wildcards.heuristics
     first, last = params.cases
-    rows = heuristics.divergences(
-        snakemake.wildcards.heuristics,
-        params.entry,
-        job.seed,
-        range(first, last + 1),
-        job.device,
-        keep=job.keep,
-        progress=job.progress.update,
-    )
+    rows = divergences(name, params.entry, range(first, last + 1), job)
     tables.write_rows(snakemake.output[0], rows)

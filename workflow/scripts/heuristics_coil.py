@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
-from diem.paper import heuristics
+from diem.paper.heuristics.coil import coil_samples
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with started(snakemake, unit="sample") as job:
     entry = snakemake.params.entry
-    arrays = heuristics.coil_samples(entry, job.seed, job.device)
+    arrays = coil_samples(entry, job)
     attributes = {
         "heuristics": snakemake.wildcards.heuristics,
         "seed": job.seed,

@@ -6,8 +6,9 @@ import pandas as pd
 
 from diem.files.hdf5 import Reader
 from diem.jobs.job import job
-from diem.paper.heuristics import COIL_ARRAYS
-from diem.report import figures
+from diem.paper.heuristics.coil import COIL_ARRAYS
+from diem.paper.heuristics.figures import coil_corners, divergence_by_sigma
+from diem.report.figures import save
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -18,11 +19,11 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     with Reader(files.coil) as file:
         names = [*COIL_ARRAYS, *file.attribute("covariances")]
         coil = {key: file.read(key) for key in names}
-        told = {key: file.attribute(key) for key in ("sigma", "prior_samples", "seed")}
+        settings = {key: file.attribute(key) for key in ("sigma", "prior_samples", "seed")}
     drawn = {
-        "divergence": figures.divergence_by_sigma(table, name),
-        "coil": figures.coil_corners(coil, name, **told),
+        "divergence": divergence_by_sigma(table, name),
+        "coil": coil_corners(coil, name, **settings),
     }
     for key, path in snakemake.output.items():
         figure, kind = key.split("_")
-        figures.save(drawn[figure], path, kind)
+        save(drawn[figure], path, kind)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from diem.jobs.job import job
-from diem.paper import heuristics
+from diem.paper.heuristics.table import divergence_table, readable_divergences
 from diem.report import tables
 
 if TYPE_CHECKING:
@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.output
     rows = pd.concat([pd.read_csv(path) for path in snakemake.input.rows], ignore_index=True)
-    table = heuristics.summary(rows, snakemake.input.published)
-    tables.write(files, table, heuristics.readable(table))
+    table = divergence_table(rows, snakemake.input.published)
+    tables.write(files, table, readable_divergences(table))
     tables.write_rows(files.rows, rows)

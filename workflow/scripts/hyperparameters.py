@@ -7,7 +7,7 @@ import yaml
 
 from diem.config.resolve import resolve
 from diem.jobs.job import job
-from diem.paper import comparison as paper
+from diem.paper.hyperparameters import readable_settings, settings_side_by_side
 from diem.report import tables
 
 if TYPE_CHECKING:
@@ -17,5 +17,5 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.input
     text = Path(files.paper).read_text(encoding="utf-8")
     papers = resolve(yaml.safe_load(text), files.schema, files.paper)
-    table = paper.hyperparameters(snakemake.params.config, papers)
-    tables.write(snakemake.output, table, paper.hyperparameters_readable(table))
+    table = settings_side_by_side(snakemake.params.config, papers)
+    tables.write(snakemake.output, table, readable_settings(table))

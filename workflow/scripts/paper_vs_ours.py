@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from diem.jobs.job import job
-from diem.paper import comparison as paper
+from diem.paper.hyperparameters import differences
+from diem.paper.paper_vs_ours import paper_vs_ours, published_numbers, readable_numbers
 from diem.report import tables
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def read(names: list[str], paths: list[str]) -> dict[str, pd.DataFrame]:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, params = snakemake.input, snakemake.params
     settings = pd.read_csv(files.hyperparameters, dtype=str, keep_default_na=False)
-    table = paper.beside(
-        paper.published_numbers(params.published),
-        paper.scales(settings),
+    table = paper_vs_ours(
+        published_numbers(params.published),
+        differences(settings),
         read(params.heuristics, files.get("heuristics", [])),
         {
             name: (tables.read_rows([path]), runs)
@@ -34,4 +35,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         },
         read(params.restoration, files.get("restoration", [])),
     )
-    tables.write(snakemake.output, table, paper.readable(table))
+    tables.write(snakemake.output, table, readable_numbers(table))

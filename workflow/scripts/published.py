@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, output = snakemake.input, snakemake.output
     rows = tables.read_rows(files.metrics)
-    table = published.beside(rows, snakemake.params.runs, files.published)
-    tables.write(output, table, published.readable(table))
+    table = published.with_published(rows, snakemake.params.runs, files.published)
+    tables.write(output, table, published.readable_published(table))

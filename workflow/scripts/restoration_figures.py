@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 from diem.files.hdf5 import Reader
 from diem.jobs.job import job
-from diem.report import figures, tables
+from diem.paper.restoration.figures import restoration_images, restoration_metrics
+from diem.report import tables
+from diem.report.figures import save
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -26,9 +28,9 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         for task in rows["observations"].unique()
     }
     drawn = {
-        "metrics": figures.restoration_metrics(rows, name),
-        "images": figures.restoration_images(rows, shown, name),
+        "metrics": restoration_metrics(rows, name),
+        "images": restoration_images(rows, shown, name),
     }
     for output, path in snakemake.output.items():
         figure, kind = output.split("_")
-        figures.save(drawn[figure], path, kind)
+        save(drawn[figure], path, kind)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from diem.evaluation.lpips import Perceptual
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
-from diem.paper import restoration
+from diem.paper.restoration import prior
+from diem.paper.restoration.restore import compare
 from diem.report import tables
 
 if TYPE_CHECKING:
@@ -16,26 +17,14 @@ with started(snakemake, unit="image") as job:
     params, files, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
     entry = params.entry
     if entry["pretrained"] is None:
-        denoiser, card = restoration.trained(files.prior, entry["schedule"])
+        denoiser, columns = prior.trained(files.prior, entry["schedule"])
     else:
-        denoiser, card = restoration.pretrained(
-            entry["pretrained"], params.weights, entry["schedule"]
-        )
+        denoiser, columns = prior.pretrained(entry["pretrained"], params.weights, entry["schedule"])
     perceptual = None
     if files.get("lpips"):
         perceptual = Perceptual(Path(files.lpips[0]).parents[1], job.device)
     job.progress.reset(total=entry["images"] * len(entry["tasks"]) * len(entry["steps"]))
-    rows, arrays = restoration.compare(
-        denoiser,
-        files.clean,
-        entry,
-        wildcards.method,
-        job.seed,
-        {"experiment": wildcards.comparison, **card},
-        perceptual,
-        job.device,
-        job.keep,
-        job.progress.update,
-    )
+    columns["experiment"] = wildcards.comparison
+    rows, arrays = compare(denoiser, files.clean, entry, wildcards.method, columns, job, perceptual)
     write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
     tables.write_rows(snakemake.output.rows, rows)

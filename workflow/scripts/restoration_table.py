@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from diem.jobs.job import job
-from diem.paper import restoration_table
+from diem.paper.restoration.table import readable_restoration, restoration_table
 from diem.report import tables
 
 if TYPE_CHECKING:
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     output = snakemake.output
     rows = tables.read_rows(snakemake.input.rows)
-    table = restoration_table.beside(rows, snakemake.input.published)
-    tables.write(output, table, restoration_table.readable(table, rows))
+    table = restoration_table(rows, snakemake.input.published)
+    tables.write(output, table, readable_restoration(table, rows))
     tables.write_rows(output.rows, rows)

@@ -1,4 +1,4 @@
-"""Published numbers, and an experiment's own beside them.
+"""The table of an experiment's published numbers, with our own beside them.
 
 A file of ``workflow/published`` has a row a model, with its numbers in columns named as the metrics
 are, and the ``source`` of each row. Nothing is computed here.
@@ -13,7 +13,7 @@ import pandas as pd
 from diem.errors import DiemError
 from diem.report.tables import METRICS, NONE, Readable, card, rounded
 
-__all__ = ["beside", "readable"]
+__all__ = ["readable_published", "with_published"]
 
 OURS = "ours"
 """The method's name of the rows that this workflow made."""
@@ -24,7 +24,7 @@ WARNING = (
 )
 
 
-def beside(
+def with_published(
     rows: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]], path: str | Path
 ) -> pd.DataFrame:
     """Returns published numbers, each followed by the last laps of the runs that it speaks of.
@@ -75,8 +75,8 @@ def _ours(
 ) -> dict[str, Any]:
     found = {row["metric"]: row for row in last.to_dict("records")}
     first = next(iter(found.values()))
-    made = [f"{METRICS[name].name}: {card(found[name])}" for name in metrics if name in found]
-    end = f"{int(first['optimizer_steps']):,} optimizer steps, seed {first['seed']}"
+    cards = [f"{METRICS[name].name}: {card(found[name])}" for name in metrics if name in found]
+    training = f"{int(first['optimizer_steps']):,} optimizer steps, seed {first['seed']}"
     return {
         "method": OURS,
         "run": run,
@@ -84,12 +84,14 @@ def _ours(
         "lap": first["lap"],
         "samples": int(first["samples"]),
         **{name: row["value"] for name, row in found.items()},
-        "source": "; ".join([*made, f"{end}, diem {first['diem']}, PyTorch {first['torch']}"]),
+        "source": "; ".join(
+            [*cards, f"{training}, diem {first['diem']}, PyTorch {first['torch']}"]
+        ),
     }
 
 
-def readable(table: pd.DataFrame) -> Readable:
-    """Returns the table of :func:`beside` for the eye, with its sources in notes."""
+def readable_published(table: pd.DataFrame) -> Readable:
+    """Returns the table of :func:`with_published` for the eye, with its sources in notes."""
     metrics = [name for name in table.columns if name in METRICS]
     header = [["Method"], ["Covariance"], ["Corruption"], ["Lap"], ["Samples"]]
     for name in metrics:

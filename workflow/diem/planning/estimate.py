@@ -51,9 +51,12 @@ from diem.em.m_step import CHUNK, Training, train
 from diem.errors import DiemError, nearest
 from diem.evaluation import metrics
 from diem.inference.priors import rows_of
-from diem.jobs.job import select_device
+from diem.jobs.job import Job, select_device
 from diem.networks import NETWORKS
-from diem.paper import heuristics, restoration
+from diem.paper.heuristics.divergences import divergences
+from diem.paper.methods import METHODS, Problem
+from diem.paper.restoration.prior import architecture
+from diem.paper.restoration.restore import SHOWN, restore
 from diem.planning.flops import FlopCounter
 from diem.report.tables import NONE, Readable, rounded
 from diem.seeds import Stage, rng, torch_generator
@@ -715,7 +718,7 @@ def _heuristics(name: str, entry: Mapping[str, Any]) -> _Stage:
     def sampling(device: torch.device) -> Callable[[int], float]:
         def run(count: int) -> float:
             settings = {**small, "prior_samples": max(count, 64)}
-            heuristics.divergences(name, settings, 0, [1], device)
+            divergences(name, settings, [1], Job(device=device))
             return settings["prior_samples"]
 
         return run
@@ -832,7 +835,7 @@ def _comparison(name: str, entry: Mapping[str, Any]) -> Iterator[_Stage]:
         key = entry["pretrained"]["name"]
 
         def network(device: torch.device) -> Denoiser:
-            denoiser = restoration.architecture(key)
+            denoiser = architecture(key)
             return denoiser.to(device).eval().requires_grad_(False)
 
     def evaluation(device: torch.device, products: bool) -> Callable[[int], float]:
@@ -856,7 +859,7 @@ def _comparison(name: str, entry: Mapping[str, Any]) -> Iterator[_Stage]:
         steps = restored * sum(entry["steps"])
         # A product's cost is that of both without the evaluation's.
         work = [(both, steps * products), (alone, steps * (evaluations - products))]
-        shown = min(restoration.SHOWN, batch) * len(entry["tasks"])
+        shown = min(SHOWN, batch) * len(entry["tasks"])
         yield _Stage(name, "restoration", method, 1, work, shown * event * 3.25)
 
 
@@ -865,6 +868,6 @@ def _calls(method: Mapping[str, Any]) -> tuple[float, float]:
     steps, spec = 4, {"name": "downsample", "factor": 2}
     operator = operators.simulate(spec, (1, 4, 4), 1, rng(0, Stage.CORRUPTION))
     denoiser = _Counted(VPSchedule())
-    problem = restoration.Problem(operator, torch.zeros(1, *operator.observation_shape), 0.1)
-    restoration.restore(method, denoiser, problem, steps, seed=0)
+    problem = Problem(operator, torch.zeros(1, *operator.observation_shape), 0.1)
+    restore(METHODS.parse(method), denoiser, problem, steps, seed=0)
     return denoiser.evaluations / steps, denoiser.products / steps

@@ -29,10 +29,8 @@ from diem.report.figures.drawing import (
     marginals,
     save,
 )
-from diem.report.figures.heuristics import coil_corners, divergence_by_sigma
 from diem.report.figures.mri import slices, uncertainty
 from diem.report.figures.posteriors import POSTERIORS, posteriors
-from diem.report.figures.restoration import restoration_images, restoration_metrics
 
 __all__ = [
     "FIGURES",
@@ -42,14 +40,10 @@ __all__ = [
     "Row",
     "Source",
     "by_lap",
-    "coil_corners",
     "corner",
-    "divergence_by_sigma",
     "image_rows",
     "marginals",
     "posteriors",
-    "restoration_images",
-    "restoration_metrics",
     "save",
 ]
 

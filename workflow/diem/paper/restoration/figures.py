@@ -10,24 +10,29 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from diem.paper import restoration_table
+from diem.paper.methods import Method
+from diem.paper.restoration.table import method_of
 from diem.report import tables
 from diem.report.figures.drawing import WIDTH, caption, colours, styled
 
 
 def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
-    """Returns label and line style of each method: MMPS is one colour, its rivals have others."""
-    colors = iter(itertools.cycle(matplotlib.rcParams["axes.prop_cycle"]))
-    first, ours = next(colors), iter([":", "--", "-"])
+    """Returns label and line style of each entry: entries of one method share a colour."""
+    entries: dict[type[Method], dict[str, Method]] = {}
+    for entry, group in rows.groupby("run", sort=False):
+        method = method_of(group.iloc[0])
+        entries.setdefault(type(method), {})[entry] = method
+    colors = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
     styles = {}
-    for method, group in rows.groupby("run", sort=False):
-        name = restoration_table.label(group["settings"].iloc[0])
-        if name.startswith("MMPS"):
-            style = {**first, "linestyle": next(ours, "-"), "zorder": 3}
-        else:
-            style = {**next(colors), "linewidth": 1.0}
-        styles[method] = name, style
-    return styles
+    for kind in sorted(entries, key=lambda kind: not kind.ours):
+        color = next(colors)
+        weight = {"zorder": 3} if kind.ours else {"linewidth": 1.0}
+        lines = ["-", "--", ":"][: len(entries[kind])][::-1]
+        for (entry, method), line in zip(
+            entries[kind].items(), itertools.chain(lines, itertools.repeat("-")), strict=False
+        ):
+            styles[entry] = method.label, {**color, **weight, "linestyle": line}
+    return {entry: styles[entry] for entry in rows["run"].unique()}
 
 
 @styled
@@ -62,7 +67,7 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
             ax.set_ylabel(f"{tables.metric_label(metric, extractor)} {better}".strip())
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), frameon=False, fontsize=7)
     title = f"{name}: restoration by posterior samplers, by the number of steps"
-    caption(figure, title, _made(rows, "Means over the images."))
+    caption(figure, title, _note(rows, "Means over the images."))
     return figure
 
 
@@ -87,12 +92,12 @@ def restoration_images(
     figure = Figure(figsize=(WIDTH, cell * len(shown) + 1.1))
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
     for line, (task, methods) in zip(axes, shown.items(), strict=True):
-        some = next(iter(methods.values()))
-        seen = np.broadcast_to(some["observed"], some["y"].shape)
+        same = next(iter(methods.values()))  # but for what was restored
+        observed = np.broadcast_to(same["observed"], same["y"].shape)
         pictures = [
-            np.where(seen, some["y"], np.nan)[i],
+            np.where(observed, same["y"], np.nan)[i],
             *(methods[method]["x"][i] for method in styles),
-            some["truth"][i],
+            same["truth"][i],
         ]
         for ax, picture in zip(line, pictures, strict=True):
             ax.imshow(colours(picture))
@@ -106,15 +111,19 @@ def restoration_images(
         f"Of the first {len(truth)} test images the one of the most contrast, restored with {steps}"
         " steps. Missing pixels are orange."
     )
-    note = _made(rows, first)
-    caption(figure, f"{name}: what posterior samplers restore", note)
+    caption(figure, f"{name}: what posterior samplers restore", _note(rows, first))
     return figure
 
 
-def _made(rows: pd.DataFrame, first: str) -> str:
+def _note(rows: pd.DataFrame, first: str) -> str:
     row = rows.iloc[0]
     prior = json.loads(row["settings"])["prior"]
-    return (
+    note = (
         f"{first} {int(row['samples']):,} test images of {prior['data']}, prior: {prior['name']},"
-        f" {row['sampler']}. In brackets: solver iterations of MMPS. Seed {row['seed']}."
+        f" {row['sampler']}."
     )
+    methods = (method_of(group.iloc[0]) for _, group in rows.groupby("run", sort=False))
+    shown = dict.fromkeys(method.title for method in methods if method.iterations_shown)
+    if shown:
+        note += f" In brackets: solver iterations of {' and '.join(shown)}."
+    return f"{note} Seed {row['seed']}."

@@ -1,5 +1,6 @@
 """The figures of the heuristics: divergence against the noise level, and the coil."""
 
+import itertools
 from collections.abc import Mapping
 
 import matplotlib
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 
-from diem.paper.heuristics import EXACT
+from diem.paper.heuristics.posteriors import EXACT
 from diem.report.figures.drawing import (
     GREY,
     MODEL_COLORS,
@@ -32,14 +33,14 @@ def divergence_by_sigma(table: pd.DataFrame, name: str) -> Figure:
     """Draws medians and the middle half over the cases, and the published medians as marks.
 
     Arguments:
-        table: The table of :func:`diem.paper.heuristics.summary`.
+        table: The table of :func:`diem.paper.heuristics.table.divergence_table`.
         name: The name of the entry.
     """
     figure = Figure(figsize=(WIDTH, 4.6))
     ax = figure.subplots()
     ax.set(xscale="log", yscale="log")
     ax.set(xlabel="noise level $\\sigma_t$", ylabel="truncated divergence (squared data units) ↓")
-    cycle = iter(matplotlib.rcParams["axes.prop_cycle"])
+    cycle = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
     for covariance, line in table.groupby("covariance", sort=False):
         line = line.sort_values("sigma")
         sigma = line["sigma"]
@@ -71,13 +72,11 @@ def divergence_by_sigma(table: pd.DataFrame, name: str) -> Figure:
     ax.plot([], [], "o", color="white", markeredgecolor="black", markersize=7, label="published")
     ax.legend(loc="upper left", title="lines: our medians, bands: middle half")
     ax.set_ylim(bottom=table["median"].min() / 2)
-    source = next((text for text in table["source"] if text), None)
     notes = [
         f"Ours: {table['card'].iloc[0]}.",
         "Noise (dashed): what two independent sets of p(x_t | y) differ by.",
+        *(f"Published: {source}." for source in table["source"].unique() if source),
     ]
-    if source:
-        notes.append(f"Published: {source}.")
     title = f"{name}: how far q(x_t | y) is from p(x_t | y), by covariance"
     caption(figure, title, "\n".join(notes))
     return figure
@@ -90,7 +89,7 @@ def coil_corners(
     """Draws the pair marginals of prior, posterior, p(x_t | y), and q(x_t | y) by covariance.
 
     Arguments:
-        samples: The arrays of :func:`diem.paper.heuristics.coil_samples`.
+        samples: The arrays of :func:`diem.paper.heuristics.coil.coil_samples`.
         name: The name of the entry.
         sigma: The noise level.
         prior_samples: How many samples of the prior the others were resampled from.

@@ -1,0 +1,138 @@
+"""The table of posterior samplers: our numbers, and the published ones beside them.
+
+A number of ours stands beside a published one where task, method, iterations and number of steps
+are the same. Nothing is computed here.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from diem.paper.methods import METHODS, Method
+from diem.report.tables import METRICS, NONE, Readable, card, metric_label, rounded
+
+__all__ = ["method_of", "published_title", "readable_restoration", "restoration_table"]
+
+KEYS = ["task", "method", "iterations", "steps"]
+
+WARNING = (
+    "Numbers can be compared where images, tasks and prior are the same: other images are easier or"
+    " harder to restore, whatever the method. Published LPIPS and ours need not be of one network."
+)
+
+
+def method_of(row: Mapping[str, Any]) -> Method:
+    """Returns the method that made a row."""
+    return METHODS.parse(json.loads(row["settings"])["method"])
+
+
+def published_title(published: str) -> str:
+    """Returns a method's name as we write it, of the published capitals."""
+    titles = (method.title for method in METHODS.all().values())
+    return {title.upper(): title for title in titles}.get(published, published)
+
+
+def restoration_table(rows: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """Returns our numbers with the published ones beside them, and those that stand alone.
+
+    Arguments:
+        rows: The rows of a comparison, see :func:`diem.report.tables.read_rows` and
+            :data:`diem.paper.restoration.restore.COLUMNS`.
+        path: The published numbers: ``method``, ``steps``, ``iterations``, ``task``, metrics and
+            ``source``.
+
+    Returns:
+        A row for each task, method and number of steps: of each metric that we measured the value,
+        its standard error and its card, and of each that was published the number as it is written.
+    """
+    published = pd.read_csv(path, dtype=str, keep_default_na=False)
+    metrics = [name for name in METRICS if name in published]
+    ours = _ours(rows)
+    theirs = published.assign(
+        method=published["method"].map(published_title), steps=published["steps"].map(int)
+    ).rename(columns={name: f"{name}_published" for name in metrics})
+    table = ours.merge(theirs, how="outer", on=KEYS, sort=False)
+
+    # In the order of the configuration, and then of the publication.
+    ranks = {
+        key: list(dict.fromkeys([*ours[key], *theirs[key]])).index for key in ("task", "method")
+    }
+    order = table.assign(**{key: table[key].map(rank) for key, rank in ranks.items()})
+    order = order.sort_values(KEYS, kind="stable")
+    columns = [*KEYS, "run"]
+    for metric in (name for name in METRICS if name in ours or name in metrics):
+        found = (metric, f"{metric}_standard_error", f"{metric}_card", f"{metric}_published")
+        columns += [name for name in found if name in table]
+    return table.loc[order.index, [*columns, "source"]].reset_index(drop=True)
+
+
+def _ours(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns a row for each task, method's entry and number of steps, its metrics in columns."""
+    found: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for row in rows.to_dict("records"):
+        task, run, steps = row["observations"], row["run"], int(row["sampler_steps"])
+        if (task, run, steps) not in found:
+            method = method_of(row)
+            found[task, run, steps] = {
+                "task": task,
+                "method": method.title,
+                "iterations": method.iterations_shown,
+                "steps": steps,
+                "run": run,
+            }
+        metric = row["metric"]
+        found[task, run, steps] |= {
+            metric: row["value"],
+            f"{metric}_standard_error": row["standard_error"],
+            f"{metric}_card": card(row),
+        }
+    return pd.DataFrame(list(found.values()))
+
+
+def readable_restoration(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
+    """Returns the table of :func:`restoration_table` for the eye, with what made it in notes.
+
+    Arguments:
+        table: The table.
+        rows: The rows that it was made of.
+    """
+    extractor = next((name for name in rows["extractor"] if name), "")
+    columns, header = [], [["Task"], ["Method"], ["Iterations"], ["Steps"]]
+    for name, metric in METRICS.items():
+        for column, whose in ((name, "ours"), (f"{name}_published", "published")):
+            if column in table:
+                columns.append(column)
+                title = metric_label(name, extractor) if whose == "ours" else metric.name
+                header.append([title, whose, *([metric.better] if metric.better else [])])
+    table = table.astype(object).fillna("")
+    body = []
+    for row in table.to_dict("records"):
+        cells = [row["task"].replace("_", " "), row["method"], row["iterations"], str(row["steps"])]
+        for column in columns:
+            value = row[column]
+            cells.append(rounded(value) if isinstance(value, float) else value)
+        body.append([cell or NONE for cell in cells])
+    sources = [source for source in table["source"].unique() if source]
+    notes = [*_notes(rows), f"Published: {'; '.join(sources)}.", WARNING]
+    return Readable(header, body, 2, notes)
+
+
+def _notes(rows: pd.DataFrame) -> list[str]:
+    """Returns what made our numbers, a sentence each."""
+    first = rows.iloc[0]
+    prior, tasks = json.loads(first["settings"])["prior"], {}
+    for row in rows.to_dict("records"):
+        task = json.loads(row["settings"])["task"]
+        name, *options = task["operator"].items()
+        operator = ", ".join([name[1], *(f"{key} {value}" for key, value in options)])
+        tasks[row["observations"]] = f"{operator}, sigma_y {task['sigma_y']}"
+    told = "; ".join(f"{name}: {task}" for name, task in tasks.items())
+    return [
+        f"Ours: {int(first['samples']):,} test images of {prior['data']} with"
+        f" {prior['name']}, one sample each, {first['sampler']}, the same observations and noise"
+        f" for every method; means. {told}, where images span [-1, 1].",
+        f"Seed {first['seed']}, diem {first['diem']}, PyTorch {first['torch']}.",
+    ]
