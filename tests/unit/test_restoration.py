@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -139,6 +141,102 @@ def test_no_image_depends_on_its_neighbours(method, monkeypatch):
         for i, y in enumerate(some.y)
     ]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-6, atol=1e-6)
+
+
+# A method of the user's own
+
+OWN = """
+from azula.sample import DDIMSampler
+
+from diem.components import Positive, option
+from diem.paper.methods import Method
+
+
+class Unguided(Method):
+    strength: Positive = option(1.0, "has no effect")
+
+    @property
+    def iterations_shown(self):
+        return f"{self.strength:g}"
+
+    def sampler(self, denoiser, problem, **grid):
+        return DDIMSampler(denoiser, eta=1.0, **grid)
+"""
+
+
+@pytest.fixture
+def own_method(tmp_path, monkeypatch):
+    """Returns the import path of a method in a module of a user's."""
+    monkeypatch.setenv("DIEM_PATH", str(tmp_path))
+    (tmp_path / "methods_of_mine.py").write_text(OWN)
+    yield "methods_of_mine:Unguided"
+    sys.modules.pop("methods_of_mine")
+
+
+def test_a_method_of_ones_own_is_compared_in_rows_table_and_figures(own_method, clean, tmp_path):
+    methods = {"mmps_3": ENTRIES["mmps_3"], "mine": {"name": own_method, "strength": 2.0}}
+    entry = {**ENTRY, "methods": methods, "metrics": ["psnr"]}
+
+    rows, shown = shown_by_method(clean, tmp_path, entry)
+
+    settings = json.loads(rows[rows["run"] == "mine"].iloc[0]["settings"])
+    assert settings["method"] == {"name": own_method, "strength": 2.0}
+    table = restoration_table(rows, published_in(tmp_path))
+    mine = table[table["run"] == "mine"]
+    assert set(mine["method"]) == {"Unguided"}
+    assert len(mine) == 2 * 2
+    assert list(dict.fromkeys(table["method"])) == ["MMPS", "Unguided", "DPS"]
+    cells = {cell for row in readable_restoration(table, rows).body for cell in row}
+    assert "Unguided" in cells
+    figure = restoration_metrics(rows, "faces")
+    assert [line.get_label() for line in figure.axes[0].lines] == ["MMPS (3)", "Unguided (2)"]
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 2
+    titles = [ax.get_title() for ax in restoration_images(rows, shown, "faces").axes[:4]]
+    assert titles == ["observation", "MMPS (3)", "Unguided (2)", "truth"]
+
+
+def test_entries_of_one_method_share_a_colour(clean, tmp_path):
+    methods = {name: ENTRIES[name] for name in ("dps", "mmps_1", "mmps_3")}
+    rows, _ = shown_by_method(clean, tmp_path, {**ENTRY, "methods": methods, "metrics": ["psnr"]})
+
+    dps, one, three = restoration_metrics(rows, "faces").axes[0].lines
+
+    assert one.get_color() == three.get_color() != dps.get_color()
+    assert one.get_linestyle() != three.get_linestyle() == dps.get_linestyle() == "-"
+    assert one.get_zorder() > dps.get_zorder()  # our own
+
+
+def test_methods_that_are_none_are_refused(own_method, tmp_path):
+    (tmp_path / "methods_of_mine.py").write_text(f"{OWN}\n\nclass Other:\n    pass\n")
+
+    for name, message in (
+        ("methods_of_mine:Other", "is no subclass of diem.paper.methods.base.Method"),
+        ("methods_of_mine:Absent", "is no subclass"),
+        ("dpss", "did you mean 'dps'"),
+    ):
+        with pytest.raises(DiemError, match=message):
+            METHODS.parse(name)
+    with pytest.raises(DiemError, match="strengt is unknown"):
+        METHODS.parse({"name": own_method, "strengt": 1.0})
+
+
+def test_every_method_declares_what_tables_show():
+    titles = {name: method.title for name, method in METHODS.all().items()}
+
+    assert titles == {
+        **{"mmps": "MMPS", "dps": "DPS", "pgdm": "PGDM", "tmpd": "TMPD", "diffpir": "DiffPIR"}
+    }
+    for method in METHODS.all().values():
+        assert all(field.description for field in method.model_fields.values())
+
+
+def test_declaring_the_methods_imports_no_torch():
+    code = (
+        "import sys; from diem.paper.methods import METHODS; METHODS.all();"
+        " print([m for m in ('torch', 'azula', 'pandas') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["[]"]
 
 
 # Wiring against azula
@@ -447,21 +545,35 @@ def test_too_few_images_are_refused(clean):
 # The table
 
 
-@pytest.fixture
-def table(clean, tmp_path):
-    import pandas as pd
-
-    path = tmp_path / "rows.csv"
-    rows = [row for method in ("mmps_3", "dps") for row in run(clean, method)[0]]
-    pd.DataFrame(rows).to_csv(path, index=False)
-    published = tmp_path / "published.csv"
-    published.write_text(
+def published_in(folder):
+    path = folder / "published.csv"
+    path.write_text(
         "method,steps,iterations,task,lpips,psnr,ssim,source\n"
         "MMPS,2,3,small,0.2,21.1,0.6,a paper\nMMPS,2,5,small,0.3,21.2,0.7,a paper\n"
         "DPS,2,,small,0.4,20.1,0.5,a paper\n"
     )
-    rows = tables.read_rows([path])
-    return restoration_table(rows, published), rows
+    return path
+
+
+def shown_by_method(clean, folder, entry=ENTRY):
+    """Runs all methods; returns the rows as they are read, and by task and method the images."""
+    path, shown = folder / "rows.csv", {task: {} for task in entry["tasks"]}
+    rows = []
+    for method in entry["methods"]:
+        more, arrays = run(clean, method, entry)
+        rows += more
+        for task, methods in shown.items():
+            methods[method] = {
+                name: arrays[f"{task}/{name}"] for name in ("x", "y", "observed", "truth")
+            }
+    tables.write_rows(path, rows)
+    return tables.read_rows([path]), shown
+
+
+@pytest.fixture
+def table(clean, tmp_path):
+    rows, _ = shown_by_method(clean, tmp_path)
+    return restoration_table(rows, published_in(tmp_path)), rows
 
 
 def test_published_numbers_stand_beside_the_same_setting(table):
@@ -508,19 +620,7 @@ def test_labels_tell_the_iterations_of_mmps():
 
 @pytest.mark.filterwarnings("error")
 def test_figures_show_every_method_and_task(clean, tmp_path):
-    import pandas as pd
-
-    path, shown = tmp_path / "rows.csv", {task: {} for task in ENTRY["tasks"]}
-    rows = []
-    for method in ENTRY["methods"]:
-        some, arrays = run(clean, method)
-        rows += some
-        for task, methods in shown.items():
-            methods[method] = {
-                name: arrays[f"{task}/{name}"] for name in ("x", "y", "observed", "truth")
-            }
-    pd.DataFrame(rows).to_csv(path, index=False)
-    rows = tables.read_rows([path])
+    rows, shown = shown_by_method(clean, tmp_path)
 
     lines = restoration_metrics(rows, "faces").axes
     assert len(lines) == 2 * 2  # metrics, tasks

@@ -1,7 +1,6 @@
-include: "heuristics_inputs.smk"
+from diem.paper import inputs as paper
 
-
-TARGETS += heuristics_targets()
+TARGETS += paper.heuristics_targets(CONFIG)
 
 
 rule heuristics_block:
@@ -18,8 +17,10 @@ rule heuristics_block:
         gpu=GPUS,
         runtime=long_minutes,
     params:
-        entry=heuristics_entry,
-        cases=heuristics_cases,
+        entry=lambda wildcards: paper.case_settings(CONFIG, wildcards.heuristics),
+        cases=lambda wildcards: paper.heuristics_cases(
+            CONFIG, wildcards.heuristics, int(wildcards.block)
+        ),
         seed=SEED,
     message:
         "Heuristics under exact priors, {wildcards.heuristics}: cases {params.cases}"
@@ -39,7 +40,7 @@ rule heuristics_coil:
         gpu=GPUS,
         runtime=long_minutes,
     params:
-        entry=coil_entry,
+        entry=lambda wildcards: paper.coil_settings(CONFIG, wildcards.heuristics),
         seed=SEED,
     message:
         "Samples of the coil, {wildcards.heuristics}"
@@ -49,7 +50,7 @@ rule heuristics_coil:
 
 rule heuristics_table:
     input:
-        rows=heuristics_blocks,
+        rows=lambda wildcards: paper.heuristics_blocks(CONFIG, wildcards.heuristics),
         published=str(PUBLISHED / "heuristics_divergence.csv"),
     output:
         csv=report(

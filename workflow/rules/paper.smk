@@ -1,7 +1,10 @@
-include: "paper_inputs.smk"
+from diem.paper import inputs as paper
+
+PAPER_CONFIG = WORKFLOW.parent / "config" / "paper.yaml"
+PAIRS = paper.pairs_with_paper(CONFIG, PAPER_CONFIG)
 
 
-TARGETS += paper_targets()
+TARGETS += paper.paper_targets(CONFIG, PAIRS)
 
 
 rule hyperparameters:
@@ -32,7 +35,7 @@ rule hyperparameters:
 
 rule paper_vs_ours:
     input:
-        unpack(paper_vs_ours_input),
+        **paper.paper_tables(CONFIG, PAIRS),
     output:
         csv=f"{RESULTS}/tables/paper_vs_ours.csv",
         html=report(
@@ -49,9 +52,12 @@ rule paper_vs_ours:
         "../../envs/diem.yaml"
     params:
         published=str(PUBLISHED),
-        heuristics=paired("heuristics"),
-        restoration=paired("restoration"),
-        images={name: runs_by_setting(name) for name in paired("experiments", "cifar10")},
+        heuristics=paper.standing_for(PAIRS, "heuristics"),
+        restoration=paper.standing_for(PAIRS, "restoration"),
+        images={
+            name: runs_by_setting(name)
+            for name in paper.standing_for(PAIRS, "experiments", "cifar10")
+        },
     message:
         "Every published number beside ours"
     script:

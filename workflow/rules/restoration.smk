@@ -1,18 +1,28 @@
-include: "restoration_inputs.smk"
+from diem.paper import inputs as paper
+
+TARGETS += paper.restoration_targets(CONFIG)
 
 
-TARGETS += comparison_targets()
+wildcard_constraints:
+    # No name matches where there is none.
+    comparison="|".join(CONFIG["restoration"]) or "(?!)",
+
+
+def comparison_of(wildcards):
+    return CONFIG["restoration"][wildcards.comparison]
+
+
+def train_setting(key):
+    return lambda wildcards: comparison_of(wildcards)["train"][key]
 
 
 use rule clean_data as restoration_data with:
     input:
         [],
     output:
-        comparison_path("clean.h5"),
+        paper.comparison_path(CONFIG, "{comparison}", "clean.h5"),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/clean_data.log",
-    wildcard_constraints:
-        comparison=COMPARISONS,
     params:
         data=lambda wildcards: comparison_of(wildcards)["data"],
         seed=SEED,
@@ -22,14 +32,12 @@ use rule clean_data as restoration_data with:
 
 use rule m_step as restoration_prior with:
     input:
-        clean=comparison_path("clean.h5"),
+        clean=paper.comparison_path(CONFIG, "{comparison}", "clean.h5"),
     output:
-        prior=comparison_path("prior.safetensors"),
-        losses=comparison_path("losses.csv"),
+        prior=paper.comparison_path(CONFIG, "{comparison}", "prior.safetensors"),
+        losses=paper.comparison_path(CONFIG, "{comparison}", "losses.csv"),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/prior.log",
-    wildcard_constraints:
-        comparison=COMPARISONS,
     threads: training_threads(trained_for_restoration)
     resources:
         gpu=training_gpus(trained_for_restoration),
@@ -48,14 +56,13 @@ use rule m_step as restoration_prior with:
 
 rule restoration_samples:
     input:
-        unpack(restoration_input),
+        unpack(lambda wildcards: paper.restoration_inputs(CONFIG, wildcards.comparison)),
     output:
-        rows=comparison_path("methods/{method}.csv"),
-        images=comparison_path("methods/{method}.h5"),
+        rows=paper.comparison_path(CONFIG, "{comparison}", "methods/{method}.csv"),
+        images=paper.comparison_path(CONFIG, "{comparison}", "methods/{method}.h5"),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/{{method}}.log",
     wildcard_constraints:
-        comparison=COMPARISONS,
         method=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     conda:
         "../../envs/diem.yaml"
@@ -64,7 +71,9 @@ rule restoration_samples:
         gpu=GPUS,
         runtime=long_minutes,
     params:
-        entry=restoration_entry,
+        entry=lambda wildcards: paper.restoration_settings(
+            CONFIG, wildcards.comparison, wildcards.method
+        ),
         weights=lambda wildcards: comparison_of(wildcards).get("pretrained", {}).get("weights"),
         seed=SEED,
     message:
@@ -75,7 +84,7 @@ rule restoration_samples:
 
 rule restoration_table:
     input:
-        rows=restoration_paths(".csv"),
+        rows=lambda wildcards: paper.restoration_files(CONFIG, wildcards.comparison, ".csv"),
         published=str(PUBLISHED / "posterior_samplers_ffhq.csv"),
     output:
         csv=f"{RESULTS}/tables/restoration_{{comparison}}.csv",
@@ -95,8 +104,6 @@ rule restoration_table:
         ),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/table.log",
-    wildcard_constraints:
-        comparison=COMPARISONS,
     conda:
         "../../envs/diem.yaml"
     message:
@@ -107,8 +114,8 @@ rule restoration_table:
 
 rule restoration_figures:
     input:
-        rows=restoration_paths(".csv"),
-        images=restoration_paths(".h5"),
+        rows=lambda wildcards: paper.restoration_files(CONFIG, wildcards.comparison, ".csv"),
+        images=lambda wildcards: paper.restoration_files(CONFIG, wildcards.comparison, ".h5"),
     output:
         metrics_pdf=f"{RESULTS}/figures/restoration_{{comparison}}_metrics.pdf",
         metrics_png=report(
@@ -126,8 +133,6 @@ rule restoration_figures:
         ),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/figures.log",
-    wildcard_constraints:
-        comparison=COMPARISONS,
     conda:
         "../../envs/diem.yaml"
     message:

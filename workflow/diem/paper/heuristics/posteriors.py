@@ -88,7 +88,7 @@ def noisy_posteriors(
     counts: Mapping[str, int],
     generator: np.random.Generator,
 ) -> dict[str, tuple[Tensor, float]]:
-    """Draws samples of the posterior, and of its approximations, from the same samples of the prior.
+    """Draws samples of the posterior and of its approximations, from the same of the prior.
 
     Arguments:
         problem: The prior and the observation.
