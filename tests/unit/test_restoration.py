@@ -610,9 +610,9 @@ def test_readable_table_marks_what_is_absent(table):
 
 
 def test_labels_tell_the_iterations_of_mmps():
-    rows = [{"settings": json.dumps({"method": ENTRIES[n]})} for n in ("mmps_3", "diffpir")]
+    settings = [json.dumps({"method": ENTRIES[name]}) for name in ("mmps_3", "diffpir")]
 
-    assert [method_of(row).label for row in rows] == ["MMPS (3)", "DiffPIR"]
+    assert [method_of(text).label for text in settings] == ["MMPS (3)", "DiffPIR"]
 
 
 # The figures

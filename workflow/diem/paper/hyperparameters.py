@@ -101,9 +101,10 @@ def differences(table: pd.DataFrame) -> dict[Pair, str]:
         table: The table of :func:`settings_side_by_side`.
     """
     texts = {}
-    for key, rows in table.groupby(["section", "entry", "paper_entry"], sort=False):
+    keys = map(Pair, table["section"], table["entry"], table["paper_entry"])
+    for pair in dict.fromkeys(keys):
+        rows = table[(table["section"] == pair.section) & (table["entry"] == pair.ours)]
         count = int((rows["here"] != rows["paper"]).sum())
-        texts[Pair(*key)] = f"{count} of {len(rows)} settings differ from the paper"
-        if count == 0:
-            texts[Pair(*key)] = SAME
+        differ = f"{count} of {len(rows)} settings differ from the paper"
+        texts[pair] = differ if count else SAME
     return texts

@@ -49,12 +49,12 @@ def published_numbers(folder: str | Path) -> pd.DataFrame:
         The columns ``part``, ``method``, ``setting``, ``metric``, ``published`` (as it is written),
         ``source``, and ``key``, by which :func:`paper_vs_ours` finds ours.
     """
-    files: dict[str, Callable[[dict[str, str]], Iterator[tuple]]] = {
+    files: dict[str, Callable[[Mapping[Any, str]], Iterator[tuple]]] = {
         "heuristics_divergence": _of_heuristics,
         "cifar10": _of_images,
         "posterior_samplers_ffhq": _of_restoration,
     }
-    numbers = []
+    numbers: list[tuple] = []
     for name, of_row in files.items():
         rows = pd.read_csv(Path(folder) / f"{name}.csv", dtype=str, keep_default_na=False)
         for row in rows.to_dict("records"):
@@ -62,7 +62,7 @@ def published_numbers(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(numbers, columns=COLUMNS)
 
 
-def _of_heuristics(row: Mapping[str, str]) -> Iterator[tuple]:
+def _of_heuristics(row: Mapping[Any, str]) -> Iterator[tuple]:
     """Yields the numbers of a row of the divergences, by :data:`COLUMNS`."""
     sigma, source = row["sigma"], row["source"]
     for covariance in (name for name in row if name not in ("sigma", "source")):
@@ -70,7 +70,7 @@ def _of_heuristics(row: Mapping[str, str]) -> Iterator[tuple]:
         yield *words, row[covariance], source, (float(sigma), covariance)
 
 
-def _of_images(row: Mapping[str, str]) -> Iterator[tuple]:
+def _of_images(row: Mapping[Any, str]) -> Iterator[tuple]:
     """Yields the numbers of a row of corrupted CIFAR-10, by :data:`COLUMNS`."""
     heuristic, corruption = row["heuristic"], float(row["corruption"])
     method = row["method"] + (f" ({heuristic})" if heuristic else "")
@@ -79,7 +79,7 @@ def _of_images(row: Mapping[str, str]) -> Iterator[tuple]:
         yield *words, row[metric], row["source"], (row["method"], heuristic, corruption, metric)
 
 
-def _of_restoration(row: Mapping[str, str]) -> Iterator[tuple]:
+def _of_restoration(row: Mapping[Any, str]) -> Iterator[tuple]:
     """Yields the numbers of a row of the posterior samplers, by :data:`COLUMNS`."""
     task, steps, iterations = row["task"], row["steps"], row["iterations"]
     title = published_title(row["method"])
@@ -156,7 +156,8 @@ def _our_images(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> It
     """
     rows = rows[(rows["stage"] == "lap") & (rows["subject"] == "prior")]
     places = {"fid": "fid", "inception_score": "inception_score", "frechet_distance": "fid"}
-    for run, group in rows.groupby("run", sort=False):
+    for run in rows["run"].unique():
+        group = rows[rows["run"] == run]
         last = group[group["lap"] == group["lap"].max()]
         for row in last[last["metric"].isin(places)].to_dict("records"):
             settings, metric = runs[run], places[row["metric"]]

@@ -52,11 +52,12 @@ def with_published(
             f"published: {path} has {' and '.join(metrics)}, of which evaluation.metrics has none."
         )
     ours: dict[tuple, list[dict]] = {}
-    for run, group in measured.groupby("run", sort=False):
+    for run in measured["run"].unique():
+        group = measured[measured["run"] == run]
         entry = _ours(run, runs[run], group[group["lap"] == group["lap"].max()], metrics)
         ours.setdefault(_model(entry), []).append(entry)
 
-    table = []
+    table: list[dict[Any, Any]] = []
     for row in published:
         table.append({**row, "corruption": float(row["corruption"])})
         table += ours.pop(_model(table[-1]), [])
@@ -66,7 +67,7 @@ def with_published(
     return pd.DataFrame(table, columns=columns, dtype=object).fillna("")
 
 
-def _model(row: Mapping[str, Any]) -> tuple:
+def _model(row: Mapping[Any, Any]) -> tuple:
     return row["heuristic"], row["corruption"]
 
 
@@ -97,7 +98,8 @@ def readable_published(table: pd.DataFrame) -> Readable:
     for name in metrics:
         metric = METRICS[name]
         header.append([metric.name, metric.better])
-    body, sources = [], {}
+    body: list[list[str]] = []
+    sources: dict[str, list[str]] = {}
     for row in table.to_dict("records"):
         method = f"{OURS}, {row['run']}" if row["method"] == OURS else row["method"]
         corruption = f"{row['corruption']:.0%}" if row["corruption"] != "" else NONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from diem.components import Component, Kind
+from diem.components import Component
 
 if TYPE_CHECKING:
     from azula.denoise import Denoiser
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from diem.operators.base import Operator
 
-__all__ = ["METHODS", "Method", "Problem"]
+__all__ = ["Method", "Problem"]
 
 
 class Problem(NamedTuple):
@@ -70,7 +70,3 @@ class Method(Component):
             problem: The observations, on the denoiser's device.
             grid: What azula's samplers take beside a denoiser, such as ``steps``.
         """
-
-
-METHODS: Kind[Method] = Kind("method", "diem.paper.methods", Method, besides=["base"])
-"""The posterior samplers that a comparison can name."""

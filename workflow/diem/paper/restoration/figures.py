@@ -19,20 +19,18 @@ from diem.report.figures.drawing import WIDTH, caption, colours, styled
 def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
     """Returns label and line style of each entry: entries of one method share a colour."""
     entries: dict[type[Method], dict[str, Method]] = {}
-    for entry, group in rows.groupby("run", sort=False):
-        method = method_of(group.iloc[0])
+    for entry, settings in _settings(rows).items():
+        method = method_of(settings)
         entries.setdefault(type(method), {})[entry] = method
     colors = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
     styles = {}
     for kind in sorted(entries, key=lambda kind: not kind.ours):
-        color = next(colors)
-        weight = {"zorder": 3} if kind.ours else {"linewidth": 1.0}
-        lines = ["-", "--", ":"][: len(entries[kind])][::-1]
-        for (entry, method), line in zip(
-            entries[kind].items(), itertools.chain(lines, itertools.repeat("-")), strict=False
-        ):
-            styles[entry] = method.label, {**color, **weight, "linestyle": line}
-    return {entry: styles[entry] for entry in rows["run"].unique()}
+        style = {**next(colors), **({"zorder": 3} if kind.ours else {"linewidth": 1.0})}
+        count = len(entries[kind])
+        lines = [*["-", "--", ":"][:count][::-1], *["-"] * (count - 3)]
+        for (entry, method), line in zip(entries[kind].items(), lines, strict=True):
+            styles[entry] = method.label, {**style, "linestyle": line}
+    return {entry: styles[entry] for entry in _settings(rows)}
 
 
 @styled
@@ -115,6 +113,12 @@ def restoration_images(
     return figure
 
 
+def _settings(rows: pd.DataFrame) -> dict[str, str]:
+    """Returns the settings of a row of each entry, in the rows' order."""
+    first = rows.drop_duplicates("run")
+    return dict(zip(first["run"], first["settings"], strict=True))
+
+
 def _note(rows: pd.DataFrame, first: str) -> str:
     row = rows.iloc[0]
     prior = json.loads(row["settings"])["prior"]
@@ -122,7 +126,7 @@ def _note(rows: pd.DataFrame, first: str) -> str:
         f"{first} {int(row['samples']):,} test images of {prior['data']}, prior: {prior['name']},"
         f" {row['sampler']}."
     )
-    methods = (method_of(group.iloc[0]) for _, group in rows.groupby("run", sort=False))
+    methods = map(method_of, _settings(rows).values())
     shown = dict.fromkeys(method.title for method in methods if method.iterations_shown)
     if shown:
         note += f" In brackets: solver iterations of {' and '.join(shown)}."

@@ -55,6 +55,7 @@ def trained(path: str | Path, schedule: Mapping[str, float]) -> tuple[Denoiser, 
         The denoiser, and what rows say of it: ``prior`` in words, and ``optimizer_steps``.
     """
     prior = load_prior(path)
+    assert prior.denoiser is not None, "a trained prior has a network"
     steps = prior.card["optimizer_steps"]
     columns = {
         "prior": f"a {prior.card['network']['name']} of {steps:,} optimizer steps on"

@@ -5,7 +5,6 @@ are the same. Nothing is computed here.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ WARNING = (
 )
 
 
-def method_of(row: Mapping[str, Any]) -> Method:
-    """Returns the method that made a row."""
-    return METHODS.parse(json.loads(row["settings"])["method"])
+def method_of(settings: str) -> Method:
+    """Returns the method that made a row, from its ``settings``."""
+    return METHODS.parse(json.loads(settings)["method"])
 
 
 def published_title(published: str) -> str:
@@ -75,7 +74,7 @@ def _ours(rows: pd.DataFrame) -> pd.DataFrame:
     for row in rows.to_dict("records"):
         task, run, steps = row["observations"], row["run"], int(row["sampler_steps"])
         if (task, run, steps) not in found:
-            method = method_of(row)
+            method = method_of(row["settings"])
             found[task, run, steps] = {
                 "task": task,
                 "method": method.title,
