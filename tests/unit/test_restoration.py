@@ -46,7 +46,7 @@ TASKS = {
     "box": {"operator": {"name": "mask", "box": 2}, "sigma_y": 0.5},
     "random": {"operator": {"name": "mask", "missing": 0.6}, "sigma_y": 0.1},
     "blur": {"operator": {"name": "blur", "size": 3, "intensity": 0.5}, "sigma_y": 0.1},
-    "small": {"operator": {"name": "downsample", "factor": 2}, "sigma_y": 0.1},
+    "small": {"operator": {"factor": 2, "name": "downsample"}, "sigma_y": 0.1},
 }
 every_method = pytest.mark.parametrize("method", ENTRIES)
 every_task = pytest.mark.parametrize("task", TASKS)
@@ -606,6 +606,7 @@ def test_readable_table_marks_what_is_absent(table):
     assert not any("LPIPS" in title and "ours" in title for title in titles)
     assert all(cell for row in readable.body for cell in row)
     assert any("Published: a paper." in note for note in readable.notes)
+    assert any("small: downsample, factor 2, sigma_y 0.1" in note for note in readable.notes)
     tables.markdown(readable), tables.latex(readable), tables.html(readable)
 
 

@@ -125,8 +125,10 @@ def _notes(rows: pd.DataFrame) -> list[str]:
     prior, tasks = json.loads(first["settings"])["prior"], {}
     for row in rows.to_dict("records"):
         task = json.loads(row["settings"])["task"]
-        name, *options = task["operator"].items()
-        operator = ", ".join([name[1], *(f"{key} {value}" for key, value in options)])
+        options = dict(task["operator"])
+        operator = ", ".join(
+            [options.pop("name"), *(f"{key} {value}" for key, value in options.items())]
+        )
         tasks[row["observations"]] = f"{operator}, sigma_y {task['sigma_y']}"
     told = "; ".join(f"{name}: {task}" for name, task in tasks.items())
     return [
