@@ -162,7 +162,7 @@ def fill(name, folder):
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     try:
-        {"hdf5": hdf5, "tensors": tensors}[name](f"{folder}/new")
+        {"some_hdf5": some_hdf5, "tensors": tensors}[name](f"{folder}/new")
     except Exception as error:
         print(f"{type(error).__name__}: {error}", flush=True)
 

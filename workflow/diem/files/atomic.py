@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -31,9 +32,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        # Safetensors wraps what the system told.
-        told = re.search(r"I/O error: (.*) \(os error \d+\)", str(error))
-        reason = told[1] if told else getattr(error, "strerror", None) or str(error)
+        # Safetensors wraps the message of the system.
+        wrapped = re.search(r"I/O error: (.*) \(os error \d+\)", str(error))
+        reason = wrapped[1] if wrapped else getattr(error, "strerror", None) or str(error)
         raise DiemError(f"{path} cannot be written: {reason}.") from error
     finally:
         if temporary.is_dir():
@@ -51,7 +52,7 @@ class LossyFile(io.FileIO):
 
     error: OSError | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         """Writes all of the data, unless there was an error."""
         rest = memoryview(data).cast("B")
         size = len(rest)

@@ -4,6 +4,8 @@ Everything carries checksums, so that flipped bytes are found when they are read
 sets (Fletcher-32) and of its structures, and a SHA-256 of attributes.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import itertools
@@ -11,30 +13,29 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import h5py
 import numpy as np
-from torch import Tensor
 
 from diem import __version__
 from diem.errors import DiemError
 from diem.files.atomic import REMEDY, LossyFile, atomic
 from diem.signals import postponed
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["HasRows", "Reader", "Rows", "row_parts", "write_hdf5"]
 
 SCHEMA_VERSION = 1
 """The version of the HDF5 layouts."""
 
-
 CHUNK_BYTES = 2**16
 """A chunk of a data set holds so many bytes of whole rows, or one row: rows are read at random."""
 
-
 PART_BYTES = 2**26
 """What goes through all rows of a data set takes so many bytes at a time, or one row."""
-
 
 CHECKSUM = "sha256"
 """The attribute, or the tensor, with the checksum of all others."""
@@ -68,8 +69,8 @@ def write_hdf5(
 
 
 @contextlib.contextmanager
-def _new_hdf5(disk: "LossyFile") -> Iterator[h5py.File]:
-    """Yields a new HDF5 file, and raises what the disk told once it is closed.
+def _new_hdf5(disk: LossyFile) -> Iterator[h5py.File]:
+    """Yields a new HDF5 file, and raises the disk's error, if there was one, once it is closed.
 
     Signals are postponed wherever HDF5 writes: it swallows what a handler raises in the midst of
     that, the bytes are missing, and the file looks whole.
@@ -143,8 +144,9 @@ def _write_scalar(file: h5py.File, name: str, value: np.ndarray | np.generic) ->
 
 def _checksum_of_attributes(file: h5py.File) -> np.ndarray:
     """Returns the SHA-256 of the root's attributes: HDF5 has no checksum of text."""
-    told = {name: np.asarray(file.attrs[name]).tolist() for name in file.attrs if name != CHECKSUM}
-    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    names = (name for name in file.attrs if name != CHECKSUM)
+    values = {name: np.asarray(file.attrs[name]).tolist() for name in names}
+    total = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     return np.frombuffer(total.digest(), np.uint8)
 
 
@@ -178,19 +180,19 @@ class Reader:
                 f" checksum, the attribute {CHECKSUM!r}: {REMEDY}."
             )
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
 
     @contextlib.contextmanager
-    def _intact(self, what: str) -> Iterator[None]:
-        """Tells what h5py raises of a damaged structure, which can be any of these."""
+    def _intact(self, place: str) -> Iterator[None]:
+        """Names the place of a damaged structure, of which h5py raises any of these."""
         try:
             yield
         except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-            raise DiemError(f"{self.path}: {what} is damaged: {REMEDY}.") from None
+            raise DiemError(f"{self.path}: {place} is damaged: {REMEDY}.") from None
 
     def __contains__(self, name: str) -> bool:
         with self._intact(repr(name)):
@@ -220,13 +222,13 @@ class Reader:
         return dataset
 
     def read(
-        self, name: str, rows: slice = slice(None), shape: Sequence[int] | None = None
+        self, name: str, rows: slice | tuple[()] = slice(None), shape: Sequence[int] | None = None
     ) -> np.ndarray:
-        """Reads some rows of a data set.
+        """Reads rows of a data set, or a single value.
 
         Arguments:
             name: The data set.
-            rows: The rows to read.
+            rows: The rows to read, or ``()`` for all of what may be a single value.
             shape: If given, the shape that one row must have.
 
         Raises:
@@ -258,7 +260,7 @@ class Reader:
             )
         return dataset
 
-    def _rows_of(self, dataset: h5py.Dataset, rows: slice | tuple = slice(None)) -> np.ndarray:
+    def _rows_of(self, dataset: h5py.Dataset, rows: slice | tuple[()] = slice(None)) -> np.ndarray:
         """Reads rows of a data set, and checks that they are intact and finite."""
         name = dataset.name.removeprefix("/")
         with self._intact(repr(name)):
@@ -321,12 +323,12 @@ class Rows:
             files = [file for file in files if name in file]
             if not files:
                 raise DiemError(f"{paths[0]}: the data set {name!r} is missing.")
-            self._sources = []
+            self._sources: list[tuple[Reader, h5py.Dataset]] = []
             for file in files:
                 dataset = file._numbers(name, shape)
                 self._sources.append((file, dataset))
                 shape = dataset.shape[1:]
-            self.shape = tuple(shape)
+            self.shape: tuple[int, ...] = self._sources[0][1].shape[1:]
             self._dtype = self._sources[0][1].dtype
             self._ends = np.cumsum([len(dataset) for _, dataset in self._sources])
             self._chosen = np.arange(self._ends[-1])
@@ -336,7 +338,7 @@ class Rows:
             else:
                 self._opened = opened.pop_all()
 
-    def __enter__(self) -> "Rows":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -352,12 +354,12 @@ class Rows:
             return self.held[rows]
         rows = self._chosen[rows]
         x = np.empty((len(rows), *self.shape), self._dtype)
-        of = np.searchsorted(self._ends, rows, side="right")
+        source = np.searchsorted(self._ends, rows, side="right")
         # Consecutive rows of a file are read at once.
-        apart = np.flatnonzero((np.diff(rows) != 1) | (np.diff(of) != 0)) + 1
+        apart = np.flatnonzero((np.diff(rows) != 1) | (np.diff(source) != 0)) + 1
         for start, stop in itertools.pairwise([0, *apart, len(rows)] if len(rows) else []):
-            file, dataset = self._sources[of[start]]
-            first = rows[start] - self._ends[of[start]] + len(dataset)
+            file, dataset = self._sources[source[start]]
+            first = rows[start] - self._ends[source[start]] + len(dataset)
             x[start:stop] = file._rows_of(dataset, slice(first, first + stop - start))
         return x
 

@@ -38,7 +38,7 @@ def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> Tenso
     total = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
     for name, value in sorted(tensors.items()):
         total.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return torch.tensor(list(total.digest()), dtype=torch.uint8)
 
 
@@ -64,8 +64,8 @@ def load_tensors(path: str | Path, ours: bool = True) -> tuple[dict[str, Tensor]
         ) from None
     checksum = tensors.pop(CHECKSUM, None) if ours else None
     if ours and (checksum is None or not torch.equal(checksum, _checksum(tensors, header))):
-        what = "it has no checksum" if checksum is None else "its checksum is another"
-        raise DiemError(f"{path}: this file is damaged, or is not diem's ({what}): {REMEDY}.")
+        reason = "it has no checksum" if checksum is None else "its checksum is another"
+        raise DiemError(f"{path}: this file is damaged, or is not diem's ({reason}): {REMEDY}.")
     for key, value in tensors.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise DiemError(f"{path}: {key!r} holds non-finite values.")
