@@ -9,7 +9,6 @@ import torch
 from helpers import observe, random_gaussian
 
 from diem.data.observations import Observations, save_observations
-from diem.data.validate import verify_operator
 from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import Gaussian
 from diem.em.e_step import PosteriorSampler, Sampler
@@ -19,6 +18,7 @@ from diem.evaluation import selection as choice
 from diem.evaluation.metrics import crps
 from diem.files.hdf5 import write_hdf5
 from diem.operators.partial import Partial
+from diem.operators.verify import verify_operator
 from diem.report import tables
 
 

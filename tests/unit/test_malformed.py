@@ -14,7 +14,7 @@ import pytest
 import diem
 from diem.components import SEARCH_PATH
 from diem.config.resolve import resolve
-from diem.data.ingest import bring
+from diem.data.ingest import ingest
 from diem.data.validate import check_file
 from diem.errors import DiemError
 from diem.files.hdf5 import CHECKSUM
@@ -185,7 +185,7 @@ def test_files(tmp_path, damage, words):
     damage(path)
 
     with pytest.raises(DiemError) as error:
-        bring(path, output, {}, HELD_OUT, 0, "some")
+        ingest(path, output, {}, HELD_OUT, 0, "some")
 
     one_sentence(error.value, "own.h5", *words)
     assert output.read_bytes() == b"earlier results"
@@ -197,7 +197,7 @@ def test_files(tmp_path, damage, words):
 def test_a_good_file_is_taken(tmp_path):
     path = good(tmp_path / "own.h5")
 
-    bring(path, tmp_path / "observations.h5", {}, HELD_OUT, 0, "some")
+    ingest(path, tmp_path / "observations.h5", {}, HELD_OUT, 0, "some")
 
     assert {finding.level for finding in check_file(path)} == {"note"}
 
@@ -376,7 +376,7 @@ def test_operators(tmp_path, module, name, body, words):
     module(body)
 
     with pytest.raises(DiemError) as error:
-        bring(path, output, {"operator": {"name": name}}, HELD_OUT, 0, "some")
+        ingest(path, output, {"operator": {"name": name}}, HELD_OUT, 0, "some")
 
     one_sentence(error.value, "own.h5", repr(name), *words)
     assert not output.exists()

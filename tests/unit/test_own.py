@@ -11,7 +11,7 @@ from azula.noise import VESchedule
 from helpers import random_gaussian, simulate
 
 import diem
-from diem.data.ingest import bring
+from diem.data.ingest import ingest
 from diem.data.observations import SPLITS, Observations
 from diem.data.validate import check_file
 from diem.diffusion.gaussian import Gaussian, fit_to_observations
@@ -42,7 +42,7 @@ def test_five_lines_make_a_file_that_the_workflow_takes(tmp_path, images):
 
     diem.write_observations(path, {"train": images}, operator="mask", sigma_y=0.1)
     findings = check_file(path)
-    bring(path, output, {}, HELD_OUT, 0, "some")
+    ingest(path, output, {}, HELD_OUT, 0, "some")
 
     assert not levels(findings, "error") + levels(findings, "warning")
     seen = []
@@ -70,7 +70,7 @@ def test_splits_of_the_file_are_kept_and_the_other_is_held_out(tmp_path, images)
     splits = {"train": images[:150], "test": images[150:]}
 
     diem.write_observations(path, splits, operator="mask", sigma_y=0.1)
-    bring(path, output, {}, HELD_OUT, 0, "some")
+    ingest(path, output, {}, HELD_OUT, 0, "some")
 
     with Observations(output) as file:
         assert [file.count(split) for split in SPLITS] == [142, 8, 50]
@@ -82,7 +82,7 @@ def test_observations_of_one_x_are_held_out_together(tmp_path, images):
     index = np.arange(200) // 10
 
     diem.write_observations(path, {"train": {"y": images, "index": index}}, "mask", 0.1)
-    bring(path, output, {}, HELD_OUT, 0, "some")
+    ingest(path, output, {}, HELD_OUT, 0, "some")
 
     with Observations(output) as file:
         parts = [set(file.load(split).index.tolist()) for split in SPLITS]
@@ -98,7 +98,7 @@ def test_noise_of_each_kind(tmp_path, images, kind):
     path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
 
     diem.write_observations(path, {"train": {"y": images, "sigma_y": sigma_y}}, "mask")
-    bring(path, output, {}, HELD_OUT, 0, "some")
+    ingest(path, output, {}, HELD_OUT, 0, "some")
 
     with Observations(output) as file:
         some = file.load("train", slice(10, 30))
@@ -167,7 +167,7 @@ def test_one_sparse_matrix_for_all_observations(tmp_path):
 
     parts = {"y": y, **csr_parameters(matrix)}
     diem.write_observations(path, {"train": parts}, "sparse", 0.1, event_shape=(1, 3, 4))
-    bring(path, output, {}, HELD_OUT, 0, "some")
+    ingest(path, output, {}, HELD_OUT, 0, "some")
 
     with Observations(output) as file:
         some = file.load("train", slice(3, 9))
@@ -185,18 +185,18 @@ def test_what_config_and_file_both_tell_is_refused(tmp_path, images):
 
     for entry in ({"sigma_y": 0.2}, {"operator": {"name": "blur"}}):
         with pytest.raises(DiemError, match=r"own\.h5.*(sigma_y|operator).*\.$"):
-            bring(path, tmp_path / "o.h5", entry, HELD_OUT, 0, "some")
+            ingest(path, tmp_path / "o.h5", entry, HELD_OUT, 0, "some")
     assert not (tmp_path / "o.h5").exists()
 
 
 def test_large_files_are_read_in_blocks(tmp_path, images, monkeypatch):
-    from diem.data import validate as checks
+    from diem.data import observations
 
     path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
     with h5py.File(tmp_path / "raw.h5", "w") as file:
         diem.write_observations(path, {"train": file.create_dataset("y", data=images)}, "mask", 0.1)
     whole = check_file(path)
-    monkeypatch.setattr(checks, "BLOCK", 5000)
+    monkeypatch.setattr(observations, "BLOCK", 5000)
     largest = []
     read = Reader.read
 
@@ -206,20 +206,20 @@ def test_large_files_are_read_in_blocks(tmp_path, images, monkeypatch):
         return array
 
     monkeypatch.setattr(Reader, "read", reading)
-    bring(path, output, {}, HELD_OUT, 0, "some")
+    ingest(path, output, {}, HELD_OUT, 0, "some")
 
     assert max(largest) <= 5000
     assert check_file(path) == whole
 
 
 @pytest.mark.parametrize("each", [False, True])
-def test_observations_are_brought_to_the_network_s_units(tmp_path, images, each):
+def test_observations_are_scaled_to_the_network_s_units(tmp_path, images, each):
     y, sigma_y = 100 + 20 * images, np.full(len(images), 2.0, np.float32)
     split = {"y": y, "sigma_y": sigma_y} if each else {"y": y}
     path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
     diem.write_observations(path, {"train": split}, operator="mask", sigma_y=None if each else 2.0)
 
-    bring(path, output, {}, {**HELD_OUT, "offset": 100.0, "scale": 20.0}, 0, "some")
+    ingest(path, output, {}, {**HELD_OUT, "offset": 100.0, "scale": 20.0}, 0, "some")
 
     with Observations(output) as file:
         some = file.load("train")

@@ -89,13 +89,13 @@ rule corrupt:
         "../scripts/corrupt.py"
 
 
-rule bring:
+rule ingest:
     input:
         lambda wildcards: experiment_of(wildcards)["data"]["path"],
     output:
         f"{RESULTS}/{{experiment}}/observations/{{observations}}/observations.h5",
     log:
-        f"{RESULTS}/logs/{{experiment}}/{{observations}}_bring.log",
+        f"{RESULTS}/logs/{{experiment}}/{{observations}}_ingest.log",
     wildcard_constraints:
         experiment="|".join(OWN) or "(?!)",
     conda:
@@ -107,7 +107,7 @@ rule bring:
     message:
         "Observations {wildcards.observations} of {wildcards.experiment}, from the user's file"
     script:
-        "../scripts/bring.py"
+        "../scripts/ingest.py"
 
 
 rule gaussian_prior:

@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from diem.data import simulate as observing
-from diem.jobs.job import job
+from diem.data.simulate import corrupt
+from diem.jobs.job import started
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
-    observing.corrupt(
+with started(snakemake) as job:
+    corrupt(
         snakemake.input.clean,
         snakemake.output[0],
         snakemake.params.entry,
-        snakemake.params.seed,
+        job.seed,
         snakemake.wildcards.experiment,
     )

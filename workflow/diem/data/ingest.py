@@ -21,13 +21,13 @@ import numpy as np
 
 from diem import operators
 from diem.data.observations import SPLITS, Observations
-from diem.data.validate import check_file, row_blocks
+from diem.data.validate import check_file
 from diem.errors import DiemError, nearest
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import logger
 from diem.seeds import Stage, rng
 
-__all__ = ["bring", "write_observations"]
+__all__ = ["ingest", "write_observations"]
 
 ROWS = 4096
 """Arrays are written so many rows at a time."""
@@ -66,29 +66,20 @@ def write_observations(
         raise DiemError(f"{path}: 'train' is missing (given: {', '.join(splits) or 'nothing'}).")
     arrays: dict[str, Any] = {}
     for split, given in splits.items():
-        if split not in SPLITS:
-            raise DiemError(f"{path}: the split {split!r} is unknown{nearest(split, SPLITS)}.")
-        parts = dict(given) if isinstance(given, Mapping) else {"y": given}
-        if "y" not in parts:
-            raise DiemError(f"{path}: {split} lacks 'y'.")
-        parts = {name: _array(path, f"{split}/{name}", values) for name, values in parts.items()}
-        y = parts.pop("y")
+        fields = _fields(path, split, given)
+        y = fields.pop("y")
         if event_shape is None:
             event_shape = y.shape[1:]
-        arrays[f"{split}/y"] = _converted(y, np.float32, missing=operator == "mask")
-        if operator == "mask" and "mask" not in parts:
+        arrays[f"{split}/y"] = _converted(y, np.dtype(np.float32), missing=operator == "mask")
+        if operator == "mask" and "mask" not in fields:
             arrays[f"{split}/operator/mask"] = _present(y)
-        for name, values in parts.items():
-            if values.shape[:1] not in ((len(y),), (1,), ()):
-                raise DiemError(
-                    f"{path}: {split}/{name} has {len(values)} rows, where y has {len(y)}."
-                )
-            own = name in ("index", "sigma_y")
-            place = f"{split}/{name}" if own else f"{split}/operator/{name}"
+        for name, values in fields.items():
+            of_observations = name in ("index", "sigma_y")
+            place = f"{split}/{name}" if of_observations else f"{split}/operator/{name}"
             arrays[place] = _converted(values, values.dtype) if values.ndim else values[()]
         if operator is not None:
-            _fits(path, split, operator, event_shape, y, parts)
-    attributes = {"event_shape": np.asarray(event_shape)}
+            _check_operator(f"{path}: {split}", operator, event_shape, y, fields)
+    attributes: dict[str, Any] = {"event_shape": np.asarray(event_shape)}
     if operator is not None:
         attributes["operator"] = operator
     if sigma_y is not None:
@@ -96,6 +87,21 @@ def write_observations(
         if not (np.isfinite(arrays["sigma_y"]) & (arrays["sigma_y"] > 0)).all():
             raise DiemError(f"{path}: sigma_y must be positive.")
     write_hdf5(path, arrays, attributes)
+
+
+def _fields(path: str | Path, split: str, given: Any) -> dict[str, Any]:
+    """Returns a split's observations ``y``, and what else is given with them, as arrays."""
+    if split not in SPLITS:
+        raise DiemError(f"{path}: the split {split!r} is unknown{nearest(split, SPLITS)}.")
+    named = given if isinstance(given, Mapping) else {"y": given}
+    if "y" not in named:
+        raise DiemError(f"{path}: {split} lacks 'y'.")
+    fields = {name: _array(path, f"{split}/{name}", values) for name, values in named.items()}
+    count = len(fields["y"])
+    for name, values in fields.items():
+        if values.shape[:1] not in ((count,), (1,), ()):
+            raise DiemError(f"{path}: {split}/{name} has {len(values)} rows, where y has {count}.")
+    return fields
 
 
 def _array(path: str | Path, name: str, values: Any) -> Any:
@@ -108,10 +114,10 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
     if hasattr(values, "numpy"):  # a tensor
         values = values.numpy()
     if np.dtype(values.dtype).kind not in "fiub":
-        told = "complex: write real and imaginary parts as channels"
-        if np.dtype(values.dtype).kind != "c":
-            told = f"{values.dtype}, where numbers are needed"
-        raise DiemError(f"{path}: {name} is {told}.")
+        problem = f"{values.dtype}, where numbers are needed"
+        if np.dtype(values.dtype).kind == "c":
+            problem = "complex: write real and imaginary parts as channels"
+        raise DiemError(f"{path}: {name} is {problem}.")
     if name.endswith("/y") and (len(values.shape) < 2 or 0 in values.shape):
         raise DiemError(
             f"{path}: {name} has shape {values.shape}, where (observations, ...) is needed."
@@ -120,7 +126,7 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
 
 
 def _converted(values: Any, dtype: np.dtype, missing: bool = False) -> Iterator[np.ndarray]:
-    """Yields some rows at a time; where values may be missing, zeros take their place."""
+    """Yields a few rows at a time; where values may be missing, zeros take their place."""
     for start in range(0, len(values), ROWS):
         part = np.ma.filled(np.ma.asarray(values[start : start + ROWS], dtype), _blank(dtype))
         yield np.where(np.isfinite(part), part, 0).astype(dtype) if missing else part
@@ -135,30 +141,25 @@ def _blank(dtype: np.dtype) -> float:
     return np.nan if np.dtype(dtype).kind == "f" else 0
 
 
-def _fits(
-    path: str | Path,
-    split: str,
-    operator: str,
-    event_shape: Sequence[int],
-    y: Any,
-    parts: Mapping[str, Any],
+def _check_operator(
+    where: str, operator: str, event_shape: Sequence[int], y: Any, fields: Mapping[str, Any]
 ) -> None:
     """Builds the first observations' operators, as a reader will."""
-    some = {name: np.asarray(values[:2]) for name, values in parts.items() if values.ndim}
-    if operator == "mask" and "mask" not in some:
-        some["mask"] = next(_present(y[:2]))
+    first = {name: np.asarray(values[:2]) for name, values in fields.items() if values.ndim}
+    if operator == "mask" and "mask" not in first:
+        first["mask"] = next(_present(y[:2]))
     try:
-        built = operators.build(operator, event_shape, some)
+        built = operators.build(operator, event_shape, first)
     except DiemError as error:
-        raise DiemError(f"{path}: {split}: {error}") from None
+        raise DiemError(f"{where}: {error}") from None
     if built.observation_shape != tuple(y.shape[1:]):
         raise DiemError(
-            f"{path}: {split}/y has rows of shape {tuple(y.shape[1:])}, where the operator"
+            f"{where}/y has rows of shape {tuple(y.shape[1:])}, where the operator"
             f" {operator!r} of x with shape {tuple(event_shape)} gives {built.observation_shape}."
         )
 
 
-def bring(
+def ingest(
     source: str | Path,
     output: str | Path,
     entry: Mapping[str, Any],
@@ -185,24 +186,17 @@ def bring(
         DiemError: If the file cannot be used.
     """
     operator, sigma_y = entry.get("operator", {}).get("name"), entry.get("sigma_y")
-    findings = check_file(source, operator, sigma_y)
-    for level, sentence in findings:
-        logger.info("%s: %s", level, sentence)
-    errors = [sentence for level, sentence in findings if level == "error"]
-    if errors:
-        more = f" ({len(errors) - 1} more: diem check {source})" if len(errors) > 1 else ""
-        raise DiemError(f"{errors[0].removesuffix('.')}{more}.")
-
+    _refuse_bad(source, operator, sigma_y)
     arrays: dict[str, Any] = {}
     offset, scale = data["offset"], data["scale"]
     with Observations(source, operator, sigma_y) as file:
-        for split, (of, chosen) in _splits(file, data, seed).items():
-            names = ["y", *(f"operator/{field}" for field in file.names(f"{of}/operator"))]
-            if f"{of}/sigma_y" in file:
+        for split, (group, chosen) in _splits(file, data, seed).items():
+            names = ["y", *(f"operator/{field}" for field in file.names(f"{group}/operator"))]
+            if f"{group}/sigma_y" in file:
                 names.append("sigma_y")
             for name in names:
-                arrays[f"{split}/{name}"] = _copied(file, of, name, chosen, offset, scale)
-            arrays[f"{split}/index"] = _index(file, of)[chosen]
+                arrays[f"{split}/{name}"] = _copied(file, group, name, chosen, offset, scale)
+            arrays[f"{split}/index"] = _index(file, group)[chosen]
         if file.sigma_y is not None:
             arrays["sigma_y"] = file.sigma_y.numpy() / np.float32(scale)
         attributes = {
@@ -217,14 +211,29 @@ def bring(
         write_hdf5(output, arrays, attributes)
 
 
+def _refuse_bad(
+    source: str | Path, operator: str | None, sigma_y: float | Sequence[float] | None
+) -> None:
+    """Writes what a check of the file finds to the log, and raises its first error."""
+    findings = check_file(source, operator, sigma_y)
+    for level, sentence in findings:
+        logger.info("%s: %s", level, sentence)
+    errors = [sentence for level, sentence in findings if level == "error"]
+    if errors:
+        more = f" ({len(errors) - 1} more: diem check {source})" if len(errors) > 1 else ""
+        raise DiemError(f"{errors[0].removesuffix('.')}{more}.")
+
+
 def _splits(
     file: Observations, data: Mapping[str, Any], seed: int
 ) -> dict[str, tuple[str, np.ndarray]]:
-    """Returns, for each split, the group that it is taken from and which of its rows it takes."""
-    taken = {split: (split, np.ones(file.count(split), bool)) for split in SPLITS if split in file}
-    lacking = [split for split in SPLITS if split not in taken]
+    """Returns, for each split, the group that it comes from and which of the group's rows."""
+    sources = {
+        split: (split, np.ones(file.count(split), bool)) for split in SPLITS if split in file
+    }
+    lacking = [split for split in SPLITS if split not in sources]
     if not lacking:
-        return taken
+        return sources
     # Observations of the same x are held out together.
     scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
     order = rng(seed, Stage.SPLIT).permutation(len(scenes))
@@ -235,9 +244,9 @@ def _splits(
             f" {' and '.join(lacking)}."
         )
     for split, part in zip(lacking, np.split(order, np.cumsum(sizes)), strict=False):
-        taken[split] = ("train", np.isin(scene, part))
-    taken["train"] = ("train", np.isin(scene, order[sum(sizes) :]))
-    return {split: taken[split] for split in SPLITS}
+        sources[split] = ("train", np.isin(scene, part))
+    sources["train"] = ("train", np.isin(scene, order[sum(sizes) :]))
+    return {split: sources[split] for split in SPLITS}
 
 
 def _index(file: Observations, split: str) -> np.ndarray:
@@ -247,27 +256,31 @@ def _index(file: Observations, split: str) -> np.ndarray:
 
 
 def _copied(
-    file: Observations, split: str, name: str, chosen: np.ndarray, offset: float, scale: float
+    file: Observations, group: str, name: str, chosen: np.ndarray, offset: float, scale: float
 ) -> np.ndarray | Iterator[np.ndarray]:
-    """Returns some rows of a data set, in parts; or all of it, if it is for all observations."""
-    shape = file.shape(f"{split}/{name}")
+    """Returns chosen rows of a data set, in parts; or all of it, if it is for all observations."""
+    shape = file.shape(f"{group}/{name}")
     if shape == ():
-        return np.asarray(_rows(file, split, name, (), offset, scale))
+        return np.asarray(_rows(file, group, name, (), offset, scale))
     if shape[0] == 1 < len(chosen):
-        return _rows(file, split, name, slice(None), offset, scale)
+        return _rows(file, group, name, slice(None), offset, scale)
     return (
-        _rows(file, split, name, rows, offset, scale)[chosen[rows]]
-        for rows in row_blocks(file, split)
+        _rows(file, group, name, rows, offset, scale)[chosen[rows]] for rows in file.blocks(group)
     )
 
 
 def _rows(
-    file: Observations, split: str, name: str, rows: slice | tuple, offset: float, scale: float
+    file: Observations,
+    group: str,
+    name: str,
+    rows: slice | tuple[()],
+    offset: float,
+    scale: float,
 ) -> np.ndarray:
     """Returns rows of a data set; ``y`` and ``sigma_y`` are those of ``(x - offset) / scale``."""
     if name == "y" and (offset, scale) != (0, 1):
-        return file.load(split, rows).scaled(offset, scale).y.numpy()
-    values = file.read(f"{split}/{name}", rows)
+        return file.load(group, rows).scaled(offset, scale).y.numpy()
+    values = file.read(f"{group}/{name}", rows)
     if name == "sigma_y":
         return values / np.float32(scale)
     return values.astype(np.float32) if name == "y" else values

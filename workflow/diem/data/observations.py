@@ -1,7 +1,7 @@
-"""Observations: some of them, and the files that hold them."""
+"""Observations: a batch of them, and the files that hold them."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 
 from diem import operators
+from diem.data.sets.base import SPLITS
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.operators.base import Operator
 
-__all__ = ["Observations", "Observed", "save_observations", "users_observations"]
+__all__ = ["SPLITS", "Observations", "Observed", "save_observations", "users_observations"]
 
-SPLITS = ("train", "validation", "test")
-"""The groups of a file of observations."""
+BLOCK = 2**22
+"""So many values of ``x``, ``y`` and parameters together are in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Some observations: what a posterior sampler needs to know of them.
+    """A batch of observations: what a posterior sampler needs to know of them.
 
     Arguments:
         operator: The forward operators, one an observation.
@@ -40,8 +41,8 @@ class Observed:
 
     def to(self, device: str | torch.device) -> "Observed":
         """Returns the same observations on another device."""
-        operator, y, sigma_y = (v.to(device) for v in (self.operator, self.y, self.sigma_y))
-        return Observed(operator, y, sigma_y, self.index)
+        y, sigma_y = self.y.to(device), self.sigma_y.to(device)
+        return Observed(self.operator.to(device), y, sigma_y, self.index)
 
     def scaled(self, offset: float, scale: float) -> "Observed":
         """Returns the observations of ``(x - offset) / scale``, by the same operators.
@@ -61,7 +62,7 @@ def save_observations(
     splits: Mapping[str, Observed],
     operator: str,
     attributes: Mapping[str, Any],
-    parts: Mapping[str, Iterable[np.ndarray]] | None = None,
+    y_parts: Mapping[str, Iterable[np.ndarray]] | None = None,
 ) -> None:
     """Writes the observations of every split.
 
@@ -70,25 +71,25 @@ def save_observations(
         splits: The observations by split, all with the same noise.
         operator: The operator's name.
         attributes: More attributes of the file: experiment, seed, ...
-        parts: By split the consecutive parts of the ``y`` that are written, in the place of the
+        y_parts: By split the consecutive parts of the ``y`` that are written, in the place of the
             whole ``y`` of ``splits``.
     """
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, observed in splits.items():
-        arrays[f"{split}/y"] = observed.y.numpy() if parts is None else parts[split]
+        arrays[f"{split}/y"] = observed.y.numpy() if y_parts is None else y_parts[split]
         arrays[f"{split}/index"] = observed.index
         for field, values in observed.operator.parameters.items():
             arrays[f"{split}/operator/{field}"] = values.numpy()
-    some = next(iter(splits.values()))
-    arrays["sigma_y"] = some.sigma_y.numpy()
-    shape = list(some.operator.event_shape)
+    first = next(iter(splits.values()))
+    arrays["sigma_y"] = first.sigma_y.numpy()
+    shape = list(first.operator.event_shape)
     write_hdf5(path, arrays, {"operator": operator, "event_shape": shape, **attributes})
 
 
 class Observations(Reader):
     """An open file of observations, from which rows are read as they are needed.
 
-    It is one that :func:`write_observations` wrote, or a user's own: there ``index`` may be
+    It is one that :func:`save_observations` wrote, or a user's own: there ``index`` may be
     missing, and ``sigma_y`` may be a data set of each split.
 
     Arguments:
@@ -98,7 +99,7 @@ class Observations(Reader):
             observation, for a file that does not tell it.
 
     Raises:
-        DiemError: If the file cannot be read or lacks something, or if something is told twice.
+        DiemError: If the file cannot be read or lacks something, or if something is given twice.
     """
 
     def __init__(
@@ -120,15 +121,23 @@ class Observations(Reader):
         if shape.ndim != 1 or shape.dtype.kind not in "iu" or not (shape > 0).all():
             raise DiemError(f"{path}: the attribute 'event_shape' must hold positive integers.")
         self.event_shape = tuple(shape.tolist())
-        noises = ["sigma_y", *(f"{split}/sigma_y" for split in SPLITS)]
-        told = [name for name in noises if name in self]
-        if told and sigma_y is not None:
-            raise DiemError(f"{path}: it holds {told[0]!r}, and a sigma_y is given beside it.")
-        if "sigma_y" in self and len(told) > 1:
-            raise DiemError(f"{path}: it holds {told[1]!r} beside 'sigma_y' for all splits.")
-        if "sigma_y" in told:
-            sigma_y = self.read("sigma_y", rows=())
-        self.sigma_y = None if sigma_y is None else self._positive("sigma_y", np.asarray(sigma_y))
+        self.sigma_y = self._noise_of_all_splits(sigma_y)
+
+    def _noise_of_all_splits(self, given: float | Sequence[float] | None) -> Tensor | None:
+        """Returns the file's noise, or the given one, unless each split has its own."""
+        names = ["sigma_y", *(f"{split}/sigma_y" for split in SPLITS)]
+        stored = [name for name in names if name in self]
+        if stored and given is not None:
+            raise DiemError(
+                f"{self.path}: it holds {stored[0]!r}, and a sigma_y is given beside it."
+            )
+        if "sigma_y" in stored:
+            if len(stored) > 1:
+                raise DiemError(
+                    f"{self.path}: it holds {stored[1]!r} beside 'sigma_y' for all splits."
+                )
+            return self._positive("sigma_y", self.read("sigma_y", rows=()))
+        return None if given is None else self._positive("sigma_y", np.asarray(given))
 
     def has_attribute(self, name: str) -> bool:
         """Returns whether the root has an attribute."""
@@ -155,8 +164,17 @@ class Observations(Reader):
             raise DiemError(f"{self.path}: '{split}/y' is a single value, where rows are expected.")
         return shape[0]
 
-    def load(self, split: str, rows: slice = slice(None)) -> Observed:
-        """Reads some observations of a split and checks that they fit each other.
+    def blocks(self, split: str) -> Iterator[slice]:
+        """Yields consecutive rows of a split, so few at a time that they fit in memory."""
+        count = self.count(split)
+        names = [f"{split}/y", *(f"{split}/operator/{f}" for f in self.names(f"{split}/operator"))]
+        size = math.prod(self.event_shape) + sum(math.prod(self.shape(name)[1:]) for name in names)
+        rows = max(1, BLOCK // size)
+        for start in range(0, count, rows):
+            yield slice(start, min(start + rows, count))
+
+    def load(self, split: str, rows: slice | tuple[()] = slice(None)) -> Observed:
+        """Reads observations of a split and checks that they fit each other.
 
         Values that were not observed are read as zero, whatever the file holds.
 
@@ -177,8 +195,8 @@ class Observations(Reader):
             raise DiemError(f"{self.path}: '{split}/y' holds non-finite values as float32.")
         return Observed(operator, y, self._noise(split, rows, y.shape), index)
 
-    def load_operator(self, split: str, rows: slice = slice(None)) -> Operator:
-        """Reads the operators of some observations of a split.
+    def load_operator(self, split: str, rows: slice | tuple[()] = slice(None)) -> Operator:
+        """Reads the operators of observations of a split.
 
         Raises:
             DiemError: If a parameter is missing, damaged, not finite, or of another shape.
@@ -186,8 +204,8 @@ class Observations(Reader):
         parameters = {}
         for field in self.names(f"{split}/operator"):
             one_for_all = self._one_for_all(split, f"operator/{field}")
-            some = slice(None) if one_for_all else rows
-            parameters[field] = self.read(f"{split}/operator/{field}", some)
+            rows_of_field = slice(None) if one_for_all else rows
+            parameters[field] = self.read(f"{split}/operator/{field}", rows_of_field)
         try:
             return operators.build(self.operator, self.event_shape, parameters)
         except DiemError as error:
@@ -203,8 +221,8 @@ class Observations(Reader):
             )
         return shape[:1] == (1,)
 
-    def _noise(self, split: str, rows: slice, shape: tuple[int, ...]) -> Tensor:
-        """Returns the noise of some observations of shape ``(B, *observation)``."""
+    def _noise(self, split: str, rows: slice | tuple[()], shape: tuple[int, ...]) -> Tensor:
+        """Returns the noise of observations of shape ``(B, *observation)``."""
         name = f"{split}/sigma_y"
         if name not in self:
             if self.sigma_y is None:

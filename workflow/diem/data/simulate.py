@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from diem import operators
-from diem.data import validate as checks
-from diem.data.observations import Observed, save_observations
+from diem.data.observations import SPLITS, Observed, save_observations
 from diem.errors import DiemError
 from diem.files.hdf5 import Rows, row_parts
 from diem.operators.base import Operator
+from diem.operators.verify import PROBED, verify_operator
 from diem.seeds import Stage, rng
 
 __all__ = ["corrupt", "observe"]
@@ -47,15 +47,15 @@ def corrupt(
     Raises:
         DiemError: If the operator or the noise does not fit the data.
     """
-    splits, parts = {}, {}
+    splits, y_parts = {}, {}
     event_shape = None  # the training split's
-    for number, split in enumerate(("train", "validation", "test")):
+    for number, split in enumerate(SPLITS):
         x = Rows([clean], f"{split}/x", event_shape, cache_mb=0)
         event_shape = x.shape
         stream = rng(seed, Stage.CORRUPTION, 0, number)
         operator = operators.simulate(entry["operator"], event_shape, len(x), stream)
         if number == 0:
-            checks.verify_operator(operator[: checks.PROBED], entry["operator"]["name"])
+            verify_operator(operator[:PROBED], entry["operator"]["name"])
         sigma_y = torch.tensor(entry["sigma_y"], dtype=torch.float32)
         shape = operator.observation_shape
         if sigma_y.ndim > 0:
@@ -65,21 +65,21 @@ def corrupt(
                     f" values, and an observation {math.prod(shape)}."
                 )
             sigma_y = sigma_y.reshape(shape)
-        parts[split] = _observed(operator, x, sigma_y, stream)
+        y_parts[split] = _observed(operator, x, sigma_y, stream)
         none = torch.empty(0, *shape)
         splits[split] = Observed(operator, none, sigma_y, np.arange(len(x)))
     name = entry["operator"]["name"]
     attributes = {"experiment": experiment, "seed": seed}
-    save_observations(output, splits, name, attributes, parts)
+    save_observations(output, splits, name, attributes, y_parts)
 
 
 def _observed(
     operator: Operator, x: Rows, sigma_y: Tensor, stream: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yields the observations of all rows in order, some at a time."""
+    """Yields the observations of all rows in order, a part at a time."""
     start = 0
     with x:
-        for some in row_parts(x):
-            rows = slice(start, start + len(some))
-            yield observe(operator[rows], torch.from_numpy(some), sigma_y, stream).numpy()
+        for part in row_parts(x):
+            rows = slice(start, start + len(part))
+            yield observe(operator[rows], torch.as_tensor(part), sigma_y, stream).numpy()
             start = rows.stop

@@ -2,18 +2,18 @@
 
 from typing import TYPE_CHECKING
 
-from diem.data import ingest as own
-from diem.jobs.job import job
+from diem.data.ingest import ingest
+from diem.jobs.job import started
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
-    own.bring(
+with started(snakemake) as job:
+    ingest(
         snakemake.input[0],
         snakemake.output[0],
         snakemake.params.entry,
         snakemake.params.data,
-        snakemake.params.seed,
+        job.seed,
         snakemake.wildcards.experiment,
     )

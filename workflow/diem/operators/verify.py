@@ -1,0 +1,149 @@
+"""Whether a class is the linear operator that the method takes it for."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diem.errors import DiemError
+from diem.operators.base import Operator
+
+__all__ = ["PROBED", "verify_operator"]
+
+TOLERANCE = 1e-4
+"""The largest error of an operator's identities, relative to the norms: single precision's."""
+
+PROBED = 4
+"""It is enough to verify the operators of so many observations."""
+
+
+def verify_operator(operator: Operator, name: str, seed: int = 0) -> None:
+    """Checks on random vectors that an operator is linear, and its adjoint the adjoint.
+
+    Arguments:
+        operator: The operators of a few observations.
+        name: The operator's name, for errors.
+        seed: The seed of the vectors.
+
+    Raises:
+        DiemError: If a method fails, changes shapes, gives values that are not finite, mixes the
+            observations of a batch, or is not what it must be. The sentence names the operator.
+    """
+    probe = _Probe(operator, name)
+    generator = torch.Generator().manual_seed(seed)
+    count = max(len(operator), 2)
+    x, z = torch.randn(2, count, *operator.event_shape, generator=generator).unbind()
+    y = torch.randn(count, *probe.shape, generator=generator)
+    ax, az, aty = probe.forward(x), probe.forward(z), probe.adjoint(y)
+    if not torch.equal(ax, probe.forward(x)):
+        raise probe.refused("forward gives other values when it is called again")
+    if not (ax.any() or az.any()):
+        raise probe.refused("forward is zero for every x, so nothing is observed")
+    probe.check_batch(x, ax)
+    probe.check_linearity((x, ax), (z, az))
+    probe.check_adjoint((x, ax), (y, aty))
+    probe.check_observed(ax)
+
+
+class _Probe:
+    """Calls an operator, and tells what is wrong with it.
+
+    Arguments:
+        operator: The operators of a few observations.
+        name: The operator's name, for errors.
+
+    Attributes:
+        shape: The shape of one observation.
+    """
+
+    def __init__(self, operator: Operator, name: str) -> None:
+        self.operator, self.name = operator, name
+        try:
+            self.shape = operator.observation_shape
+        except Exception as error:  # whatever a user's class raises
+            raise self.refused(f"observation_shape fails ({_reason(error)})") from None
+        shape = self.shape
+        if not isinstance(shape, tuple) or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise self.refused(
+                f"observation_shape is {shape!r}, where a tuple of positive integers is needed"
+            )
+
+    def refused(self, reason: str) -> DiemError:
+        return DiemError(f"operator {self.name!r}: {reason}.")
+
+    def called(self, method: str, function: Callable[[], Tensor], shape: tuple[int, ...]) -> Tensor:
+        """Returns what a method gives, checked for its type, shape and values."""
+        try:
+            value = function()
+        except DiemError:
+            raise
+        except Exception as error:  # whatever a user's class raises
+            raise self.refused(f"{method} fails ({_reason(error).rstrip('.')})") from None
+        if not isinstance(value, Tensor):
+            raise self.refused(f"{method} returns {type(value).__name__}, where a tensor is needed")
+        if tuple(value.shape) != shape:
+            raise self.refused(f"{method} has shape {tuple(value.shape)}, where {shape} is needed")
+        if value.dtype not in (torch.float32, torch.bool):
+            raise self.refused(f"{method} holds {value.dtype}, where torch.float32 is needed")
+        if value.dtype == torch.float32 and not torch.isfinite(value).all():
+            raise self.refused(f"{method} holds non-finite values")
+        return value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.called("forward", lambda: self.operator.forward(x), (len(x), *self.shape))
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        shape = (len(y), *self.operator.event_shape)
+        return self.called("adjoint", lambda: self.operator.adjoint(y), shape)
+
+    def check_batch(self, x: Tensor, ax: Tensor) -> None:
+        """Checks that observations do not depend on the others of a batch."""
+        if len(self.operator) == 1:
+            return
+        alone = self.called(
+            "forward of a part", lambda: self.operator[1:2].forward(x[1:2]), (1, *self.shape)
+        )
+        if (_norm(alone - ax[1:2]) > TOLERANCE * _norm(ax[1:2])).any():
+            raise self.refused("forward mixes the observations of a batch, or operator[rows] fails")
+
+    def check_linearity(self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> None:
+        """Checks the linearity on two vectors, each with what ``forward`` gives."""
+        (x, ax), (z, az) = first, second
+        difference = _norm(self.forward(2 * x - 3 * z) - (2 * ax - 3 * az))
+        scale = _norm(ax) + _norm(az)
+        not_zero = self.forward(torch.zeros_like(x)).any()
+        if (difference > TOLERANCE * scale).any() or not_zero:
+            raise self.refused("forward is not linear (A (2 x - 3 z) differs from 2 A x - 3 A z)")
+
+    def check_adjoint(self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> None:
+        """Checks the adjoint on ``x`` with ``A x``, and ``y`` with ``A' y``."""
+        (x, ax), (y, aty) = first, second
+        left, right = _inner(ax, y), _inner(x, aty)
+        scale = _norm(ax) * _norm(y) + _norm(x) * _norm(aty)
+        if ((left - right).abs() > TOLERANCE * scale).any():
+            worst = int(((left - right).abs() / scale).argmax())
+            raise self.refused(
+                f"adjoint is not the adjoint of forward (<A x, y> is {left[worst]:.5g} and"
+                f" <x, A' y> is {right[worst]:.5g})"
+            )
+
+    def check_observed(self, ax: Tensor) -> None:
+        """Checks that nothing comes out where ``observed`` says so."""
+        shape = (len(self.operator), *self.shape)
+        observed = self.called("observed", self.operator.observed, shape)
+        if observed.dtype != torch.bool:
+            raise self.refused(f"observed holds {observed.dtype}, where booleans are needed")
+        if ax[~observed.expand_as(ax)].any():
+            raise self.refused("forward is not zero where observed says that nothing is observed")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return (a.double() * b.double()).flatten(1).sum(dim=1)
+
+
+def _norm(a: Tensor) -> Tensor:
+    return _inner(a, a).sqrt()
