@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from diem import operators
 from diem.config.resolve import resolve
 from diem.data.observations import Observations, Observed, save_observations
+from diem.data.sets import DATASETS
 from diem.data.simulate import observe
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian, fit_to_samples
@@ -44,7 +45,7 @@ from diem.files.atomic import atomic
 from diem.files.hdf5 import Rows
 from diem.files.tensors import save_tensors
 from diem.networks import NETWORKS
-from diem.planning import estimate
+from diem.planning import calibration
 from diem.planning.flops import FlopCounter
 from diem.report.figures import save
 from diem.report.figures.drawing import WIDTH, caption, styled
@@ -204,7 +205,8 @@ def overhead(folder: Path) -> dict:
     config = resolve(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", path.name)
     entry = config["experiments"]["cifar10"]
     run = entry["runs"]["missing_50"]
-    shape, counts = estimate.data_size(entry["data"])
+    data = DATASETS.parse(entry["data"])
+    shape, counts = data.event_shape(), data.counts()
     sampler = PosteriorSampler.from_config(run["e_step"])
     block, sampled = run["e_step"]["block"], counts["train"] + counts["validation"]
     training = Training.from_config(run["m_step"], counts["train"])
@@ -240,7 +242,7 @@ def overhead(folder: Path) -> dict:
     read = median(lambda: Rows([folder / "samples.h5"], "train/x", shape))
     tensors = {"x": torch.zeros(2**24)}
     saving = median(lambda: save_tensors(folder / "state", tensors, {}), 3)
-    job = children(estimate.job_seconds)
+    job = children(calibration.job_seconds)
 
     # The network: its FLOPs, and this machine's rate.
     denoiser = build_denoiser(entry["network"], entry["schedule"], shape, seed=0)

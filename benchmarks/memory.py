@@ -26,12 +26,12 @@ import yaml
 
 from diem import operators
 from diem.config.resolve import resolve
+from diem.data.sets import DATASETS
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian
 from diem.em.e_step import PosteriorSampler
 from diem.em.m_step import Training, train
 from diem.files.atomic import atomic
-from diem.planning import resources as demands
 
 ROOT = Path(__file__).parents[1]
 CASES = {
@@ -96,7 +96,7 @@ def peak(case: str, half: str, batch: int, device: torch.device) -> float:
     )
     entry = config["experiments"][name]
     run = next(iter(entry["runs"].values()))
-    shape = demands.event_shape(entry["data"])
+    shape = DATASETS.parse(entry["data"]).event_shape()
     before = started(device)
     denoiser = build_denoiser(entry["network"], entry["schedule"], shape, seed=0).to(device)
     if half == "E-step":
@@ -112,7 +112,7 @@ def peak(case: str, half: str, batch: int, device: torch.device) -> float:
 
 def sample(denoiser, entry: dict, run: dict, batch: int, device: torch.device) -> None:
     """Draws posterior samples in one step, which takes as much memory as many do."""
-    shape = demands.event_shape(entry["data"])
+    shape = DATASETS.parse(entry["data"]).event_shape()
     operator = next(iter(entry["observations"].values()))["operator"]
     operator = operators.simulate(operator, shape, batch, np.random.default_rng(0)).to(device)
     settings = {**run["e_step"], "batch": None}

@@ -4,6 +4,7 @@ import copy
 import math
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -18,15 +19,18 @@ from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.gaussian import fit_to_observations
 from diem.em import e_step as sampling
 from diem.em.e_step import PosteriorSampler
-from diem.em.m_step import m_step
+from diem.em.m_step import CHUNK, m_step
 from diem.errors import DiemError
 from diem.evaluation import evaluate as evaluation
-from diem.files.hdf5 import write_hdf5
+from diem.files.hdf5 import CHECKSUM, write_hdf5
 from diem.inference import priors
 from diem.networks import NETWORKS
 from diem.paper.restoration.prior import architecture
-from diem.planning import estimate
+from diem.planning import calibration, declared, estimate
+from diem.planning.calls import calls_per_step
 from diem.planning.flops import FlopCounter
+from diem.planning.stages import stages
+from diem.planning.work import Work
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -86,7 +90,7 @@ def config():
 def plan(config):
     """The rows by stage, from a calibration that may do each kind of work only once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "job_seconds", lambda: 1.5)
+        patch.setattr(calibration, "job_seconds", lambda: 1.5)
         return {row["stage"]: row for row in estimate.estimate(config, seconds=0.0, gpu=2.0)}
 
 
@@ -196,8 +200,8 @@ def test_samples_that_are_not_kept_take_the_disk_of_one_lap_or_two(
         tiny = entry["experiments"]["tiny"]
         tiny["laps"], tiny["evaluation"]["laps"] = laps, evaluated
         tiny["e_step"]["restart"] = restart
-        stages = {stage.stage: stage for stage in estimate._stages(resolved(entry))}
-        assert stages["E-steps"].size == count * lap
+        planned = {stage.name: stage for stage in stages(resolved(entry))}
+        assert planned["E-steps"].size == count * lap
 
 
 def test_jobs_are_those_of_the_rules(plan):
@@ -222,35 +226,36 @@ def test_time_on_a_gpu_is_its_rate_and_the_jobs_fixed_cost(plan):
 def test_time_is_proportional_to_the_work(config):
     longer = copy.deepcopy(config)
     longer["experiments"]["tiny"]["runs"]["base"]["laps"] = 5
-    (e_steps,) = (s for s in estimate._stages(longer) if s.stage == "E-steps")
-    (before,) = (s for s in estimate._stages(config) if s.stage == "E-steps")
-    (exact, posterior), (exact_before, posterior_before) = e_steps.work, before.work
+    (e_steps,) = (s for s in stages(longer) if s.name == "E-steps")
+    (before,) = (s for s in stages(config) if s.name == "E-steps")
+    (exact, posterior), (exact_before, posterior_before) = e_steps.work.items(), before.work.items()
     assert exact == exact_before
     assert posterior[0] == posterior_before[0]
     assert posterior[1] == 2 * posterior_before[1]
 
 
-def test_median_of_the_timed_runs_counts_and_not_the_first():
+def test_median_of_the_timed_runs_counts_and_not_the_first(monkeypatch):
     calls = []
 
-    def prepare(device):
+    def prepare(settings, device):
         def run(count):
             calls.append(count)
             return count
 
         return run
 
-    cost = estimate.measure(estimate.Work("nothing", 64, prepare), 0.5, torch.device("cpu"))
+    monkeypatch.setitem(calibration.KINDS, "nothing", prepare)
+    cost = calibration.measure(Work("nothing", "", {}, 64), 0.5, torch.device("cpu"))
     assert calls[0] == 1
-    assert calls[-estimate.REPEATS :] == [64] * estimate.REPEATS
+    assert calls[-calibration.REPEATS :] == [64] * calibration.REPEATS
     assert cost.flops == 0
     assert 0 < cost.seconds < 1e-3
 
 
-def test_work_longer_than_its_time_is_done_once():
+def test_work_longer_than_its_time_is_done_once(monkeypatch):
     calls = []
 
-    def prepare(device):
+    def prepare(settings, device):
         def run(count):
             calls.append(count)
             torch.ones(2, 3) @ torch.ones(3, 4)
@@ -258,7 +263,8 @@ def test_work_longer_than_its_time_is_done_once():
 
         return run
 
-    cost = estimate.measure(estimate.Work("long", 64, prepare), 0.0, torch.device("cpu"))
+    monkeypatch.setitem(calibration.KINDS, "long", prepare)
+    cost = calibration.measure(Work("long", "", {}, 64), 0.0, torch.device("cpu"))
     assert calls == [1]
     assert cost.flops == 2 * 2 * 3 * 4
 
@@ -273,7 +279,7 @@ def test_work_longer_than_its_time_is_done_once():
     ],
 )
 def test_calls_of_a_posterior_sampler(name, evaluations, products):
-    assert estimate._calls(name) == (evaluations, products)
+    assert calls_per_step(name) == (evaluations, products)
 
 
 def test_counter_counts_attention_and_products_with_the_jacobian():
@@ -300,31 +306,29 @@ def test_paper_is_planned_from_its_config_alone():
     path = ROOT / "config" / "paper.yaml"
     config = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, path.name)
     data = config["experiments"]["cifar10"]["data"]
-    assert estimate.data_size(data) == (
-        (3, 32, 32),
-        {"train": 50000, "validation": 10000, "test": 10000},
-    )
-    stages = list(estimate._stages(config))
-    named = [s for s in stages if (s.experiment, s.name) == ("cifar10", "missing_75")]
-    e_steps = next(s for s in named if s.stage == "E-steps")
-    _, (_, evaluations) = e_steps.work
+    assert declared.event_shape(data) == (3, 32, 32)
+    assert declared.counts(data) == {"train": 50000, "validation": 10000, "test": 10000}
+    planned = list(stages(config))
+    named = [s for s in planned if (s.entry, s.run) == ("cifar10", "missing_75")]
+    e_steps = next(s for s in named if s.name == "E-steps")
+    _, evaluations = e_steps.work.values()
     assert evaluations == 31 * 60000 * 257
     assert e_steps.size == 32 * 60000 * (4 * 3072 + 8)
     assert e_steps.jobs == 32 * config["shards"]
-    assert len({work for stage in stages for work, _ in stage.work}) < 40
+    assert len({work for stage in planned for work in stage.work}) < 40
 
 
 def test_size_of_data_by_name(tmp_path):
     config = resolved(TINY)
-    assert estimate.data_size(config["experiments"]["tiny"]["data"])[0] == (1, 16, 16)
+    assert declared.event_shape(config["experiments"]["tiny"]["data"]) == (1, 16, 16)
     digits = {"name": "digits", "validation": 150, "test": 450}
-    shape, counts = estimate.data_size(digits)
+    counts = declared.counts(digits)
     real = DATASETS.parse(digits).load(SEED)
-    assert shape == real["train"].x.shape[1:]
+    assert declared.event_shape(digits) == real["train"].x.shape[1:]
     assert counts == {name: len(split.x) for name, split in real.items()}
     fastmri = {"name": "fastmri", "path": str(tmp_path / "none.tar"), "validation_path": None}
     fastmri |= {"validation": 99, "test": 100, "slices": [10, 40], "size": 320}
-    assert estimate.data_size(fastmri)[1] == {"train": 774 * 30, "validation": 2970, "test": 3000}
+    assert declared.counts(fastmri) == {"train": 774 * 30, "validation": 2970, "test": 3000}
 
 
 def test_own_observations_are_planned_from_their_file(config, tmp_path):
@@ -337,15 +341,37 @@ def test_own_observations_are_planned_from_their_file(config, tmp_path):
     del entry["evaluation"]["metrics"]
     resolved_entry = resolved({"device": "cpu", "experiments": {"mine": entry}})
 
-    shape, counts = estimate.data_size(resolved_entry["experiments"]["mine"]["data"])
-    assert (shape, counts) == ((1, 16, 16), {"train": 95, "validation": 5, "test": 20})
-    stages = {stage.stage: stage for stage in estimate._stages(resolved_entry)}
-    assert "ceiling" not in stages
-    assert stages["evaluation"].jobs == 3
-    work, draws = stages["E-steps"].work[0]
+    data = resolved_entry["experiments"]["mine"]["data"]
+    assert declared.event_shape(data) == (1, 16, 16)
+    assert declared.counts(data) == {"train": 95, "validation": 5, "test": 20}
+    planned = {stage.name: stage for stage in stages(resolved_entry)}
+    assert "ceiling" not in planned
+    assert planned["evaluation"].jobs == 3
+    work, draws = next(iter(planned["E-steps"].work.items()))
     assert draws == 2 * 100
-    cost = estimate.measure(work, 0.0, torch.device("cpu"))
+    cost = calibration.measure(work, 0.0, torch.device("cpu"))
     assert cost.seconds > 0
+
+
+def test_own_observations_of_an_operator_that_the_config_names_are_planned(config, tmp_path):
+    path, entry = tmp_path / "own.h5", copy.deepcopy(TINY["experiments"]["tiny"])
+    y = np.random.default_rng(0).standard_normal((20, 1, 16, 16)).astype(np.float32)
+    own.write_observations(path, {"train": y}, "mask", 0.1)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["operator"], file.attrs[CHECKSUM]
+    entry["data"] = {"name": "hdf5", "path": str(path), "validation": 0.1, "test": 0.2}
+    entry["observations"] = {"half": {"operator": {"name": "mask"}}}
+    del entry["evaluation"]["metrics"]
+    resolved_entry = resolved({"device": "cpu", "experiments": {"mine": entry}})
+
+    e_steps = next(s for s in stages(resolved_entry) if s.name == "E-steps")
+    work, draws = next(iter(e_steps.work.items()))
+    assert draws == 2 * (14 + 2)
+    assert calibration.measure(work, 0.0, torch.device("cpu")).seconds > 0
+
+
+def test_validation_losses_are_planned_as_often_as_they_are_computed():
+    assert declared.CHUNK == CHUNK
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +383,7 @@ def posteriors(config, tmp_path_factory):
     own.write_observations(folder / "new.h5", {"train": y}, "mask", 0.1)
     entry = config["experiments"]["tiny"]
     denoiser = build_denoiser(entry["network"], entry["schedule"], (1, 16, 16), seed=0)
-    gaussian = estimate._gaussian((1, 16, 16), 4, torch.device("cpu"))
+    gaussian = calibration._gaussian((1, 16, 16), 4, torch.device("cpu"))
     card = {key: entry[key] for key in ("network", "schedule", "data")}
     prior = Prior(gaussian, denoiser, {**card, "e_step": entry["runs"]["base"]["e_step"]})
     prior.save(folder / "prior.safetensors")
@@ -397,12 +423,12 @@ def test_posteriors_are_planned_from_their_file(posteriors, prior, drawn_by):
         "sampler": {"name": "ddim", "steps": 3},
     }
     config = resolved({**TINY, "posterior": {"new": entry}})
-    *_, stage = estimate._stages(config)
+    *_, stage = stages(config)
 
-    assert (stage.experiment, stage.stage, stage.jobs) == ("new", "posteriors", 1)
+    assert (stage.entry, stage.name, stage.jobs) == ("new", "posteriors", 1)
     assert stage.network == (drawn_by == "prior")
-    ((work, count),) = stage.work
-    cost = estimate.measure(work, 1.0, torch.device("cpu"))
+    ((work, count),) = stage.work.items()
+    cost = calibration.measure(work, 1.0, torch.device("cpu"))
     # The exact sampler's iterations depend on what is sampled.
     assert count * cost.flops == pytest.approx(flops[drawn_by], rel=0.05 if stage.network else 0.3)
     # Chunks of 64 KiB are written whole.
@@ -426,8 +452,8 @@ def test_predictions_of_hidden_halves_are_planned(config):
             "metrics": metrics,
             "predicted_observations": 6,
         }
-        stages = {stage.stage: stage for stage in estimate._stages(resolved(entry))}
-        *_, (_, floor) = stages["evaluation"].work
+        planned = {stage.name: stage for stage in stages(resolved(entry))}
+        *_, floor = planned["evaluation"].work.values()
         return floor
 
     assert draws(["psnr"]) == 4 * 3

@@ -11,8 +11,8 @@ rule evaluate_lap:
     threads: CONFIG["threads"]
     resources:
         gpu=GPUS,
-        mem_mb=evaluation_memory,
-        runtime=evaluation_minutes,
+        mem_mb=asked_memory(resources.evaluation),
+        runtime=asked_minutes(resources.evaluation),
     params:
         card=lambda wildcards: {
             "experiment": wildcards.experiment,
@@ -68,8 +68,8 @@ rule reconstruct:
     threads: CONFIG["threads"]
     resources:
         gpu=GPUS,
-        mem_mb=evaluation_memory,
-        runtime=evaluation_minutes,
+        mem_mb=asked_memory(resources.reconstruction),
+        runtime=asked_minutes(resources.reconstruction),
     params:
         card=lambda wildcards: {
             "experiment": wildcards.experiment,

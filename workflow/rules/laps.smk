@@ -10,8 +10,8 @@ rule e_step:
     threads: CONFIG["threads"]
     resources:
         gpu=GPUS,
-        mem_mb=e_step_memory,
-        runtime=e_step_minutes,
+        mem_mb=asked_memory(resources.e_step),
+        runtime=asked_minutes(resources.e_step),
     params:
         e_step=run_setting("e_step"),
         laps=lambda wildcards: (
@@ -35,11 +35,11 @@ rule m_step:
         f"{RESULTS}/logs/{{experiment}}/{{run}}/lap_{{lap}}_m_step.log",
     conda:
         "../../envs/diem.yaml"
-    threads: training_threads(trained)
+    threads: asked_threads(resources.training)
     resources:
-        gpu=training_gpus(trained),
-        mem_mb=training_memory(trained),
-        runtime=training_minutes(trained),
+        gpu=asked_gpus(resources.training),
+        mem_mb=asked_memory(resources.training),
+        runtime=asked_minutes(resources.training),
     params:
         made=lambda wildcards: made_of(wildcards, run_of(wildcards)),
         m_step=m_step_entry,

@@ -38,11 +38,13 @@ use rule m_step as restoration_prior with:
         losses=paper.comparison_path(CONFIG, "{comparison}", "losses.csv"),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/prior.log",
-    threads: training_threads(trained_for_restoration)
+    wildcard_constraints:
+        comparison=COMPARISONS,
+    threads: asked_threads(resources.restoration_training)
     resources:
-        gpu=training_gpus(trained_for_restoration),
-        mem_mb=training_memory(trained_for_restoration),
-        runtime=training_minutes(trained_for_restoration),
+        gpu=asked_gpus(resources.restoration_training),
+        mem_mb=asked_memory(resources.restoration_training),
+        runtime=asked_minutes(resources.restoration_training),
     params:
         made=lambda wildcards: {"data": comparison_of(wildcards)["data"]},
         m_step=lambda wildcards: training_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),

@@ -15,7 +15,7 @@ import yaml
 
 from diem.data.sets import DATASETS
 from diem.errors import DiemError, nearest
-from diem.planning.resources import event_shape
+from diem.planning.declared import event_shape
 
 __all__ = [
     "HSV",

@@ -50,4 +50,4 @@ class FlopCounter(FlopCounterMode):
 
     def __init__(self) -> None:
         super().__init__(display=False, custom_mapping=_ATTENTION)
-        self.mod_tracker = _Whole()
+        self.mod_tracker = _Whole()  # type: ignore[assignment]  # its likeness, see there

@@ -1,27 +1,38 @@
-"""What a job asks of a cluster: minutes and memory, from the configuration's sizes.
+"""What a job asks of a cluster: minutes and memory, by the work that its stage plans for it.
 
 These are limits to ask for, and no predictions: they are found without PyTorch, since Snakemake
 needs them while it plans, and without knowing the machine. A job that was cut off goes on from its
 last block or checkpoint, so too short a limit costs little.
+
+What a job does is told by functions of the configuration and of the names (wildcards) of the job::
+
+    asked = training(config, {"experiment": "cifar10", "run": "missing_75", "lap": "01"})
+    minutes(config, asked, attempt=1)
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from diem.data.sets import DATASETS
-from diem.networks import NETWORKS
+from diem.config.resolve import ceiling_training, training_of_lap
+from diem.errors import DiemError
+from diem.planning import declared
+from diem.planning.experiment import Experiment
+from diem.planning.stages import restoration_prior
+from diem.planning.work import FLOAT, Amounts
 
 __all__ = [
-    "e_step_flops",
-    "evaluation_flops",
-    "event_shape",
-    "m_step_flops",
+    "Asked",
+    "e_step",
+    "evaluation",
+    "gpus",
+    "long_minutes",
     "memory_mb",
     "minutes",
-    "pass_flops",
-    "samples_mb",
-    "samples_of",
+    "reconstruction",
+    "restoration_training",
+    "training",
 ]
 
 RATES = {"cpu": 2e10, "gpu": 5e12}
@@ -30,97 +41,148 @@ RATES = {"cpu": 2e10, "gpu": 5e12}
 START = 15.0
 """Minutes that every job has for its start: queues of file systems, imports, reading, writing."""
 
+MIB = 2**20
+
+LONG = 720
+"""Minutes of jobs whose work the configuration tells badly."""
+
 BASE_MB = 3000.0
 """Memory of Python, PyTorch and, on a GPU, its libraries."""
 
 
-def event_shape(data: Mapping[str, Any]) -> tuple[int, ...]:
-    """Returns the shape of one sample of a ``data`` entry."""
-    return DATASETS.parse(data).event_shape()
-
-
-def pass_flops(network: Mapping[str, Any], shape: tuple[int, ...]) -> float:
-    """Returns the floating-point operations of one forward pass on one sample."""
-    return 2 * NETWORKS.parse(network).multiplications(shape)
-
-
-def e_step_flops(experiment: Mapping[str, Any], run: Mapping[str, Any], samples: float) -> float:
-    """Returns the floating-point operations of an E-step.
+@dataclass(frozen=True)
+class Asked:
+    """What a job does, as far as its limits depend on it.
 
     Arguments:
-        experiment: The experiment's entry.
-        run: The run's entry.
-        samples: How many samples are drawn.
+        flops: The floating-point operations of its networks, in all of its processes.
+        activations_mb: What a network keeps of a batch for a backward pass, in MiB.
+        held_mb: The most that it holds of its input, in MiB.
+        processes: Its processes, each with as many threads, and with a GPU where there are any.
     """
-    entry = run["e_step"]
-    # A forward pass, and a product with the Jacobian an iteration, which costs about another.
-    return samples * _evaluations(entry) * (1 + entry["iterations"]) * _forward(experiment)
+
+    flops: float = 0.0
+    activations_mb: float = 0.0
+    held_mb: float = math.inf
+    processes: int = 1
 
 
-def evaluation_flops(experiment: Mapping[str, Any], run: Mapping[str, Any]) -> float:
-    """Returns the floating-point operations of sampling what an evaluation measures."""
-    entry = experiment["evaluation"]
-    prior = entry["samples"] * _evaluations(entry) * _forward(experiment)
-    posterior = entry["test_observations"] * entry["posterior_samples"]
-    return prior + e_step_flops(experiment, run, posterior)
+def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
+    """A shard of an E-step: of a job with the names ``experiment`` and ``run``."""
+    entry, run = config["experiments"][names["experiment"]], names["run"]
+    settings = entry["runs"][run]["e_step"]
+    # The first lap's draws are exact, and nothing tells their time: they ask for the second's.
+    flops = _flops(config, names, lambda experiment: experiment.e_step(run, 2))
+    batch = settings["batch"] or settings["block"]
+    return Asked(flops / config["shards"], _activations_mb(entry, batch))
 
 
-def m_step_flops(experiment: Mapping[str, Any], entry: Mapping[str, Any], samples: float) -> float:
-    """Returns the floating-point operations of a training.
+def training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
+    """An M-step: ``experiment``, ``run`` and ``lap``; or the ceiling: ``experiment``."""
+    entry = config["experiments"][names["experiment"]]
+    if "lap" not in names:
+        flops = _flops(config, names, Experiment.ceiling)
+        return _training(config, entry, ceiling_training(entry), flops)
+    run, lap = names["run"], int(names["lap"])
+    settings = entry["runs"][run]
+    flops = _flops(config, names, lambda experiment: experiment.m_step(run, lap))
+    m_step = training_of_lap(settings["m_step"], lap, settings["laps"])
+    return _training(config, entry, m_step, flops)
 
-    Arguments:
-        experiment: The experiment's entry, or another with its ``data`` and ``network``.
-        entry: The ``m_step`` entry, with the steps of the lap.
-        samples: How many samples there are to train on.
+
+def evaluation(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
+    """An evaluation: ``experiment``, and ``run`` or, of a bound, ``observations``.
+
+    The floor is exact, and asks for what the ceiling does.
     """
-    seen = entry["epochs"] * samples if entry["epochs"] else entry["steps"] * entry["batch"]
-    return 3 * seen * _forward(experiment)
+    entry = config["experiments"][names["experiment"]]
+    run = entry["runs"][names["run"]] if "run" in names else {**names, "e_step": entry["e_step"]}
+    flops = _flops(
+        config, names, lambda experiment: experiment.evaluation(run["observations"], run["e_step"])
+    )
+    return _evaluated(config, entry, flops)
 
 
-def _evaluations(entry: Mapping[str, Any]) -> int:
-    sampler = entry["sampler"]
-    return sampler["steps"] * (1 + (sampler["corrections"] if sampler["name"] == "pc" else 0)) + 1
+def reconstruction(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
+    """A reconstruction: ``experiment``, ``run`` and ``observations``."""
+    entry, run = config["experiments"][names["experiment"]], names["run"]
+    flops = _flops(
+        config, names, lambda experiment: experiment.reconstruction(names["observations"], run)
+    )
+    return _evaluated(config, entry, flops)
 
 
-def _forward(experiment: Mapping[str, Any]) -> float:
-    return pass_flops(experiment["network"], event_shape(experiment["data"]))
+def restoration_training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
+    """The training of the prior of a comparison of restorations: ``comparison``."""
+    comparison = config["restoration"][names["comparison"]]
+    entry = {**comparison["train"], "data": comparison["data"]}
+    kinds, work = restoration_prior(comparison)
+    return _training(config, entry, training_of_lap(entry["m_step"], 1, 1), kinds.flops(work))
 
 
-def samples_mb(experiment: Mapping[str, Any], samples: float) -> float:
-    """Returns the size of some samples, in MiB."""
-    return 4 * samples * math.prod(event_shape(experiment["data"])) / 2**20
+def _flops(
+    config: Mapping[str, Any], names: Mapping[str, str], work: Callable[[Experiment], Amounts]
+) -> float:
+    try:
+        experiment = Experiment(config, names["experiment"])
+    except DiemError:
+        # Files that are not there do not tell the size of their data: the job that reads them
+        # tells so.
+        return 0.0
+    return experiment.kinds.flops(work(experiment))
 
 
-def samples_of(experiment: Mapping[str, Any], size: float) -> float:
-    """Returns how many samples files of some size, in MiB, hold at most."""
-    return size / samples_mb(experiment, 1)
+def _training(
+    config: Mapping[str, Any], entry: Mapping[str, Any], m_step: Mapping[str, Any], flops: float
+) -> Asked:
+    fitted = entry["gaussian"]["observations"] * math.prod(declared.event_shape(entry["data"]))
+    held = config["cache_mb"] + FLOAT * fitted / MIB
+    return Asked(flops, _activations_mb(entry, m_step["batch"]), held, m_step["processes"])
 
 
-def minutes(flops: float, attempt: int, gpus: int, threads: int = 1) -> int:
+def _evaluated(config: Mapping[str, Any], entry: Mapping[str, Any], flops: float) -> Asked:
+    held = 2 * config["cache_mb"]  # the test split, and an E-step's samples
+    return Asked(flops, _activations_mb(entry, entry["evaluation"]["block"]), held)
+
+
+def _activations_mb(entry: Mapping[str, Any], batch: int) -> float:
+    shape = declared.event_shape(entry["data"])
+    return FLOAT * batch * declared.activations(entry["network"], shape) / MIB
+
+
+def gpus(config: Mapping[str, Any], processes: int = 1) -> int:
+    """Returns the GPUs to ask for: one a process, unless the configuration has none to use."""
+    device = config["device"]
+    return processes if device == "auto" or device.startswith("cuda") else 0
+
+
+def minutes(config: Mapping[str, Any], asked: Asked, attempt: int) -> int:
     """Returns the limit of time to ask for, which doubles with every attempt.
 
     Arguments:
-        flops: The floating-point operations of the job's networks.
+        config: The configuration.
+        asked: What the job does.
         attempt: 1 at first, 2 after a failure.
-        gpus: How many GPUs the job has, 0 if it runs on the CPU.
-        threads: How many CPU threads it has.
     """
-    rate = gpus * RATES["gpu"] or threads * RATES["cpu"]
-    return math.ceil(START + flops / rate / 60) * 2 ** (attempt - 1)
+    rate = gpus(config) * RATES["gpu"] or config["threads"] * RATES["cpu"]
+    spent = asked.flops / (rate * asked.processes) / 60
+    return math.ceil(START + spent) * 2 ** (attempt - 1)
 
 
-def memory_mb(
-    size_mb: float, attempt: int, experiment: Mapping[str, Any] | None = None, batch: int = 0
-) -> int:
+def long_minutes(attempt: int) -> int:
+    """Returns the limit of time of a job whose work the configuration tells badly."""
+    return LONG * 2 ** (attempt - 1)
+
+
+def memory_mb(config: Mapping[str, Any], asked: Asked, input_mb: float, attempt: int) -> int:
     """Returns the memory to ask for, in MB, which doubles with every attempt.
 
     Arguments:
-        size_mb: The size of the job's input.
+        config: The configuration.
+        asked: What the job does.
+        input_mb: The size of the job's input, in MiB.
         attempt: 1 at first, 2 after a failure.
-        experiment: The experiment's entry, where a network runs on the CPU,
-        batch: on so many samples at once.
     """
-    kept = 0.0
-    if experiment is not None and batch:
-        kept = NETWORKS.parse(experiment["network"]).activations(event_shape(experiment["data"]))
-    return math.ceil(BASE_MB + 4 * size_mb + 4 * batch * kept / 2**20) * 2 ** (attempt - 1)
+    activations = 0.0 if gpus(config) else asked.activations_mb
+    each = math.ceil(BASE_MB + 4 * min(input_mb, asked.held_mb) + activations)
+    return each * 2 ** (attempt - 1) * asked.processes

@@ -1,0 +1,227 @@
+"""What the jobs of an experiment do, and its stages.
+
+This is the one place that knows what an E-step, an M-step or an evaluation does.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diem.config.resolve import OWN, ceiling_training, evaluated_laps, training_of_lap
+from diem.planning import declared
+from diem.planning.work import FLOAT, Amounts, Kinds, Stage, summed
+
+__all__ = ["Experiment"]
+
+
+class Experiment:
+    """What the jobs of an experiment do, and its stages.
+
+    Arguments:
+        config: The configuration.
+        name: The experiment's name.
+
+    Attributes:
+        shape: The event's shape.
+        counts: The number of samples by split.
+        bounds: The bounds of its evaluation: the floor, and where there are clean data the ceiling.
+    """
+
+    def __init__(self, config: Mapping[str, Any], name: str) -> None:
+        self.config, self.name = config, name
+        self.entry = config["experiments"][name]
+        data = self.entry["data"]
+        self.shape, self.counts = declared.event_shape(data), declared.counts(data)
+        self.kinds = Kinds(self.entry, self.shape)
+        self.own = data["name"] == OWN
+        self.bounds = 1 if self.own else 2
+        self.event_bytes = FLOAT * math.prod(self.shape)
+        self.total = sum(self.counts.values())
+
+    # What one job does
+
+    def observations(self, name: str) -> dict[str, Any]:
+        """Returns an entry of ``observations``, with the file of the user's own ones."""
+        file = ("path", "offset", "scale") if self.own else ()
+        return {**self.entry["observations"][name], **{k: self.entry["data"][k] for k in file}}
+
+    def sampled(self, run: str) -> dict[str, int]:
+        """Returns how many posterior samples a lap draws, by split."""
+        e_step = self.entry["runs"][run]["e_step"]
+        sampled = {split: self.counts[split] for split in ("train", "validation")}
+        if e_step["drop_last"]:
+            sampled = {split: n - n % e_step["block"] for split, n in sampled.items()}
+        return {split: n * e_step["repeats"] for split, n in sampled.items()}
+
+    def drawn(self, observations: str, e_step: Mapping[str, Any], draws: float) -> Amounts:
+        """What it takes to draw posterior samples with a network."""
+        work = self.kinds.posterior(self.observations(observations), e_step)
+        return {work: draws * declared.evaluations(e_step["sampler"])}
+
+    def e_step(self, run: str, lap: int) -> Amounts:
+        """An E-step, of all shards together."""
+        entry, samples = self.entry["runs"][run], sum(self.sampled(run).values())
+        observations, e_step = entry["observations"], entry["e_step"]
+        if lap == 1:
+            return {self.kinds.exact(self.observations(observations), e_step["block"]): samples}
+        return self.drawn(observations, e_step, samples)
+
+    def m_step(self, run: str, lap: int) -> Amounts:
+        """An M-step."""
+        entry, sampled = self.entry["runs"][run], self.sampled(run)
+        training = training_of_lap(entry["m_step"], lap, entry["laps"])
+        return self.kinds.trainings(training, sampled["train"], sampled["validation"])
+
+    def ceiling(self) -> Amounts:
+        """The training on clean data."""
+        training = ceiling_training(self.entry)
+        return self.kinds.trainings(training, self.counts["train"], self.counts["validation"])
+
+    def floor(self, observations: str) -> Amounts:
+        """An evaluation of the Gaussian prior."""
+        block = self.entry["e_step"]["block"]
+        return {self.kinds.exact(self.observations(observations), block): self.evaluated}
+
+    def evaluation(self, observations: str, e_step: Mapping[str, Any]) -> Amounts:
+        """An evaluation of a prior with a network, by samples of it and of posteriors."""
+        entry = self.entry["evaluation"]
+        work = self.kinds.prior(entry["block"], entry["sampler"])
+        evaluations = entry["samples"] * declared.evaluations(entry["sampler"])
+        return summed([{work: evaluations}, self.drawn(observations, e_step, self.evaluated)])
+
+    def reconstruction(self, observations: str, run: str) -> Amounts:
+        """The reconstruction of other observations by a run's prior."""
+        e_step = self.entry["runs"][run]["e_step"]
+        return self.drawn(observations, e_step, self.shown * self.draws)
+
+    @property
+    def draws(self) -> int:
+        """The posterior samples of a test observation."""
+        return self.entry["evaluation"]["posterior_samples"]
+
+    @property
+    def shown(self) -> int:
+        """The test observations of an evaluation."""
+        return min(self.entry["evaluation"]["test_observations"], self.counts["test"])
+
+    @property
+    def evaluated(self) -> int:
+        """The posterior samples of an evaluation."""
+        entry, count = self.entry["evaluation"], self.shown
+        if "prediction" in entry["metrics"]:
+            count += min(entry["predicted_observations"], self.counts["test"])
+        return count * self.draws
+
+    # The stages
+
+    def stages(self) -> Iterator[Stage]:
+        """Yields the stages, from first to last."""
+        yield self._observations()
+        yield self._gaussian()
+        for run in self.entry["runs"]:
+            yield from self._laps(run)
+        if not self.own:
+            size = self.kinds.prior_bytes()
+            yield Stage(self.name, "ceiling", "", 1, self.ceiling(), size)
+        yield self._evaluation()
+        if self.entry["evaluation"]["reconstruct"]:
+            yield self._reconstructions()
+
+    @property
+    def used(self) -> list[str]:
+        """The observations of the runs, by name."""
+        return list(dict.fromkeys(run["observations"] for run in self.entry["runs"].values()))
+
+    @functools.cached_property
+    def observation_bytes(self) -> dict[str, float]:
+        """The bytes of an observation on disk, with its operator and its index, by name."""
+        names = dict.fromkeys([*self.used, *self.entry["evaluation"]["reconstruct"]])
+        if self.own:
+            size = Path(self.entry["data"]["path"]).stat().st_size
+            return dict.fromkeys(names, size / self.total)
+        return {name: _simulated_bytes(self.observations(name), self.shape) for name in names}
+
+    def _observations(self) -> Stage:
+        sizes = self.observation_bytes
+        kinds = [] if self.own else [self.kinds.observing(self.observations(k)) for k in sizes]
+        clean = 0 if self.own else self.event_bytes
+        return Stage(
+            *(self.name, "observations", "", len(sizes) + (not self.own)),
+            summed({work: self.total} for work in kinds),
+            self.total * (sum(sizes.values()) + clean),
+            network=False,
+        )
+
+    def _gaussian(self) -> Stage:
+        gaussian = self.entry["gaussian"]
+        fitted = min(self.counts["train"], gaussian["observations"]) * gaussian["iterations"]
+        return Stage(
+            *(self.name, "Gaussian fit", "", len(self.used)),
+            summed({self.kinds.fitting(self.observations(name)): fitted} for name in self.used),
+            len(self.used) * self.kinds.prior_bytes(trained=False),
+            network=False,
+        )
+
+    def _laps(self, run: str) -> Iterator[Stage]:
+        count = self.entry["runs"][run]["laps"]
+        laps = range(1, count + 1)
+        held = count if self.config["keep_samples"] else self._laps_held(run)
+        lap_bytes = sum(self.sampled(run).values()) * (self.event_bytes + 8)
+        work = summed(self.e_step(run, lap) for lap in laps)
+        jobs = count * self.config["shards"]
+        yield Stage(self.name, "E-steps", run, jobs, work, held * lap_bytes)
+        work = summed(self.m_step(run, lap) for lap in laps)
+        yield Stage(self.name, "M-steps", run, count, work, count * self.kinds.prior_bytes())
+
+    def _laps_held(self, run: str) -> int:
+        """Returns of how many laps the samples are there at once, where they are not kept.
+
+        Snakemake prefers jobs after which samples can go, so that an evaluation comes first, or
+        beside the next E-step.
+        """
+        laps, e_step = self.entry["runs"][run]["laps"], self.entry["runs"][run]["e_step"]
+        # The second lap does not start from the first one's samples.
+        restarts = e_step["restart"] is not None and laps > 2
+        return 2 if restarts or len(evaluated_laps(self.entry, run)) > 1 else 1
+
+    def _evaluation(self) -> Stage:
+        """The evaluations of laps and bounds: for each observations the floor and the ceiling."""
+        jobs, work = dict.fromkeys(self.used, self.bounds), []
+        for key, run in self.entry["runs"].items():
+            laps, name = len(evaluated_laps(self.entry, key)), run["observations"]
+            jobs[name] += laps
+            work += laps * [self.evaluation(name, run["e_step"])]
+        if not self.own:
+            work += [self.evaluation(name, self.entry["e_step"]) for name in self.used]
+        work += [self.floor(name) for name in self.used]
+        samples = self.entry["evaluation"]["samples"] + self.shown * self.draws
+        each = samples * self.event_bytes + self.shown * self.bounds * self.event_bytes
+        sizes = self.observation_bytes
+        return Stage(
+            *(self.name, "evaluation", "", sum(jobs.values()), summed(work)),
+            sum(count * (each + self.shown * sizes[name]) for name, count in jobs.items()),
+        )
+
+    def _reconstructions(self) -> Stage:
+        names, runs = self.entry["evaluation"]["reconstruct"], self.entry["runs"]
+        count, drawn = len(names) * len(runs), self.shown * (self.draws + 2)
+        rest = sum(self.observation_bytes[name] for name in names)
+        return Stage(
+            *(self.name, "reconstructions", "", count),
+            summed(self.reconstruction(name, run) for name in names for run in runs),
+            count * drawn * self.event_bytes + len(runs) * self.shown * rest,
+        )
+
+
+def _simulated_bytes(observations: Mapping[str, Any], shape: tuple[int, ...]) -> float:
+    from diem import operators
+    from diem.seeds import Stage as Stream
+    from diem.seeds import rng
+
+    stream = rng(0, Stream.CORRUPTION)
+    operator = operators.simulate(observations["operator"], shape, 4, stream)
+    each = [v for v in operator.parameters.values() if len(v) == 4]
+    parameters = sum(v.nbytes for v in each) / 4
+    return FLOAT * math.prod(operator.observation_shape) + parameters + 8
