@@ -474,6 +474,47 @@ def test_table_for_the_eye(plan):
     assert "E-steps" in estimate.text(made)
 
 
+def test_restoration_is_planned_and_measured():
+    config = resolved(
+        {
+            "device": "cpu",
+            "restoration": {
+                "restored": {
+                    "data": {
+                        "name": "photographs",
+                        "size": 12,
+                        "train": 52,
+                        "validation": 8,
+                        "test": 8,
+                    },
+                    "train": {
+                        "network": {"name": "residual_mlp", "width": 8, "blocks": 1},
+                        "m_step": {"steps": 20, "batch": 16, "learning_rate": 0.001},
+                    },
+                    "tasks": {"hole": {"operator": {"name": "mask", "box": 4}, "sigma_y": 0.1}},
+                    "methods": {"ours": {"name": "mmps", "iterations": 3}},
+                    "steps": [2, 10],
+                    "images": 4,
+                    "block": 2,
+                }
+            },
+        }
+    )
+    data, prior, method = stages(config)
+    assert (data.name, prior.name, method.name, method.run) == (
+        "observations",
+        "prior",
+        "restoration",
+        "ours",
+    )
+    assert prior.jobs == method.jobs == 1
+    (both, products), (alone, rest) = method.work.items()
+    assert (products, rest) == (4 * 12 * 3, 4 * 12 * (1 - 3))
+    costs = [calibration.measure(work, 0.0, torch.device("cpu")) for work in (both, alone)]
+    assert costs[0].flops > costs[1].flops > 0
+    assert list(prior.work.values()) == [20 * 16, 8 * 2]
+
+
 def test_architecture_has_the_pretrained_shape():
     with torch.device("meta"):
         denoiser = architecture("ffhq_256x256")

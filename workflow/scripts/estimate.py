@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     rows = estimate(snakemake.config)
-    made = readable(rows)
-    tables.write(snakemake.params.files, pd.DataFrame(rows), made)
-    print(text(made))
+    table = readable(rows)
+    tables.write(snakemake.params.files, pd.DataFrame(rows), table)
+    print(text(table))

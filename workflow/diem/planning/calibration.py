@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from azula.denoise import Denoiser
+from azula.denoise import Denoiser, KarrasDenoiser
 from torch import Tensor
 
 from diem import operators
@@ -173,12 +173,16 @@ def _observing_once(settings: Mapping[str, Any], gaussian: Gaussian) -> Callable
     return functools.cache(functools.partial(_observed, settings["observations"], gaussian))
 
 
+def _denoiser(settings: Mapping[str, Any], device: torch.device) -> KarrasDenoiser:
+    """Returns a denoiser with a fresh network, to be trained."""
+    denoiser = build_denoiser(settings["network"], settings["schedule"], settings["shape"], seed=0)
+    return denoiser.to(device)
+
+
 def _prior(settings: Mapping[str, Any], device: torch.device) -> Prior:
-    """Returns a prior with a fresh network, ready to sample."""
-    shape = settings["shape"]
-    denoiser = build_denoiser(settings["network"], settings["schedule"], shape, seed=0)
-    denoiser = denoiser.to(device).eval().requires_grad_(False)
-    return Prior(_gaussian(shape, settings["rank"], device), denoiser, {})
+    """Returns a prior with a fresh network, to be sampled."""
+    denoiser = _denoiser(settings, device).eval().requires_grad_(False)
+    return Prior(_gaussian(settings["shape"], settings["rank"], device), denoiser, {})
 
 
 # The kinds of work: from their settings and a device to a function that does some of it
@@ -245,7 +249,7 @@ def _sampling(settings: Mapping[str, Any], device: torch.device) -> Run:
 
 def _training(settings: Mapping[str, Any], device: torch.device) -> Run:
     m_step, shape = settings["m_step"], settings["shape"]
-    denoiser = build_denoiser(settings["network"], settings["schedule"], shape, seed=0).to(device)
+    denoiser = _denoiser(settings, device)
 
     def run(count: int) -> float:
         size = min(count, m_step["batch"])
@@ -303,7 +307,7 @@ def _restoration(settings: Mapping[str, Any], device: torch.device, products: bo
 def _restoring(settings: Mapping[str, Any], device: torch.device) -> Denoiser:
     """Returns a denoiser as restoration's prior has it, with fresh weights."""
     if "network" in settings:
-        denoiser = _prior(settings, device).denoiser
+        denoiser: Denoiser = _denoiser(settings, device)
     else:
         denoiser = architecture(settings["pretrained"])
     return denoiser.to(device).eval().requires_grad_(False)

@@ -77,7 +77,6 @@ def _restoration(name: str, entry: Mapping[str, Any]) -> Iterator[Stage]:
     settings: dict[str, Any] = {"batch": batch, "shape": shape}
     if "train" in entry:
         settings |= {part: entry["train"][part] for part in ("network", "schedule")}
-        settings |= {"rank": entry["train"]["gaussian"]["rank"]}
     else:
         settings |= {"pretrained": entry["pretrained"]["name"]}
     key = json.dumps(settings, sort_keys=True)
