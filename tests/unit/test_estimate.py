@@ -306,8 +306,8 @@ def test_paper_is_planned_from_its_config_alone():
     path = ROOT / "config" / "paper.yaml"
     config = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, path.name)
     data = config["experiments"]["cifar10"]["data"]
-    assert declared.event_shape(data) == (3, 32, 32)
-    assert declared.counts(data) == {"train": 50000, "validation": 10000, "test": 10000}
+    assert DATASETS.parse(data).event_shape() == (3, 32, 32)
+    assert DATASETS.parse(data).counts() == {"train": 50000, "validation": 10000, "test": 10000}
     planned = list(stages(config))
     named = [s for s in planned if (s.entry, s.run) == ("cifar10", "missing_75")]
     e_steps = next(s for s in named if s.name == "E-steps")
@@ -320,15 +320,15 @@ def test_paper_is_planned_from_its_config_alone():
 
 def test_size_of_data_by_name(tmp_path):
     config = resolved(TINY)
-    assert declared.event_shape(config["experiments"]["tiny"]["data"]) == (1, 16, 16)
+    assert DATASETS.parse(config["experiments"]["tiny"]["data"]).event_shape() == (1, 16, 16)
     digits = {"name": "digits", "validation": 150, "test": 450}
-    counts = declared.counts(digits)
+    counts = DATASETS.parse(digits).counts()
     real = DATASETS.parse(digits).load(SEED)
-    assert declared.event_shape(digits) == real["train"].x.shape[1:]
+    assert DATASETS.parse(digits).event_shape() == real["train"].x.shape[1:]
     assert counts == {name: len(split.x) for name, split in real.items()}
     fastmri = {"name": "fastmri", "path": str(tmp_path / "none.tar"), "validation_path": None}
     fastmri |= {"validation": 99, "test": 100, "slices": [10, 40], "size": 320}
-    assert declared.counts(fastmri) == {"train": 774 * 30, "validation": 2970, "test": 3000}
+    assert DATASETS.parse(fastmri).counts() == {"train": 774 * 30, "validation": 2970, "test": 3000}
 
 
 def test_own_observations_are_planned_from_their_file(config, tmp_path):
@@ -342,8 +342,8 @@ def test_own_observations_are_planned_from_their_file(config, tmp_path):
     resolved_entry = resolved({"device": "cpu", "experiments": {"mine": entry}})
 
     data = resolved_entry["experiments"]["mine"]["data"]
-    assert declared.event_shape(data) == (1, 16, 16)
-    assert declared.counts(data) == {"train": 95, "validation": 5, "test": 20}
+    assert DATASETS.parse(data).event_shape() == (1, 16, 16)
+    assert DATASETS.parse(data).counts() == {"train": 95, "validation": 5, "test": 20}
     planned = {stage.name: stage for stage in stages(resolved_entry)}
     assert "ceiling" not in planned
     assert planned["evaluation"].jobs == 3

@@ -12,13 +12,14 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from diem import networks
 from diem.config.resolve import resolve
-from diem.planning import declared, resources
+from diem.data.sets import DATASETS
+from diem.networks import NETWORKS
+from diem.planning import resources
 
 ROOT = Path(__file__).parents[2]
 
-NETWORKS = [
+CASES = [
     ({"name": "mlp", "hidden": [32, 48], "embedding": 16}, (5,)),
     ({"name": "residual_mlp", "width": 32, "blocks": 3, "embedding": 16}, (1, 8, 8)),
     (
@@ -37,13 +38,13 @@ NETWORKS = [
 ]
 
 
-@pytest.mark.parametrize(("network", "shape"), NETWORKS)
+@pytest.mark.parametrize(("network", "shape"), CASES)
 def test_operations_are_near_the_counted(network, shape):
     x = torch.randn(2, *shape)
     with FlopCounterMode(display=False) as counter:
-        networks.build(network, shape).eval()(x, torch.tensor([0.5, 0.5]))
+        NETWORKS.parse(network).build(shape).eval()(x, torch.tensor([0.5, 0.5]))
     counted = counter.get_total_flops() / 2
-    assert 2 * declared.multiplications(network, shape) == pytest.approx(counted, rel=0.15)
+    assert 2 * NETWORKS.parse(network).multiplications(shape) == pytest.approx(counted, rel=0.15)
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +65,23 @@ def changed(config, *keys, **values):
     return config
 
 
+def forward_flops(config):
+    network = NETWORKS.parse(config["experiments"]["cifar10"]["network"])
+    return 2 * network.multiplications((3, 32, 32))
+
+
 def test_shapes(paper):
-    shapes = {k: declared.event_shape(e["data"]) for k, e in paper["experiments"].items()}
+    shapes = {
+        name: DATASETS.parse(entry["data"]).event_shape()
+        for name, entry in paper["experiments"].items()
+    }
     assert shapes == {"manifold": (5,), "cifar10": (3, 32, 32), "mri": (1, 320, 320)}
     complex_phantoms = {"name": "phantoms", "size": 16, "complex": True}
-    assert declared.event_shape(complex_phantoms) == (2, 16, 16)
+    assert DATASETS.parse(complex_phantoms).event_shape() == (2, 16, 16)
 
 
 def test_work_of_an_e_step_is_its_passes(paper):
-    forward = 2 * declared.multiplications(
-        paper["experiments"]["cifar10"]["network"], declared.event_shape({"name": "cifar10"})
-    )
+    forward = forward_flops(paper)
     one = resources.e_step(paper, CIFAR).flops
     # A pass and a product an evaluation, of 60000 observations at 256 steps and the end.
     assert one * paper["shards"] == 60000 * 257 * 2 * forward
@@ -99,7 +106,7 @@ def test_corrections_are_evaluations(paper):
 
 def test_work_of_trainings_is_that_of_their_lengths(paper):
     entry = paper["experiments"]["cifar10"]
-    forward = 2 * declared.multiplications(entry["network"], (3, 32, 32))
+    forward = forward_flops(paper)
     steps, batch = 256 * 50000 // 256, 256
     checks = (1 + -(-steps // 64)) * 10000
     expected = (3 * steps * batch + checks) * forward

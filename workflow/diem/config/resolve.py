@@ -15,7 +15,6 @@ import yaml
 
 from diem.data.sets import DATASETS
 from diem.errors import DiemError, nearest
-from diem.planning.declared import event_shape
 
 __all__ = [
     "HSV",
@@ -514,7 +513,7 @@ def _check_inpainting(experiment: Mapping[str, Any], where: str) -> None:
 
 def _settle_rank(entry: dict[str, Any], data: Mapping[str, Any], where: str) -> None:
     """Fills the rank of a ``gaussian`` entry in, or checks that the data's size allows it."""
-    size = math.prod(event_shape(data))
+    size = math.prod(DATASETS.parse(data).event_shape())
     if entry["rank"] is None:
         entry["rank"] = min(RANK, size - 1)
     elif entry["rank"] >= size:

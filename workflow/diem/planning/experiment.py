@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diem.config.resolve import OWN, ceiling_training, evaluated_laps, training_of_lap
+from diem.config.resolve import ceiling_training, evaluated_laps, training_of_lap
+from diem.data.sets import DATASETS
 from diem.planning import declared
-from diem.planning.work import FLOAT, Amounts, Kinds, Stage, summed
+from diem.planning.work import FLOAT, Amounts, Kinds, Stage, samples_by_split, summed
 
 __all__ = ["Experiment"]
 
@@ -25,20 +26,32 @@ class Experiment:
 
     Attributes:
         shape: The event's shape.
-        counts: The number of samples by split.
         bounds: The bounds of its evaluation: the floor, and where there are clean data the ceiling.
     """
 
     def __init__(self, config: Mapping[str, Any], name: str) -> None:
         self.config, self.name = config, name
         self.entry = config["experiments"][name]
-        data = self.entry["data"]
-        self.shape, self.counts = declared.event_shape(data), declared.counts(data)
+        data = DATASETS.parse(self.entry["data"])
+        self.shape = data.event_shape()
         self.kinds = Kinds(self.entry, self.shape)
-        self.own = data["name"] == OWN
+        self.own = "clean" not in data.facts
         self.bounds = 1 if self.own else 2
         self.event_bytes = FLOAT * math.prod(self.shape)
-        self.total = sum(self.counts.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of samples by split.
+
+        Raises:
+            DiemError: If only files can tell, and they are not there.
+        """
+        return samples_by_split(self.entry["data"])
+
+    @property
+    def total(self) -> int:
+        """The number of samples of all splits."""
+        return sum(self.counts.values())
 
     # What one job does
 

@@ -15,12 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diem.config.resolve import ceiling_training, training_of_lap
+from diem.config.resolve import ceiling_training
 from diem.errors import DiemError
-from diem.planning import declared
 from diem.planning.experiment import Experiment
-from diem.planning.stages import restoration_prior
-from diem.planning.work import FLOAT, Amounts
+from diem.planning.stages import RestorationPrior
+from diem.planning.work import FLOAT, Amounts, Kinds
 
 __all__ = [
     "Asked",
@@ -69,25 +68,29 @@ class Asked:
 
 def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     """A shard of an E-step: of a job with the names ``experiment`` and ``run``."""
-    entry, run = config["experiments"][names["experiment"]], names["run"]
-    settings = entry["runs"][run]["e_step"]
+    experiment, run = Experiment(config, names["experiment"]), names["run"]
+    settings = experiment.entry["runs"][run]["e_step"]
     # The first lap's draws are exact, and nothing tells their time: they ask for the second's.
-    flops = _flops(config, names, lambda experiment: experiment.e_step(run, 2))
+    flops = _flops(experiment.kinds, lambda: experiment.e_step(run, 2))
     batch = settings["batch"] or settings["block"]
-    return Asked(flops / config["shards"], _activations_mb(entry, batch))
+    return Asked(flops / config["shards"], _activations_mb(experiment.kinds, batch))
 
 
 def training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     """An M-step: ``experiment``, ``run`` and ``lap``; or the ceiling: ``experiment``."""
-    entry = config["experiments"][names["experiment"]]
+    experiment = Experiment(config, names["experiment"])
     if "lap" not in names:
-        flops = _flops(config, names, Experiment.ceiling)
-        return _training(config, entry, ceiling_training(entry), flops)
+        m_step = ceiling_training(experiment.entry)
+        return _training(config, experiment.kinds, m_step, experiment.ceiling)
     run, lap = names["run"], int(names["lap"])
-    settings = entry["runs"][run]
-    flops = _flops(config, names, lambda experiment: experiment.m_step(run, lap))
-    m_step = training_of_lap(settings["m_step"], lap, settings["laps"])
-    return _training(config, entry, m_step, flops)
+    m_step = experiment.entry["runs"][run]["m_step"]
+    return _training(config, experiment.kinds, m_step, lambda: experiment.m_step(run, lap))
+
+
+def restoration_training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
+    """The training of the prior of a comparison of restorations: ``comparison``."""
+    prior = RestorationPrior(config["restoration"][names["comparison"]])
+    return _training(config, prior.kinds, prior.kinds.entry["m_step"], prior.training)
 
 
 def evaluation(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
@@ -95,59 +98,49 @@ def evaluation(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
 
     The floor is exact, and asks for what the ceiling does.
     """
-    entry = config["experiments"][names["experiment"]]
-    run = entry["runs"][names["run"]] if "run" in names else {**names, "e_step": entry["e_step"]}
-    flops = _flops(
-        config, names, lambda experiment: experiment.evaluation(run["observations"], run["e_step"])
-    )
-    return _evaluated(config, entry, flops)
+    experiment = Experiment(config, names["experiment"])
+    if "run" in names:
+        run = experiment.entry["runs"][names["run"]]
+        observations, e_step = run["observations"], run["e_step"]
+    else:
+        observations, e_step = names["observations"], experiment.entry["e_step"]
+    return _evaluated(experiment, lambda: experiment.evaluation(observations, e_step))
 
 
 def reconstruction(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     """A reconstruction: ``experiment``, ``run`` and ``observations``."""
-    entry, run = config["experiments"][names["experiment"]], names["run"]
-    flops = _flops(
-        config, names, lambda experiment: experiment.reconstruction(names["observations"], run)
-    )
-    return _evaluated(config, entry, flops)
+    experiment = Experiment(config, names["experiment"])
+    observations, run = names["observations"], names["run"]
+    return _evaluated(experiment, lambda: experiment.reconstruction(observations, run))
 
 
-def restoration_training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
-    """The training of the prior of a comparison of restorations: ``comparison``."""
-    comparison = config["restoration"][names["comparison"]]
-    entry = {**comparison["train"], "data": comparison["data"]}
-    kinds, work = restoration_prior(comparison)
-    return _training(config, entry, training_of_lap(entry["m_step"], 1, 1), kinds.flops(work))
-
-
-def _flops(
-    config: Mapping[str, Any], names: Mapping[str, str], work: Callable[[Experiment], Amounts]
-) -> float:
+def _flops(kinds: Kinds, work: Callable[[], Amounts]) -> float:
     try:
-        experiment = Experiment(config, names["experiment"])
+        amounts = work()
     except DiemError:
-        # Files that are not there do not tell the size of their data: the job that reads them
-        # tells so.
+        # Files that are not there do not tell how many data they hold: the job that reads them
+        # tells the user.
         return 0.0
-    return experiment.kinds.flops(work(experiment))
+    return kinds.flops(amounts)
 
 
 def _training(
-    config: Mapping[str, Any], entry: Mapping[str, Any], m_step: Mapping[str, Any], flops: float
+    config: Mapping[str, Any], kinds: Kinds, m_step: Mapping[str, Any], work: Callable[[], Amounts]
 ) -> Asked:
-    fitted = entry["gaussian"]["observations"] * math.prod(declared.event_shape(entry["data"]))
+    fitted = kinds.entry["gaussian"]["observations"] * math.prod(kinds.shape)
     held = config["cache_mb"] + FLOAT * fitted / MIB
-    return Asked(flops, _activations_mb(entry, m_step["batch"]), held, m_step["processes"])
+    activations = _activations_mb(kinds, m_step["batch"])
+    return Asked(_flops(kinds, work), activations, held, m_step["processes"])
 
 
-def _evaluated(config: Mapping[str, Any], entry: Mapping[str, Any], flops: float) -> Asked:
-    held = 2 * config["cache_mb"]  # the test split, and an E-step's samples
-    return Asked(flops, _activations_mb(entry, entry["evaluation"]["block"]), held)
+def _evaluated(experiment: Experiment, work: Callable[[], Amounts]) -> Asked:
+    held = 2 * experiment.config["cache_mb"]  # the test split, and an E-step's samples
+    activations = _activations_mb(experiment.kinds, experiment.entry["evaluation"]["block"])
+    return Asked(_flops(experiment.kinds, work), activations, held)
 
 
-def _activations_mb(entry: Mapping[str, Any], batch: int) -> float:
-    shape = declared.event_shape(entry["data"])
-    return FLOAT * batch * declared.activations(entry["network"], shape) / MIB
+def _activations_mb(kinds: Kinds, batch: int) -> float:
+    return FLOAT * kinds.activations(batch) / MIB
 
 
 def gpus(config: Mapping[str, Any], processes: int = 1) -> int:

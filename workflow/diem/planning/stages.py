@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from diem.config.resolve import merge, posterior_settings, training_of_lap
+from diem.data.sets import DATASETS
 from diem.errors import DiemError
 from diem.planning import declared
 from diem.planning.experiment import Experiment
-from diem.planning.work import FLOAT, Amounts, Kinds, Stage, Work
+from diem.planning.work import FLOAT, Amounts, Kinds, Stage, Work, samples_by_split
 
-__all__ = ["restoration_prior", "stages"]
+__all__ = ["RestorationPrior", "stages"]
 
 
 def stages(config: Mapping[str, Any]) -> Iterator[Stage]:
@@ -36,12 +37,25 @@ def stages(config: Mapping[str, Any]) -> Iterator[Stage]:
         yield _posterior(name, entry, config["experiments"])
 
 
-def restoration_prior(entry: Mapping[str, Any]) -> tuple[Kinds, Amounts]:
-    """Returns the kinds of work of an entry that trains its prior, and that training's work."""
-    kinds = Kinds(entry["train"], declared.event_shape(entry["data"]))
-    counts = declared.counts(entry["data"])
-    training = training_of_lap(entry["train"]["m_step"], 1, 1)
-    return kinds, kinds.trainings(training, counts["train"], counts["validation"])
+class RestorationPrior:
+    """The prior that a comparison of restorations trains.
+
+    Arguments:
+        entry: The comparison's entry, with ``train``.
+
+    Attributes:
+        kinds: The kinds of work.
+    """
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        self.data = entry["data"]
+        self.kinds = Kinds(entry["train"], DATASETS.parse(self.data).event_shape())
+
+    def training(self) -> Amounts:
+        """The training on clean images."""
+        counts = samples_by_split(self.data)
+        m_step = training_of_lap(self.kinds.entry["m_step"], 1, 1)
+        return self.kinds.trainings(m_step, counts["train"], counts["validation"])
 
 
 def _heuristics(name: str, entry: Mapping[str, Any]) -> Stage:
@@ -66,13 +80,13 @@ def _restoration(name: str, entry: Mapping[str, Any]) -> Iterator[Stage]:
     from diem.paper.restoration.restore import SHOWN
     from diem.planning.calls import calls_per_step
 
-    shape, counts = declared.event_shape(entry["data"]), declared.counts(entry["data"])
+    shape = DATASETS.parse(entry["data"]).event_shape()
     event = FLOAT * math.prod(shape)
-    clean = sum(counts.values()) * event
+    clean = sum(samples_by_split(entry["data"]).values()) * event
     yield Stage(name, "observations", "", 1, {}, clean, network=False)
     if "train" in entry:
-        kinds, work = restoration_prior(entry)
-        yield Stage(name, "prior", "", 1, work, kinds.prior_bytes())
+        prior = RestorationPrior(entry)
+        yield Stage(name, "prior", "", 1, prior.training(), prior.kinds.prior_bytes())
     batch = min(entry["block"], entry["images"])
     settings: dict[str, Any] = {"batch": batch, "shape": shape}
     if "train" in entry:

@@ -4,15 +4,19 @@ Kinds are descriptions. :mod:`diem.planning.calibration` runs them to measure th
 :mod:`diem.planning.resources` counts with the passes of a network that they take.
 """
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from diem.data.sets import DATASETS
+from diem.networks import NETWORKS
+from diem.networks.base import Network
 from diem.planning import declared
 
-__all__ = ["FLOAT", "Amounts", "Kinds", "Stage", "Work", "summed"]
+__all__ = ["FLOAT", "Amounts", "Kinds", "Stage", "Work", "samples_by_split", "summed"]
 
 FLOAT = 4
 """Bytes of a value on disk."""
@@ -50,6 +54,20 @@ def summed(amounts: Iterable[Amounts]) -> Amounts:
     return total
 
 
+def samples_by_split(data: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the number of samples by split of a ``data`` entry, whose files are asked once.
+
+    Raises:
+        DiemError: If only files can tell, and they are not there.
+    """
+    return dict(_counted(json.dumps(data)))
+
+
+@functools.cache
+def _counted(data: str) -> dict[str, int]:
+    return DATASETS.parse(json.loads(data)).counts()
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of an entry of the configuration.
@@ -84,6 +102,15 @@ class Kinds:
 
     entry: Mapping[str, Any]
     shape: tuple[int, ...]
+
+    @property
+    def network(self) -> Network:
+        """The network."""
+        return NETWORKS.parse(self.entry["network"])
+
+    def activations(self, batch: int) -> float:
+        """Returns how many values the network keeps of a batch for a backward pass."""
+        return batch * self.network.activations(self.shape)
 
     def _work(
         self, kind: str, key: Iterable[Any], most: int, passes: float = 0.0, **settings: Any
@@ -153,10 +180,16 @@ class Kinds:
     def flops(self, work: Amounts) -> float:
         """The network's floating-point operations in some work, from what the network declares."""
         passes = sum(count * kind.passes for kind, count in work.items())
-        return 2 * passes * declared.multiplications(self.entry["network"], self.shape)
+        return 2 * passes * self.network.multiplications(self.shape)
 
     def prior_bytes(self, trained: bool = True) -> float:
         """The bytes of a prior: its Gaussian and its network's weights."""
         values = math.prod(self.shape) * (1 + self.entry["gaussian"]["rank"])
-        network = declared.weights(self.entry["network"], self.shape) if trained else 0
-        return FLOAT * (values + network)
+        return FLOAT * (values + (self._weights() if trained else 0))
+
+    def _weights(self) -> int:
+        """Returns the number of the network's weights, which are not allocated."""
+        import torch
+
+        with torch.device("meta"):
+            return sum(w.numel() for w in self.network.build(self.shape).parameters())
