@@ -38,8 +38,6 @@ use rule m_step as restoration_prior with:
         losses=paper.comparison_path(CONFIG, "{comparison}", "losses.csv"),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/prior.log",
-    wildcard_constraints:
-        comparison=COMPARISONS,
     threads: asked_threads(resources.restoration_training)
     resources:
         gpu=asked_gpus(resources.restoration_training),
