@@ -21,7 +21,8 @@ from azula.noise import VESchedule
 from diem.data.observations import Observations
 from diem.diffusion.denoisers import Prior, load_prior
 from diem.em.e_step import PosteriorSampler, Sampler
-from diem.evaluation.metrics import frechet_distance, load_extractor
+from diem.evaluation.extractor import load_extractor
+from diem.evaluation.gaussians import frechet_distance
 from diem.files.atomic import atomic
 from diem.files.hdf5 import Reader
 from diem.seeds import Stage, torch_generator

@@ -54,7 +54,12 @@ from diem.em.e_step import (
     sample_prior,
 )
 from diem.em.m_step import Training, train
-from diem.evaluation import metrics
+from diem.evaluation.extractor import train_extractor
+from diem.evaluation.gaussians import frechet_distance
+from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
+from diem.evaluation.metrics.psnr import psnr
+from diem.evaluation.metrics.residual import residual, residual_summary
+from diem.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
 from diem.files.atomic import atomic
 from diem.planning.flops import FlopCounter
 from diem.report.figures.drawing import WIDTH, save, styled
@@ -244,7 +249,7 @@ class Case:
             )
         if "frechet_distance" in self.metrics:
             train, test = splits["train"], splits["test"]
-            self.extractor = metrics.train_extractor(train.x, train.label, test.x, test.label, seed)
+            self.extractor = train_extractor(train.x, train.label, test.x, test.label, seed)
         if name == "manifold":
             curve = data.curve(seed, 2**12)
             self.curve = torch.from_numpy(curve)
@@ -264,13 +269,11 @@ class Case:
         test, found = self.clean["test"], {}
         if "frechet_distance" in self.metrics:
             features = self.extractor.features
-            found["frechet_distance"] = metrics.frechet_distance(
-                features(x.clamp(-2, 2)), features(test)
-            )
+            found["frechet_distance"] = frechet_distance(features(x.clamp(-2, 2)), features(test))
         if "distance_to_manifold" in self.metrics:
-            distance = metrics.distance_to_manifold(x, self.curve).mean()
+            distance = distance_to_manifold(x, self.curve).mean()
             found["distance_to_manifold"] = float(distance)
-        found["sliced_wasserstein"] = metrics.sliced_wasserstein(x, test, seed=self.seed)
+        found["sliced_wasserstein"] = sliced_wasserstein(x, test, seed=self.seed)
         return {f"{subject}/{key}": float(value) for key, value in found.items()}
 
     def measure(self, prior: Prior, sampler: PosteriorSampler) -> dict[str, float]:
@@ -287,14 +290,14 @@ class Case:
         operator, y = self.operator["test"][rows], self.y["test"][rows]
         x = sampler(prior, operator, y, self.sigma_y, stream)
         mean = x.unflatten(0, (8, 128)).mean(dim=0)
-        value = metrics.psnr(mean, self.clean["test"][:128], 4.0).mean()
+        value = psnr(mean, self.clean["test"][:128], 4.0).mean()
         return {**found, "posterior_mean/psnr": float(value)}
 
     def residuals(self, x: Tensor) -> dict[str, float]:
         """Summarises how the E-step's samples fit their observations."""
         operator = self.operator["train"]
-        residual = metrics.residual(self.y["train"], operator.forward(x), self.sigma_y)
-        summary = metrics.residual_summary(residual, operator.observed())
+        residuals = residual(self.y["train"], operator.forward(x), self.sigma_y)
+        summary = residual_summary(residuals, operator.observed())
         return {f"e_step/residual_{key}": float(value) for key, value in summary.items()}
 
 

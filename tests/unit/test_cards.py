@@ -7,7 +7,7 @@ from helpers import random_gaussian
 import diem
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.errors import DiemError
-from diem.evaluation.evaluate import CARD
+from diem.evaluation.rows import CARD
 from diem.files.tensors import load_tensors
 from diem.report import tables
 from diem.report.export import export

@@ -9,7 +9,7 @@ import pytest
 from diem.data.ingest import write_observations
 from diem.data.sets import DATASETS, Split
 from diem.errors import DiemError
-from diem.evaluation.metrics import distance_to_manifold
+from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
 from diem.files.downloads import DOWNLOADS
 from diem.seeds import Stage, rng
 

@@ -21,9 +21,10 @@ from diem.em import e_step as sampling
 from diem.em.e_step import PosteriorSampler
 from diem.em.m_step import CHUNK, m_step
 from diem.errors import DiemError
-from diem.evaluation import evaluate as evaluation
+from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.files.hdf5 import CHECKSUM, write_hdf5
 from diem.inference import priors
+from diem.jobs.job import Job
 from diem.networks import NETWORKS
 from diem.paper.restoration.prior import architecture
 from diem.planning import calibration, declared, estimate
@@ -134,16 +135,16 @@ def made(config, tmp_path_factory):
             )
         flops["M-step"] = counter.get_total_flops()
         with FlopCounter() as counter:
-            _, arrays = evaluation.evaluate(
+            evaluation = Evaluation(
                 load_prior(folder / "prior"),
                 observations,
-                clean,
-                entry["data"],
-                entry["evaluation"],
                 sampler,
-                SEED,
-                {},
+                entry["evaluation"],
+                entry["data"],
+                {"clean": clean},
+                Job(SEED),
             )
+            _, arrays = evaluate(evaluation, {})
         flops["evaluation"] = counter.get_total_flops()
         write_hdf5(folder / "evaluation.h5", arrays, {})
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}

@@ -1,21 +1,40 @@
-"""Evaluations: what they read, how much of it at a time, and that it changes no number."""
+"""Evaluations: what they read, how much of it at a time, and metrics of one's own."""
+
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers import observe, random_gaussian
-from test_resume_jobs import POSTERIOR, SETTINGS, Job, TwoLayers
+from test_resume_jobs import POSTERIOR, SETTINGS, TwoLayers
+from test_resume_jobs import Job as Made
 
 from diem.data.observations import Observations, save_observations
 from diem.data.sets import DATASETS
 from diem.diffusion.denoisers import Prior
 from diem.errors import DiemError
-from diem.evaluation import evaluate as evaluation
-from diem.evaluation import inception, metrics
+from diem.evaluation import inception
+from diem.evaluation.draws import Blocks
+from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.evaluation.extractor import Extractor
+from diem.evaluation.gaussians import (
+    feature_moments,
+    frechet_distance,
+    frechet_distance_of_moments,
+)
+from diem.evaluation.metrics import METRICS, by_quality, labels, panels
+from diem.evaluation.metrics.distance_to_manifold import CURVE_POINTS, distance_to_manifold
+from diem.evaluation.metrics.inception_score import inception_score
+from diem.evaluation.metrics.sinkhorn_divergence import sinkhorn_divergence
+from diem.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
+from diem.evaluation.rows import read_rows, write_rows
 from diem.files import hdf5
 from diem.files.hdf5 import Reader, write_hdf5
+from diem.jobs.job import Job
 from diem.jobs.resume import Pieces
+from diem.report.tables import summary
 
 IMAGE, VECTOR = (1, 12, 12), (5,)
 MANIFOLD = {"name": "manifold", "dimensions": 5, "alpha": 3.0, "epsilon": 1e-3}
@@ -29,17 +48,15 @@ PART = 7
 
 
 def rows(job, metrics):
+    settings = {**SETTINGS, "metrics": metrics}
+    files = {"clean": job.clean(), "samples": ["nowhere.h5"]}
     with job.observations() as file:
-        rows, _ = evaluation.evaluate(
-            *(job.prior(), file, job.clean(), {}, {**SETTINGS, "metrics": metrics}),
-            *(POSTERIOR, 0, {}),
-            e_step_samples=["nowhere.h5"],
-        )
-    return rows
+        evaluation = Evaluation(job.prior(), file, POSTERIOR, settings, {}, files, Job())
+        return evaluate(evaluation, {})[0]
 
 
 def test_many_samples_are_read_for_their_metrics_alone(tmp_path):
-    job = Job(tmp_path)
+    job = Made(tmp_path)
 
     assert [row["metric"] for row in rows(job, ["psnr"])] == ["psnr", "psnr"]
     with pytest.raises(DiemError, match=r"nowhere\.h5"):
@@ -67,7 +84,7 @@ class Streamed:
         self.prior = Prior(truth, None, {})
         if shape == IMAGE:
             torch.manual_seed(0)
-            self.extractor = metrics.Extractor(shape, 3, validation_accuracy=0.5).eval()
+            self.extractor = Extractor(shape, 3, validation_accuracy=0.5).eval()
             self.extractor.save(folder / "extractor")
             self.network = inception.Inception(TwoLayers().eval(), "a network", "0123")
             monkeypatch.setattr(inception, "load", lambda path, device: self.network)
@@ -76,17 +93,13 @@ class Streamed:
 
     def run(self, cache_mb=0, keep=None):
         settings = {**SETTINGS, "samples": 50, "block": 16, "metrics": self.wanted}
-        images = self.shape == IMAGE
+        names = {"clean": "clean.h5", "extractor": "extractor", "inception_reference": "reference"}
+        files = {key: self.folder / name for key, name in names.items()}
+        files |= {"samples": self.shards, "inception_weights": "weights"}
+        job = Job(keep=Pieces() if keep is None else keep, cache_mb=cache_mb)
         with Observations(self.folder / "y.h5") as file:
-            rows, arrays = evaluation.evaluate(
-                *(self.prior, file, self.folder / "clean.h5", MANIFOLD, settings, POSTERIOR, 0, {}),
-                e_step_samples=self.shards,
-                extractor=self.folder / "extractor",
-                inception_weights="weights" if images else None,
-                inception_reference=self.folder / "reference",
-                keep=keep,
-                cache_mb=cache_mb,
-            )
+            evaluation = Evaluation(self.prior, file, POSTERIOR, settings, MANIFOLD, files, job)
+            rows, arrays = evaluate(evaluation, {})
             arrays["prior/x"] = np.concatenate(list(arrays["prior/x"]))
         return pd.DataFrame(rows), arrays
 
@@ -125,21 +138,19 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
 
     for subject, x in (("prior", arrays["prior/x"]), ("e_step", job.trained)):
         found = rows[rows["subject"] == subject].set_index("metric")["value"]
-        expected = {"sliced_wasserstein": metrics.sliced_wasserstein(x, job.test)}
+        expected = {"sliced_wasserstein": sliced_wasserstein(x, job.test)}
         if shape == VECTOR:
-            curve = DATASETS.parse(MANIFOLD).curve(0, evaluation.CURVE_POINTS)
-            expected["distance_to_manifold"] = metrics.distance_to_manifold(x, curve).mean()
+            curve = DATASETS.parse(MANIFOLD).curve(0, CURVE_POINTS)
+            expected["distance_to_manifold"] = distance_to_manifold(x, curve).mean()
         else:
             ((pooled, logits),) = job.network.features(x)
             expected |= {
-                "sinkhorn_divergence": metrics.sinkhorn_divergence(x[:8], job.test[:8]),
-                "frechet_distance": metrics.frechet_distance(
+                "sinkhorn_divergence": sinkhorn_divergence(x[:8], job.test[:8]),
+                "frechet_distance": frechet_distance(
                     job.extractor.features(x.clip(-2, 2)), job.extractor.features(job.test)
                 ),
-                "fid": metrics.frechet_distance_of_moments(
-                    metrics.feature_moments(pooled), job.reference.moments
-                ),
-                "inception_score": inception.inception_score([logits], len(x), 0),
+                "fid": frechet_distance_of_moments(feature_moments(pooled), job.reference.moments),
+                "inception_score": inception_score([logits], len(x), 0),
             }
         for name, value in expected.items():
             assert found[name] == pytest.approx(float(value), rel=1e-5), (subject, name)
@@ -150,7 +161,7 @@ def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)
     monkeypatch.setattr(hdf5, "PART_BYTES", PART * job.test[:1].nbytes)
     monkeypatch.setattr(inception, "BATCH", PART)
-    asked, read, made = [], Reader._rows_of, evaluation._Blocks.__getitem__
+    asked, read, made = [], Reader._rows_of, Blocks.__getitem__
 
     def reading(self, dataset, rows=slice(None)):
         found = read(self, dataset, rows)
@@ -163,7 +174,7 @@ def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
         return found
 
     monkeypatch.setattr(Reader, "_rows_of", reading)
-    monkeypatch.setattr(evaluation._Blocks, "__getitem__", making)
+    monkeypatch.setattr(Blocks, "__getitem__", making)
 
     job.run(cache_mb=0)
 
@@ -171,3 +182,97 @@ def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
     asked.clear()
     job.run(cache_mb=1)
     assert max(asked) == 47  # the test split, which is held
+
+
+SHARPNESS = """
+from diem.evaluation.metrics import Label, Metric
+
+
+class Sharpness(Metric):
+    name = "sharpness"
+    labels = {"sharpness": Label("Sharpness", "a unit", better="↑")}
+
+    def measure(self, evaluation):
+        return evaluation.posterior.x.diff(dim=-1).abs().mean()
+
+
+class Nameless(Metric):
+    def measure(self, evaluation):
+        return 0.0
+
+
+class Taken(Sharpness):
+    name = "psnr"
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "mine_metrics.py").write_text(SHARPNESS, encoding="utf-8")
+    monkeypatch.setenv("DIEM_PATH", str(tmp_path))
+    yield "mine_metrics"
+    sys.modules.pop("mine_metrics", None)
+
+
+def test_a_metric_of_ones_own_has_rows_and_a_column(tmp_path, mine):
+    job, settings = Made(tmp_path), {**SETTINGS, "metrics": ["psnr", f"{mine}:Sharpness"]}
+    files = {"clean": job.clean()}
+    with job.observations() as file:
+        evaluation = Evaluation(job.prior(), file, POSTERIOR, settings, {}, files, Job())
+        rows, arrays = evaluate(evaluation, {"stage": "lap", "run": "r", "lap": 1})
+
+    assert [row["metric"] for row in rows] == ["psnr", "psnr", "sharpness"]
+    expected = np.abs(np.diff(arrays["posterior/x"])).mean()
+    assert rows[-1]["value"] == pytest.approx(expected, rel=1e-5)
+    assert (rows[-1]["subject"], rows[-1]["samples"]) == ("posterior", 8)
+    assert labels(settings["metrics"])["sharpness"] == ("Sharpness", "a unit", "↑", 0.0)
+    write_rows(tmp_path / "rows.csv", [{**row, "optimizer_steps": 3} for row in rows])
+    table = summary(read_rows([tmp_path / "rows.csv"]), {"r": {}})
+    (name,) = (name for name in table.columns if name.startswith("sharpness"))
+    assert table[name].item() == rows[-1]["value"]
+
+
+def test_what_is_no_metric_is_refused(mine):
+    for name, words in (
+        (f"{mine}:Nameless", "does not define name, labels"),
+        (f"{mine}:Taken", "has the name of another, 'psnr'"),
+        ("pathlib:Path", "no subclass of"),
+        ("psnrr", "did you mean 'psnr'"),
+    ):
+        with pytest.raises(DiemError, match=words):
+            METRICS.find(name)
+
+
+def test_declarations_agree_with_each_other():
+    known = METRICS.all()
+
+    for name, metric in known.items():
+        assert metric.name == name
+        assert all(row.startswith(name) for row in metric.labels)
+        assert metric.needs <= {"clean", "images", "colour", "labels", "curve"}
+        assert metric.sections <= {"experiments", "restoration"}
+    assert len({metric.order for metric in known.values()}) == len(known)
+    assert panels("divergence") == [
+        "sinkhorn_divergence",
+        "sliced_wasserstein",
+        "distance_to_manifold",
+    ]
+    assert panels("distance") == ["frechet_distance", "fid", "inception_score"]
+    assert by_quality() == ["fid", "frechet_distance", "distance_to_manifold", "sliced_wasserstein"]
+
+
+def test_declarations_are_read_without_pytorch():
+    code = (
+        "import sys; from diem.evaluation.metrics import METRICS; METRICS.all();"
+        "print({'torch', 'azula', 'h5py', 'pandas', 'ot'} & set(sys.modules))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "set()"
+
+
+def test_a_metric_without_its_file_tells_which(tmp_path):
+    job = Made(tmp_path)
+    for metric, missing in (("psnr", "clean"), ("frechet_distance", "clean")):
+        settings = {**SETTINGS, "metrics": [metric]}
+        with job.observations() as file, pytest.raises(DiemError, match=missing):
+            evaluate(Evaluation(job.prior(), file, POSTERIOR, settings, {}, {}, Job()), {})

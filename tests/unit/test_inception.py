@@ -9,8 +9,10 @@ import torch
 from torch.utils.data import Dataset
 
 from diem.errors import DiemError
-from diem.evaluation import inception, metrics
-from diem.evaluation.inception import Reference, inception_score, load, load_reference, quantized
+from diem.evaluation import inception
+from diem.evaluation.gaussians import feature_moments, frechet_distance_of_moments
+from diem.evaluation.inception import Reference, load, load_reference, quantized
+from diem.evaluation.metrics.inception_score import inception_score
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
 from diem.files.tensors import save_tensors
 
@@ -79,9 +81,7 @@ def expected(inception_weights, images):
 def test_the_fid_is_that_of_torch_fidelity(features, expected):
     (one, _), (other, _) = features
 
-    value = metrics.frechet_distance_of_moments(
-        metrics.feature_moments(one), metrics.feature_moments(other)
-    )
+    value = frechet_distance_of_moments(feature_moments(one), feature_moments(other))
 
     assert one.shape == (12, 2048)
     assert value > 1
@@ -107,9 +107,7 @@ def test_the_distance_of_moments_is_that_of_torch_fidelity(count, other):
     a = torch.randn(count, 64, dtype=torch.float64)
     b = 0.5 + torch.randn(other, 64, dtype=torch.float64) @ torch.randn(64, 64, dtype=a.dtype) / 8
 
-    value = metrics.frechet_distance_of_moments(
-        metrics.feature_moments(a), metrics.feature_moments(b)
-    )
+    value = frechet_distance_of_moments(feature_moments(a), feature_moments(b))
 
     statistics = (fid_features_to_statistics(x) for x in (a, b))
     theirs = fid_statistics_to_metric(*statistics, verbose=False)
@@ -140,7 +138,7 @@ def test_the_score_of_parts_is_that_of_torch_fidelity(count):
 
 def test_one_sample_is_too_few():
     with pytest.raises(DiemError, match="two samples"):
-        metrics.feature_moments(torch.zeros(1, 4))
+        feature_moments(torch.zeros(1, 4))
 
 
 def test_pixels_are_rounded_and_clipped_as_in_an_image_file():
@@ -214,7 +212,7 @@ def test_weights_that_are_missing(tmp_path):
 
 @pytest.fixture
 def reference(network, features):
-    moments = metrics.feature_moments(features[0][0])
+    moments = feature_moments(features[0][0])
     return Reference(moments, 12, "train", (network.name, network.digest))
 
 

@@ -11,26 +11,23 @@ import torch
 
 from diem.data.sets import DATASETS, Split
 from diem.errors import DiemError
-from diem.evaluation import metrics
-from diem.evaluation.metrics import (
-    Extractor,
-    _entropic_cost,
-    distance_to_manifold,
+from diem.evaluation.extractor import Extractor, load_extractor, train_extractor
+from diem.evaluation.gaussians import (
     feature_moments,
     frechet_distance,
     frechet_distance_of_moments,
-    load_extractor,
-    psnr,
-    residual,
-    residual_summary,
-    sinkhorn_divergence,
-    sliced_wasserstein,
-    ssim,
-    train_extractor,
-    truncated_transport,
 )
+from diem.evaluation.metrics import sliced_wasserstein as sliced
+from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
+from diem.evaluation.metrics.psnr import psnr
+from diem.evaluation.metrics.residual import residual, residual_summary
+from diem.evaluation.metrics.sinkhorn_divergence import _entropic_cost, sinkhorn_divergence
+from diem.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
+from diem.evaluation.metrics.ssim import ssim
+from diem.evaluation.transport import truncated_transport
 from diem.files import hdf5
 from diem.files.hdf5 import Rows, write_hdf5
+from diem.seeds import Stage, rng
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -91,12 +88,12 @@ def test_sliced_wasserstein_of_parts(monkeypatch, held: int, few: int):
     import ot
 
     a, b = normal(60, 5), normal(45, 5, seed=1) + 0.5
-    theta = metrics.rng(3, metrics.Stage.METRIC).standard_normal((5, 32))
+    theta = rng(3, Stage.METRIC).standard_normal((5, 32))
     theta /= np.linalg.norm(theta, axis=0)
     expected = ot.sliced_wasserstein_distance(a, b, projections=theta)
 
-    monkeypatch.setattr(metrics, "PROJECTED", held)
-    monkeypatch.setattr(metrics, "SORTED", few)
+    monkeypatch.setattr(sliced, "PROJECTED", held)
+    monkeypatch.setattr(sliced, "SORTED", few)
     monkeypatch.setattr(hdf5, "PART_BYTES", 7 * a[:1].nbytes)
 
     assert sliced_wasserstein(a, b, 32, seed=3) == pytest.approx(expected, rel=1e-12)

@@ -18,9 +18,12 @@ from diem.data.sets import fastmri as volumes
 from diem.diffusion.denoisers import Prior
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
-from diem.evaluation import evaluate as evaluation
-from diem.evaluation import metrics
+from diem.evaluation.arrays import intensities
+from diem.evaluation.metrics.nmse import nmse
+from diem.evaluation.metrics.psnr import psnr
+from diem.evaluation.reconstruct import Reconstruction, reconstruct
 from diem.files.hdf5 import Reader, write_hdf5
+from diem.jobs.job import Job
 from diem.report import figures, tables
 
 PHANTOMS = {
@@ -64,8 +67,8 @@ def test_a_complex_phantom_has_the_magnitude_of_the_real_one():
     real, phased = (phantoms(complex=c)["test"] for c in (False, True))
 
     assert phased.shape == (3, 2, 32, 32)
-    magnitude = metrics.intensities(phased).numpy()
-    np.testing.assert_allclose(magnitude, metrics.intensities(real).numpy(), atol=1e-6)
+    magnitude = intensities(phased).numpy()
+    np.testing.assert_allclose(magnitude, intensities(real).numpy(), atol=1e-6)
     assert (phased < -0.1).any()
 
 
@@ -238,13 +241,11 @@ def test_a_flipped_byte_in_a_compressed_archive_is_found(folder, tmp_path):
 def test_nmse_and_intensities_by_hand():
     x = torch.tensor([[[[1.0, 2.0]]], [[[0.0, 0.0]]]])
     reference = torch.tensor([[[[1.0, 1.0]]], [[[3.0, 4.0]]]])
-    torch.testing.assert_close(
-        metrics.nmse(x, reference), torch.tensor([0.5, 1.0], dtype=torch.float64)
-    )
+    torch.testing.assert_close(nmse(x, reference), torch.tensor([0.5, 1.0], dtype=torch.float64))
 
-    grey = metrics.intensities(torch.tensor([[[[-2.0, 0.0, 2.0]]]]))
+    grey = intensities(torch.tensor([[[[-2.0, 0.0, 2.0]]]]))
     assert grey.flatten().tolist() == [0, 0.5, 1]
-    phased = metrics.intensities(torch.tensor([[[[1.2]], [[1.6]]]]))
+    phased = intensities(torch.tensor([[[[1.2]], [[1.6]]]]))
     torch.testing.assert_close(phased, torch.ones(1, 1, 1, 1, dtype=torch.float64))
 
 
@@ -262,7 +263,7 @@ def made(tmp_path):
     write_hdf5(tmp_path / "clean.h5", {"test/x": x.numpy()}, {})
     floor = Prior(gaussian, None, {"lap": 0, "optimizer_steps": 0})
     with Observations(tmp_path / "o.h5") as observations:
-        rows, arrays = evaluation.reconstruct(
+        task = Reconstruction(
             # The Gaussian stands for the learned prior too: its samples are exact.
             Prior(gaussian, None, {"lap": 3, "optimizer_steps": 9}),
             floor,
@@ -270,9 +271,10 @@ def made(tmp_path):
             tmp_path / "clean.h5",
             {"test_observations": 8, "posterior_samples": 40},
             PosteriorSampler(Sampler(steps=2)),
-            0,
-            {"experiment": "mri", "run": "base", "observations": "r3", "lap": 3},
+            Job(),
         )
+        card = {"experiment": "mri", "run": "base", "observations": "r3", "lap": 3}
+        rows, arrays = reconstruct(task, card)
     return pd.DataFrame(rows), arrays, operator, y, x, gaussian
 
 
@@ -280,9 +282,9 @@ def test_reconstructions_are_those_of_their_definitions(made):
     rows, arrays, operator, y, x, gaussian = made
     values = rows.set_index(["stage", "subject", "metric"])["value"]
 
-    zero_filled = metrics.psnr(operator.adjoint(y), x).mean()
+    zero_filled = psnr(operator.adjoint(y), x).mean()
     assert values["", "adjoint", "psnr"] == pytest.approx(float(zero_filled))
-    exact = metrics.psnr(gaussian.posterior_mean(operator, y, 0.1), x).mean()
+    exact = psnr(gaussian.posterior_mean(operator, y, 0.1), x).mean()
     assert values["floor", "posterior_mean", "psnr"] == pytest.approx(float(exact))
     # The mean of 40 exact draws is nearly the exact mean, and better than one of them.
     assert values["lap", "posterior_mean", "psnr"] == pytest.approx(float(exact), abs=0.3)

@@ -16,11 +16,11 @@ from azula.sample import DDIMSampler
 from helpers import analytic_posterior, matrices, random_gaussian, repeated, simulate
 from safetensors.torch import save_file
 
-from diem.config.resolve import LPIPS_FILES
 from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.em.e_step import Sampler
 from diem.errors import DiemError
 from diem.evaluation import lpips as perceptual
+from diem.evaluation.metrics.lpips import FILES
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.paper.methods import METHODS, Problem
@@ -443,7 +443,7 @@ def test_missing_and_bad_lpips_weights_are_refused(tmp_path, capsys):
     with pytest.raises(DiemError, match=r"lpips_weights: .*weights-vgg16-lpips.pth"):
         perceptual.Perceptual(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    for name in LPIPS_FILES:
+    for name in FILES:
         torch.save(Malicious(), tmp_path / name)
     with pytest.raises(DiemError, match="holds no weights"):
         perceptual.Perceptual(tmp_path)

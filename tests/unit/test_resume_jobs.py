@@ -15,8 +15,10 @@ from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.em import e_step as sampling
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.evaluation import evaluate as evaluation
-from diem.evaluation import inception, metrics
-from diem.files.hdf5 import Reader, Rows, write_hdf5
+from diem.evaluation import inception, transport
+from diem.evaluation.reconstruct import Reconstruction as Task
+from diem.evaluation.reconstruct import reconstruct
+from diem.files.hdf5 import Reader, write_hdf5
 from diem.inference import priors
 from diem.jobs import job as jobs
 from diem.jobs.resume import Pieces, no_cache
@@ -93,9 +95,11 @@ class Evaluation(Job):
 
     def run(self, keep):
         with self.observations() as file:
-            rows, arrays = evaluation.evaluate(
-                *(self.prior(), file, self.clean(), {}, SETTINGS, POSTERIOR, 0, {}), keep=keep
+            files, job = {"clean": self.clean()}, jobs.Job(keep=keep)
+            evaluated = evaluation.Evaluation(
+                self.prior(), file, POSTERIOR, SETTINGS, {}, files, job
             )
+            rows, arrays = evaluation.evaluate(evaluated, {})
             arrays["prior/x"] = np.concatenate(list(arrays["prior/x"]))
         return rows, arrays
 
@@ -107,10 +111,9 @@ class Reconstruction(Job):
         prior = self.prior()
         floor = Prior(prior.gaussian, None, {"lap": 0, "optimizer_steps": 0})
         with self.observations() as file:
-            rows, arrays = evaluation.reconstruct(
-                *(prior, floor, file, self.clean(), SETTINGS, POSTERIOR, 0, {}), keep=keep
-            )
-        return rows, arrays
+            job = jobs.Job(keep=keep)
+            task = Task(prior, floor, file, self.clean(), SETTINGS, POSTERIOR, job)
+            return reconstruct(task, {})
 
 
 class Restoration(Job):
@@ -142,7 +145,7 @@ class Heuristics(Job):
             **{"floor": 1e-6, "regularization": 0.05, "tolerance": 0.0, "iterations": 5},
         }
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(metrics, "PER_KERNEL", 2)
+            patch.setattr(transport, "PER_KERNEL", 2)
             return divergences("a", entry, [1], jobs.Job(keep=keep))
 
 
@@ -190,28 +193,6 @@ class Features(Job):
             patch.setattr(inception, "BATCH", 3)
             reference = inception.Reference.of(file.read("train/x"), "train", found, keep)
         return reference.moments._asdict()
-
-
-class ExtractorTraining(Job):
-    pieces = 4  # states after some steps
-
-    def run(self, keep):
-        rng = np.random.default_rng(0)
-        x = rng.normal(size=(40, *SHAPE)).astype(np.float32)
-        write_hdf5(self.folder / "images.h5", {"x": x}, {})
-        rows = Rows([self.folder / "images.h5"], "x", SHAPE, cache_mb=0)
-        label = np.arange(len(x)) % 3
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(metrics, "STEPS_KEPT", 2)
-            original = metrics.Extractor.forward
-
-            def forward(extractor, images):
-                self.called()
-                return original(extractor, images)
-
-            patch.setattr(metrics.Extractor, "forward", forward)
-            trained = metrics.train_extractor(rows, label, rows, label, 0, steps=7, keep=keep)
-        return {"accuracy": trained.validation_accuracy, **trained.state_dict()}
 
 
 class EStep(Job):
@@ -292,7 +273,7 @@ def same(one, other):
 
 JOBS = [
     *(Evaluation, Reconstruction, Restoration, Heuristics, GaussianFit, DrawnGaussianFit),
-    *(Features, ExtractorTraining, EStep, Samples, Posteriors),
+    *(Features, EStep, Samples, Posteriors),
 ]
 
 

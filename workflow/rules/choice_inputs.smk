@@ -1,4 +1,6 @@
-CHOOSING = [name for name in EXPERIMENTS if "prediction" in wanted_metrics(name)]
+from diem.evaluation.metrics.prediction import Prediction
+
+CHOOSING = [name for name in EXPERIMENTS if Prediction.name in wanted_metrics(name)]
 
 
 def chosen_path(experiment, run):

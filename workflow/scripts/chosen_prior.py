@@ -1,11 +1,12 @@
-"""Writes the prior of the lap that was chosen, with the choice in its card."""
+"""Writes the prior of the lap that was selected, with the selection in its card."""
 
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from diem.diffusion.denoisers import load_prior
-from diem.evaluation import selection as choice
+from diem.evaluation.metrics.prediction import Prediction
+from diem.evaluation.selection import selected_lap
 from diem.jobs.job import job
 
 if TYPE_CHECKING:
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     table = pd.read_csv(snakemake.input.table)
-    lap = choice.chosen_lap(table, snakemake.wildcards.run)
+    lap = selected_lap(table, snakemake.wildcards.run)
     priors = {prior.card["lap"]: prior for prior in map(load_prior, snakemake.input.priors)}
     prior = priors[lap]
     prior.card["chosen_by"] = {
-        "metric": "prediction",
+        "metric": Prediction.name,
         "laps": sorted(priors),
         "table": snakemake.input.table,
     }

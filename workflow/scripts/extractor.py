@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation import metrics
+from diem.evaluation.extractor import train_extractor
 from diem.files.hdf5 import Reader, Rows
 from diem.jobs.job import logger, started
 
@@ -17,6 +17,6 @@ with started(snakemake) as job:
         Rows([clean], "test/x", cache_mb=job.cache_mb) as test,
     ):
         labels = (file.read(f"{split}/label") for split in ("train", "test"))
-        extractor = metrics.train_extractor(train, next(labels), test, next(labels), job.seed)
+        extractor = train_extractor(train, next(labels), test, next(labels), job.seed)
     logger.info("accuracy on the test split: %.4f", extractor.validation_accuracy)
     extractor.save(snakemake.output[0])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from diem.data.observations import Observations
 from diem.diffusion.denoisers import load_prior
 from diem.em.e_step import PosteriorSampler
-from diem.evaluation import evaluate as evaluation
+from diem.evaluation.reconstruct import Reconstruction, reconstruct
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
 from diem.report import tables
@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 with started(snakemake, unit="sample") as job:
     params, files = snakemake.params, snakemake.input
     with Observations(files.observations) as observations:
-        rows, arrays = evaluation.reconstruct(
+        task = Reconstruction(
             load_prior(files.prior).to(job.device),
             load_prior(files.gaussian).to(job.device),
             observations,
             files.clean,
             params.evaluation,
             PosteriorSampler.from_config(params.e_step),
-            job.seed,
-            params.card,
-            keep=job.keep,
-            progress=job.progress.update,
+            job,
         )
+        rows, arrays = reconstruct(task, params.card)
     write_hdf5(snakemake.output.samples, arrays, {**params.card, "stage": "lap"})
     tables.write_rows(snakemake.output.metrics, rows)

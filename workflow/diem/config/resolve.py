@@ -18,7 +18,6 @@ from diem.errors import DiemError, nearest
 
 __all__ = [
     "HSV",
-    "LPIPS_FILES",
     "Pair",
     "ceiling_training",
     "evaluated_laps",
@@ -80,9 +79,6 @@ TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_recons
 
 SHAPING = ("sampler", "covariance", "iterations", "limit")
 """The keys of ``posterior`` that are as in ``e_step``."""
-
-LPIPS_FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
-"""What the folder ``lpips_weights`` must hold: LPIPS' linear layers, and its network."""
 
 HSV = {"hue", "saturation"}
 """The changes of training images that need colour."""

@@ -1,4 +1,4 @@
-"""FID and Inception score, with the network and the definitions of torch-fidelity.
+"""The Inception network of FID and Inception score, which is torch-fidelity's.
 
 References:
     | GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium
@@ -13,10 +13,11 @@ import hashlib
 import io
 import json
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,21 +25,29 @@ import torch.nn as nn
 from torch import Tensor
 
 from diem.errors import DiemError
-from diem.evaluation.metrics import Moments, feature_moments
+from diem.evaluation.gaussians import Moments, feature_moments
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
 from diem.files.hdf5 import HasRows
 from diem.files.tensors import load_tensors, save_tensors
-from diem.jobs.resume import Keep, no_cache
+from diem.jobs.resume import Keep, no_cache, prefixed
 
-__all__ = ["Inception", "Reference", "inception_score", "load", "load_reference", "quantized"]
+if TYPE_CHECKING:
+    from diem.evaluation.evaluate import Evaluation, Samples
+
+__all__ = [
+    "Inception",
+    "Reference",
+    "features_of",
+    "load",
+    "load_reference",
+    "network_of",
+    "quantized",
+]
 
 NAME = "inception-v3-compat"
 """What torch-fidelity calls the network that was ported from TensorFlow with its weights."""
 
 BATCH = 128
-
-SPLITS = 10
-"""The parts that the Inception score is a mean of."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,11 @@ class Inception:
     network: nn.Module
     name: str
     digest: str
+
+    @property
+    def card(self) -> dict[str, str]:
+        """What tells the network on the card of a number."""
+        return {"extractor": self.name, "extractor_digest": self.digest}
 
     def features(self, x: HasRows, keep: Keep = no_cache) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields what FID and the Inception score are made of, batch by batch.
@@ -166,33 +180,12 @@ def quantized(x: Tensor) -> Tensor:
     return ((x + 2) * (256 / 4)).round().clamp(0, 255).to(torch.uint8)
 
 
-def inception_score(logits: Iterable[Tensor], count: int, seed: int) -> float:
-    """Returns the Inception score, the mean of :data:`SPLITS` splits of the images.
+def network_of(evaluation: "Evaluation") -> Inception:
+    """Returns the network of an evaluation, which several metrics share."""
+    return evaluation.once(load, evaluation.file("inception_weights"), evaluation.device)
 
-    Arguments:
-        logits: The logits without bias, as consecutive parts of shape ``(B, 1008)``.
-        count: The number of images.
-        seed: The seed of the images' order.
 
-    Raises:
-        DiemError: If there are fewer images than splits.
-    """
-    if count < SPLITS:
-        raise DiemError(f"The Inception score needs {SPLITS} images or more, got {count}.")
-    # The order and the splits are torch-fidelity's; sums over a split do not ask for an order.
-    order = np.random.RandomState(seed).permutation(count)
-    sizes = np.diff(np.arange(SPLITS + 1) * count // SPLITS)
-    split = torch.empty(count, dtype=torch.int64)
-    split[order] = torch.from_numpy(np.repeat(np.arange(SPLITS), sizes))
-    marginal, negentropy, start = 0.0, 0.0, 0
-    for part in logits:
-        log_p = part.double().log_softmax(dim=1)
-        p = log_p.exp()
-        own = nn.functional.one_hot(split[start : start + len(part)], SPLITS).double().T
-        marginal = marginal + own @ p
-        negentropy = negentropy + own @ (p * log_p).sum(dim=1)
-        start += len(part)
-    sizes = torch.from_numpy(sizes)
-    marginal = marginal / sizes[:, None]
-    divergence = negentropy / sizes - torch.xlogy(marginal, marginal).sum(dim=1)
-    return float(divergence.exp().mean())
+def features_of(evaluation: "Evaluation", samples: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields the features and logits of samples; the pieces of one metric are those of another."""
+    keep = prefixed(evaluation.job.keep, f"inception/{samples.subject}")
+    return network_of(evaluation).features(samples.x, keep)

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diem.config.resolve import LPIPS_FILES
 from diem.errors import DiemError
+from diem.evaluation.metrics.lpips import FILES
 from diem.files.tensors import content_digest, load_weights
 
 __all__ = ["NAME", "Perceptual"]
@@ -26,15 +26,21 @@ class Perceptual:
         | https://arxiv.org/abs/1801.03924
 
     Arguments:
-        folder: A folder of torch.hub that holds :data:`LPIPS_FILES`; nothing is downloaded.
+        folder: A folder of torch.hub that holds :data:`FILES`; nothing is downloaded.
         device: The device to compute on.
+
+    Attributes:
+        name: The network's name.
+        digest: What identifies the weights.
 
     Raises:
         DiemError: If a file is missing, or does not hold weights.
     """
 
+    name = NAME
+
     def __init__(self, folder: str | Path, device: str | torch.device = "cpu") -> None:
-        paths = [Path(folder) / name for name in LPIPS_FILES]
+        paths = [Path(folder) / name for name in FILES]
         for path in paths:
             _check(path)
         self.digest = content_digest(paths)

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from diem.config.resolve import LPIPS_FILES, Pair, pairs
+from diem.config.resolve import Pair, pairs
+from diem.evaluation.metrics.lpips import FILES
 
 __all__ = [
     "case_settings",
@@ -112,7 +113,7 @@ def restoration_inputs(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     if "train" in entry:
         files["prior"] = comparison_path(config, name, "prior.safetensors")
     if "lpips" in entry["metrics"] and entry["lpips_weights"] is not None:
-        files["lpips"] = [f"{entry['lpips_weights']}/{file}" for file in LPIPS_FILES]
+        files["lpips"] = [f"{entry['lpips_weights']}/{file}" for file in FILES]
     return files
 
 

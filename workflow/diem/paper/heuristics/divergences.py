@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diem import __version__
-from diem.evaluation import metrics
+from diem.evaluation.transport import truncated_transport
 from diem.jobs.job import Job
 from diem.jobs.resume import prefixed
 from diem.paper.heuristics.mixture import ObservedMixture, double_precision, random_curve
@@ -50,7 +50,7 @@ COLUMNS = (
 :math:`p(x_t | y)` and of :math:`q(x_t | y)`, without the cost between two independent sets of the
 former. For the covariance :data:`EXACT` both are of :math:`p(x_t | y)`, and ``value`` is the
 difference's magnitude: the noise of all others. ``violation`` is of the plan's marginal, see
-:func:`diem.evaluation.metrics.truncated_transport`; ``effective_samples`` is Kish's number of the
+:func:`diem.evaluation.truncated_transport`; ``effective_samples`` is Kish's number of the
 weights' size.
 """
 
@@ -142,7 +142,7 @@ def _transports(
     def transport(name: str, piece: str) -> dict[str, np.ndarray]:
         first, samples = drawn()
         other, effective = samples[name]
-        plan = metrics.truncated_transport(first, other, **settings, keep=prefixed(job.keep, piece))
+        plan = truncated_transport(first, other, **settings, keep=prefixed(job.keep, piece))
         return {
             "cost": np.array(plan.cost),
             "violation": np.array(plan.violation),

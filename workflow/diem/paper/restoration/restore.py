@@ -16,9 +16,10 @@ from torch import Tensor
 from diem import __version__, operators
 from diem.data.simulate import observe
 from diem.errors import DiemError
-from diem.evaluation import metrics
-from diem.evaluation.evaluate import CARD
 from diem.evaluation.lpips import NAME, Perceptual
+from diem.evaluation.metrics.psnr import psnr
+from diem.evaluation.metrics.ssim import ssim
+from diem.evaluation.rows import CARD
 from diem.files.hdf5 import Reader
 from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
@@ -170,9 +171,9 @@ def _measured(
     """Returns the rows of restored images."""
     found: dict[str, tuple[Tensor, dict[str, str]]] = {}
     if "psnr" in wanted:
-        found["psnr"] = metrics.psnr(x, truth), {}
+        found["psnr"] = psnr(x, truth), {}
     if "ssim" in wanted:
-        found["ssim"] = metrics.ssim(x, truth), {}
+        found["ssim"] = ssim(x, truth), {}
     if "lpips" in wanted and perceptual is not None:
         extractor = {"extractor": NAME, "extractor_digest": perceptual.digest}
         found["lpips"] = perceptual(x, truth), extractor

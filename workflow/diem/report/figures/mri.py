@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from diem.errors import DiemError
-from diem.evaluation import metrics
+from diem.evaluation.arrays import intensities
 from diem.report.figures.drawing import Evaluation, Row, Source, image_rows
 
 COUNT = 8
@@ -75,7 +75,7 @@ def uncertainty(source: Source) -> Figure:
 def _intensities(x: np.ndarray) -> np.ndarray:
     """Returns images of any leading shape as intensities, of one channel."""
     flat = torch.from_numpy(np.ascontiguousarray(x)).flatten(0, -4)
-    return metrics.intensities(flat).reshape(*x.shape[:-3], 1, *x.shape[-2:]).numpy()
+    return intensities(flat).reshape(*x.shape[:-3], 1, *x.shape[-2:]).numpy()
 
 
 def _grey(x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The choice of a lap: the score, the hidden halves, and the table."""
+"""The selection of a lap: the score, the hidden halves, and the table."""
 
 import math
 
@@ -13,13 +13,16 @@ from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import Gaussian
 from diem.em.e_step import PosteriorSampler, Sampler
 from diem.errors import DiemError
-from diem.evaluation import evaluate as evaluation
-from diem.evaluation import selection as choice
-from diem.evaluation.metrics import crps
+from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.evaluation.metrics.prediction import crps
+from diem.evaluation.rows import CARD
+from diem.evaluation.selection import select_laps, selected_lap
 from diem.files.hdf5 import write_hdf5
+from diem.jobs.job import Job
 from diem.operators.partial import Partial
 from diem.operators.verify import verify_operator
 from diem.report import tables
+from diem.report.laps import readable_selection
 
 
 def test_crps_is_its_definition():
@@ -97,7 +100,8 @@ def evaluated(path, gaussian, seed=0):
     sampler = PosteriorSampler(Sampler("ddim", 4))
     with Observations(path) as file:
         card = {"run": "r", "observations": "o", "stage": "lap", "lap": 1}
-        rows, arrays = evaluation.evaluate(prior, file, None, {}, SETTINGS, sampler, seed, card)
+        evaluation = Evaluation(prior, file, sampler, SETTINGS, {}, {}, Job(seed))
+        rows, arrays = evaluate(evaluation, card)
     (row,) = rows
     return row, arrays["prediction/score"]
 
@@ -132,7 +136,7 @@ def files(folder, scores):
     """Writes metric rows and scores as the evaluation of a floor and of laps does."""
     metrics, evaluations = [], []
     for (stage, run, lap), score in scores.items():
-        row = dict.fromkeys(evaluation.CARD, "") | {
+        row = dict.fromkeys(CARD, "") | {
             **{"experiment": "e", "observations": "o", "stage": stage, "run": run, "lap": lap},
             **{"metric": "prediction", "subject": "posterior", "value": score.mean()},
             **{"samples": 8, "split": "test", "sampler": "ddim", "sampler_steps": 2},
@@ -158,8 +162,8 @@ def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
         ("lap", "b", 2): scene + 1.5,
     }
 
-    table = choice.choice(*files(tmp_path, scores), {"a": "A", "b": "B"})
-    text = tables.markdown(choice.readable(table))
+    table = select_laps(*files(tmp_path, scores), {"a": "A", "b": "B"})
+    text = tables.markdown(readable_selection(table))
 
     assert table[["run", "lap", "verdict"]].to_numpy().tolist() == [
         ["a", 0, ""],
@@ -170,7 +174,7 @@ def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
         ["b", 1, ""],
         ["b", 2, "chosen"],
     ]
-    assert choice.chosen_lap(table, "a") == 2
+    assert selected_lap(table, "a") == 2
     assert "B: the Gaussian prior predicts better than every lap." in text
     assert "A: the" not in text
     pd.testing.assert_series_equal(
@@ -195,8 +199,8 @@ def test_a_last_lap_that_is_chosen_is_told(tmp_path):
         ("lap", "a", 2): scene,
     }
 
-    table = choice.choice(*files(tmp_path, scores), {"a": "A"})
+    table = select_laps(*files(tmp_path, scores), {"a": "A"})
 
-    assert "A: the chosen lap is the last" in tables.markdown(choice.readable(table))
+    assert "A: the chosen lap is the last" in tables.markdown(readable_selection(table))
     with pytest.raises(DiemError, match="'c'"):
-        choice.chosen_lap(table, "c")
+        selected_lap(table, "c")

@@ -1,0 +1,175 @@
+"""What a metric is.
+
+A metric measures what an evaluation has drawn of a prior, and says what its numbers are. Nothing
+else knows its name: configuration, rules, tables and figures read its declaration.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, SupportsFloat
+
+from diem.components import Component
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from diem.evaluation.arrays import Array
+    from diem.evaluation.evaluate import Evaluation
+
+__all__ = ["SUBJECTS", "Fidelity", "Label", "Measurement", "Metric", "Panel", "clean_test"]
+
+Subject = Literal["samples", "observations", "posterior"]
+
+SUBJECTS: tuple[Subject, ...] = ("samples", "observations", "posterior")
+"""What metrics measure, in the order in which an evaluation is measured."""
+
+
+class Label(NamedTuple):
+    """How the numbers of a metric are presented to readers.
+
+    Attributes:
+        name: Their name.
+        unit: Their unit, in which ``{extractor}`` stands for the name of the row's extractor.
+        better: An arrow to where better values are, ``↓`` or ``↑``, if there is such a direction.
+        least: The value at which an axis begins; none where only differences tell.
+    """
+
+    name: str
+    unit: str = ""
+    better: str = ""
+    least: float | None = 0.0
+
+
+class Panel(NamedTuple):
+    """Where a metric is drawn by lap.
+
+    Attributes:
+        figure: The name of the figure.
+        place: The place of the metric's panels in the figure, from low to high.
+    """
+
+    figure: str
+    place: float = 100
+
+
+class Measurement(NamedTuple):
+    """One number.
+
+    Attributes:
+        value: The number.
+        subject: What was measured, see :data:`diem.evaluation.rows.CARD`.
+        card: What made the number: columns of its row.
+        metric: The name of its row, if it is not the metric's own.
+    """
+
+    value: float
+    subject: str
+    card: Mapping[str, Any] = {}
+    metric: str = ""
+
+
+def clean_test(count: int) -> dict[str, Any]:
+    """Returns the part of a card that tells that numbers compare with the clean test split."""
+    return {"reference": "clean test", "reference_samples": count}
+
+
+class Metric(Component, abc.ABC):
+    """A metric of priors. Its options are keys of its entry in ``evaluation.metrics``.
+
+    A metric of one's own defines :attr:`name`, :attr:`labels` and :meth:`measure`.
+    """
+
+    labels: ClassVar[Mapping[str, Label]]
+    """How its numbers are presented, by the name of their rows, which begins with the metric's."""
+    order: ClassVar[float] = 1000
+    """The place of its columns in tables, from low to high."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What the data must have: ``clean`` ones, ``images``, ``colour``, ``labels``, a ``curve``."""
+    subject: ClassVar[Subject] = "posterior"
+    """What it measures: many ``samples`` (of the prior, and those that it was trained on), the
+    ``observations`` that were held out, or ``posterior`` samples of the first of them."""
+    inputs: ClassVar[tuple[str, ...]] = ()
+    """The names of the files that it needs besides."""
+    panel: ClassVar[Panel | None] = None
+    """Where it is drawn by lap."""
+    quality: ClassVar[float | None] = None
+    """How telling it is of a prior's quality, by clean data: the lowest is the most telling."""
+    sections: ClassVar[frozenset[str]] = frozenset({"experiments"})
+    """The sections of the configuration whose entries it can be named in."""
+
+    @abc.abstractmethod
+    def measure(self, evaluation: Evaluation) -> SupportsFloat | Iterable[Measurement]:
+        """Measures an evaluation.
+
+        Arguments:
+            evaluation: What was drawn, and what it is compared with.
+
+        Returns:
+            The number of the metric's subject (of ``samples`` it is that of the prior's), or
+            several numbers with what they are of.
+        """
+
+    def draws(self, settings: Mapping[str, Any], observations: int) -> int:
+        """Returns how many posterior samples it draws beside those of every evaluation.
+
+        Arguments:
+            settings: The config's ``evaluation`` entry.
+            observations: The number of test observations.
+        """
+        return 0
+
+
+class Fidelity(Metric):
+    """A metric that compares each reconstruction with the truth.
+
+    It measures posterior samples and their means, reconstructions by other priors, and, if
+    ``restoration`` is one of its sections, images that were restored by other methods.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"clean"})
+
+    @abc.abstractmethod
+    def values(self, x: Array, truth: Array, data_range: float = 4.0, tool: Any = None) -> Tensor:
+        """Returns the value of each reconstruction, with shape ``(N,)``.
+
+        Arguments:
+            x: The reconstructions, with shape ``(N, *event)``.
+            truth: What they should be, with the same shape.
+            data_range: The range of the data's scale, that of [-2, 2] by default.
+            tool: What :meth:`load` has returned.
+        """
+
+    def load(self, files: Mapping[str, Any], device: torch.device) -> Any:
+        """Loads what it computes with, such as a network, from the files of its inputs."""
+        return None
+
+    def card(self, tool: Any) -> dict[str, Any]:
+        """Returns the part of a number's card that tells what it was computed with."""
+        return {}
+
+    def mean(self, x: Tensor, truth: Tensor, tool: Any = None) -> float:
+        """Returns the mean over reconstructions; images are compared by their intensities.
+
+        Arguments:
+            x: The reconstructions, with shape ``(N, *event)``, or ``(N, draws, *event)``.
+            truth: What they should be, with shape ``(N, *event)``.
+            tool: What :meth:`load` has returned.
+        """
+        from diem.evaluation.arrays import intensities
+
+        if x.ndim > truth.ndim:
+            truth = truth[:, None].expand_as(x).flatten(0, 1)
+            x = x.flatten(0, 1)
+        if x.ndim == 4:
+            return float(self.values(intensities(x), intensities(truth), 1.0, tool).mean())
+        return float(self.values(x, truth, tool=tool).mean())
+
+    def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
+        posterior, truth = evaluation.posterior, evaluation.truth
+        tool = self.load(evaluation.files, evaluation.device)
+        card = {**clean_test(len(truth)), **self.card(tool), **posterior.card}
+        yield Measurement(self.mean(posterior.x, truth, tool), "posterior", card)
+        yield Measurement(self.mean(posterior.x.mean(dim=1), truth, tool), "posterior_mean", card)

@@ -1,0 +1,50 @@
+"""The FID: the Fréchet distance on features of the Inception network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel
+
+if TYPE_CHECKING:
+    from diem.evaluation.evaluate import Evaluation
+
+
+__all__ = ["FID"]
+
+
+class FID(Metric):
+    """The distance of many samples from the clean training split.
+
+    References:
+        | GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium
+          (Heusel et al., 2017)
+        | https://arxiv.org/abs/1706.08500
+    """
+
+    name = "fid"
+    order = 10
+    labels = {"fid": Label("FID", "{extractor}", "↓")}
+    needs = frozenset({"clean", "colour"})
+    subject = "samples"
+    inputs = ("inception_weights", "inception_reference")
+    panel = Panel("distance", 2)
+    quality = 1
+
+    def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
+        from diem.evaluation import inception
+        from diem.evaluation.gaussians import feature_moments, frechet_distance_of_moments
+
+        network = inception.network_of(evaluation)
+        reference = inception.load_reference(evaluation.file("inception_reference"), network)
+        compared = {
+            "reference": f"clean {reference.split}",
+            "reference_samples": reference.samples,
+        }
+        for samples in evaluation.samples:
+            features = inception.features_of(evaluation, samples)
+            fitted = feature_moments(pooled for pooled, _ in features)
+            value = frechet_distance_of_moments(fitted, reference.moments)
+            card = {**samples.card, **network.card, **compared}
+            yield Measurement(value, samples.subject, card)

@@ -1,0 +1,124 @@
+"""The prediction of hidden observations, which compares priors without any clean data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from diem.errors import DiemError
+from diem.evaluation.arrays import double
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel
+from diem.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diem.data.observations import Observed
+    from diem.evaluation.arrays import Array
+    from diem.evaluation.evaluate import Evaluation
+
+__all__ = ["Prediction", "crps"]
+
+
+def crps(draws: Array, y: Array, kept: Array) -> Tensor:
+    r"""Returns the continuous ranked probability score of predictions, averaged over values.
+
+    .. math:: \frac{1}{K} \sum_k |s_k - y| - \frac{1}{2 K (K - 1)} \sum_{k, l} |s_k - s_l|
+
+    It has the unit of :math:`y`. No other distribution than that of :math:`y` has a lower
+    expectation, whatever the number of draws, so that it compares models by their predictions of
+    values that they have not seen.
+
+    References:
+        | Strictly Proper Scoring Rules, Prediction, and Estimation (Gneiting & Raftery, 2007)
+        | https://doi.org/10.1198/016214506000001437
+
+    Arguments:
+        draws: Draws of the predictive distribution, with shape :math:`(N, K, *event)` and at least
+            two of each.
+        y: The values, with shape :math:`(N, *event)`.
+        kept: Which values count, booleans of the same shape.
+
+    Returns:
+        The scores, with shape :math:`(N,)`; NaN where no value counts.
+    """
+    draws, y = double(draws), double(y)
+    kept = torch.as_tensor(kept, dtype=torch.bool, device=y.device).flatten(1)
+    count = draws.shape[1]
+    draws, y = draws.flatten(2), y.flatten(1)
+    miss = (draws - y[:, None]).abs().mean(dim=1)
+    # Of sorted draws, the sum over pairs is one over ranks.
+    rank = 2.0 * torch.arange(count, dtype=y.dtype, device=y.device) - count + 1
+    spread = (draws.sort(dim=1).values * rank[:, None]).sum(dim=1) / (count * (count - 1))
+    return torch.where(kept, miss - spread, 0.0).sum(dim=1) / kept.sum(dim=1)
+
+
+class Prediction(Metric):
+    """How well one half of each test observation is predicted from the other half.
+
+    Which half is hidden is drawn for each observation, all channels of a pixel together. Posterior
+    samples given the shown half are observed, with noise, and scored against the hidden half by
+    :func:`crps`. Halves, noise and random streams are the same for every prior. The scores of those
+    observations of which some values were hidden are left as the array ``prediction/score``.
+    """
+
+    name = "prediction"
+    order = 70
+    labels = {
+        "prediction": Label(
+            "Prediction of hidden observations", "CRPS, data units", "↓", least=None
+        )
+    }
+    subject = "observations"
+    panel = Panel("lap_choice", 1)
+
+    def draws(self, settings: Mapping[str, Any], observations: int) -> int:
+        predicted = min(settings["predicted_observations"], observations)
+        return predicted * settings["posterior_samples"]
+
+    def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
+        observations, settings = evaluation.observations, evaluation.settings
+        total = min(settings["predicted_observations"], observations.count("test"))
+        size = settings["test_observations"]
+        parts = []
+        for part, start in enumerate(range(0, total, size), start=1):
+            held = observations.load("test", slice(start, min(start + size, total)))
+            parts.append(_scores(held, part, evaluation))
+        scores = torch.cat(parts)
+        scores = scores[~scores.isnan()]
+        if len(scores) < 2:
+            raise DiemError(
+                f"{observations.path}: the test observations are too few to predict hidden values"
+                f" of (evaluation.metrics, {self.name!r})."
+            )
+        evaluation.arrays[f"{self.name}/score"] = scores.numpy()
+        compared = {
+            "reference": "hidden half of test observations",
+            "reference_samples": len(scores),
+        }
+        card = {**evaluation.posteriors.card(len(scores)), **compared}
+        yield Measurement(float(scores.mean()), "posterior", card)
+
+
+def _scores(held: Observed, part: int, evaluation: Evaluation) -> Tensor:
+    """Returns the score of each of some observations; NaN where nothing was hidden."""
+    from diem.data.observations import Observed
+    from diem.operators.partial import Partial
+    from diem.seeds import Stage, torch_generator
+
+    posteriors = evaluation.posteriors
+    generator = torch_generator(evaluation.job.seed, Stage.PREDICTION, 0, part)
+    shape = held.y.shape
+    pixels = (shape[0], 1, *shape[2:]) if len(shape) > 2 else shape
+    shown = (torch.rand(pixels, generator=generator) < 0.5).expand(shape)
+    noise = torch.randn(posteriors.count, *shape, generator=generator)
+
+    half = Partial(held.operator, shown)
+    observed = Observed(half, held.y * shown, held.sigma_y, held.index)
+    draws = posteriors.draw(observed, f"prediction/{part}", Stage.PREDICTION, part)
+    predicted = [
+        held.operator.forward(x) + held.sigma_y * n
+        for x, n in zip(draws.unbind(dim=1), noise, strict=True)
+    ]
+    hidden = held.operator.observed() & ~shown
+    return crps(torch.stack(predicted, dim=1), held.y, hidden)

@@ -1,0 +1,117 @@
+"""Rows: one number each, with all that made it. Tables and figures are built of them alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from diem import __version__
+from diem.evaluation.metrics.base import Measurement
+from diem.files.atomic import atomic
+
+__all__ = ["CARD", "metric_rows", "provenance", "read_rows", "software", "write_rows"]
+
+CARD = (
+    "experiment",
+    "run",
+    "observations",
+    "stage",
+    "lap",
+    "subject",
+    "metric",
+    "value",
+    "split",
+    "samples",
+    "reference",
+    "reference_samples",
+    "extractor",
+    "extractor_digest",
+    "extractor_accuracy",
+    "sampler",
+    "sampler_steps",
+    "denoiser_evaluations",
+    "precision",
+    "optimizer_steps",
+    "seed",
+    "diem",
+    "torch",
+)
+"""The columns of a row, in order.
+
+``stage`` is ``floor`` (the fitted Gaussian), ``lap`` or ``ceiling`` (the same network trained on
+clean data). ``subject`` says what was measured: ``prior`` (unconditional samples), ``e_step`` (the
+posterior samples that the prior was trained on, drawn by the lap before), ``posterior`` (posterior
+samples of test observations), ``posterior_mean`` (their mean) or ``adjoint`` (``A' y``, which needs
+no prior and has no stage).
+"""
+
+UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}
+"""How samples of no diffusion sampler were drawn, in words."""
+
+
+def metric_rows(
+    metric: str, measurements: Iterable[Measurement], card: Mapping[str, Any], seed: int
+) -> list[dict[str, Any]]:
+    """Returns the rows of a metric.
+
+    Arguments:
+        metric: The metric's name.
+        measurements: Its numbers.
+        card: What made all of them; the card of a number comes before it.
+        seed: The configuration's seed.
+    """
+    shared = {**card, "seed": seed, "diem": __version__, "torch": torch.__version__}
+    rows = []
+    for value, subject, own, name in measurements:
+        number = {"subject": subject, "metric": name or metric, "value": float(value)}
+        row = {**shared, **number, **own}
+        rows.append({column: row.get(column, "") for column in CARD})
+    return rows
+
+
+def read_rows(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """Reads metric rows, as text but for ``value`` and ``lap``, so that nothing is reformatted.
+
+    Arguments:
+        paths: Files of rows, in the order in which their contents shall appear.
+    """
+    tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
+    rows = pd.concat(tables, ignore_index=True)
+    # Not pandas' own parser of numbers, which may miss the last digit.
+    return rows.assign(value=rows["value"].map(float), lap=rows["lap"].map(int))
+
+
+def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
+    """Writes metric rows as CSV, whole or not at all."""
+    with atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+def provenance(row: Mapping[Any, Any]) -> str:
+    """Returns what made the number of a row, in words: samples, sampler, reference, extractor."""
+    samples = f"{int(row['samples']):,} samples"
+    if row["split"] != "none":
+        samples += f" ({row['split']} split)"
+    if row["sampler"] in UNSAMPLED:
+        drawn = UNSAMPLED[row["sampler"]]
+    else:
+        drawn = (
+            f"{row['sampler']} with {row['sampler_steps']} steps"
+            f" ({row['denoiser_evaluations']} denoiser evaluations)"
+        )
+    phrases = [samples, drawn]
+    if row["reference"]:
+        size = row["reference_samples"]
+        phrases.append(f"against {row['reference']}" + (f" ({int(size):,})" if size else ""))
+    if row["extractor"]:
+        known = row["extractor_accuracy"]
+        accuracy = f"test accuracy {float(known):.4f}, " if known else ""
+        phrases.append(f"extractor {row['extractor']} ({accuracy}{row['extractor_digest']})")
+    return ", ".join(phrases)
+
+
+def software(row: Mapping[Any, Any]) -> str:
+    """Returns the seed and the versions that made a row, in words."""
+    return f"seed {row['seed']}, diem {row['diem']}, PyTorch {row['torch']}"

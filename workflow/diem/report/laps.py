@@ -1,0 +1,43 @@
+"""The table of the selected laps, for the eye."""
+
+import pandas as pd
+
+from diem.evaluation.selection import CHOSEN, selected_lap
+from diem.report.tables import METRICS, NONE, Readable, metric_label, rounded
+
+__all__ = ["readable_selection"]
+
+RULE = (
+    "Each prior predicts a hidden half of every test observation from its other half; the lap with"
+    " the lowest mean score is chosen, and no clean data are looked at. Differences are of the same"
+    " observations; a lap that is less than two standard errors above the chosen one is a tie."
+)
+
+
+def readable_selection(table: pd.DataFrame) -> Readable:
+    """Returns the table of selected laps for the eye, with what it does not say as notes."""
+    better = METRICS["prediction"].better
+    header = [["Observations"], ["Prior"], ["Lap"], [metric_label("prediction"), better]]
+    header += [["Above the", "chosen lap"], ["Standard error"], ["Verdict"]]
+    body: list[list[str]] = []
+    notes: list[str] = []
+    made: dict[str, list[str]] = {}
+    for run, rows in table.groupby("run", sort=False):
+        label, chosen = rows["label"].iloc[0], selected_lap(table, str(run))
+        for row in rows.to_dict("records"):
+            differs = row["verdict"] != CHOSEN
+            name = str(row["lap"]) if row["lap"] else "0 (Gaussian)"
+            words = [row["observations"], label, name]
+            numbers = [f"{row['prediction']:.4f}"]
+            for key in ("difference", "standard_error"):
+                numbers.append(rounded(row[key]) if differs else NONE)
+            body.append([*words, *numbers, row["verdict"] or NONE])
+            made.setdefault(row["card"], []).append(f"{label} {name}")
+        if rows["difference"].min() < 0:
+            notes.append(f"{label}: the Gaussian prior predicts better than every lap.")
+        elif chosen == rows["lap"].max():
+            notes.append(f"{label}: the chosen lap is the last; more laps may be better still.")
+    cards = [f"{', '.join(names)}: {text}." for text, names in made.items()]
+    first = table.iloc[0]
+    end = f"Seed {first['seed']}, diem {first['diem']}, PyTorch {first['torch']}."
+    return Readable(header, body, 3, [RULE, *notes, *cards, end])
