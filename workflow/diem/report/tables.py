@@ -1,21 +1,21 @@
 """Tables of metric rows: the summary of an experiment, as CSV, Markdown, LaTeX and HTML.
 
-A row is one number with its card, see :data:`diem.evaluation.evaluate.CARD`. Nothing is computed here.
+A row is one number with its card, see :data:`diem.evaluation.rows.CARD`. Nothing is computed here.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
+from diem.evaluation.metrics import Label, labels
+from diem.evaluation.rows import provenance as card
+from diem.evaluation.rows import read_rows, write_rows
 from diem.files.atomic import atomic
 
 __all__ = [
     "METRICS",
     "SUBJECTS",
-    "Metric",
     "Readable",
     "card",
     "html",
@@ -33,38 +33,8 @@ __all__ = [
 ]
 
 
-class Metric(NamedTuple):
-    """How a metric is told to readers.
-
-    Attributes:
-        name: Its name.
-        unit: Its unit, in which ``{extractor}`` stands for the name of the row's extractor.
-        better: An arrow to where better values are, if there is such a direction.
-    """
-
-    name: str
-    unit: str = ""
-    better: str = ""
-
-
-METRICS = {
-    "fid": Metric("FID", "{extractor}", "↓"),
-    "inception_score": Metric("Inception score", "{extractor}, 10 splits", "↑"),
-    "frechet_distance": Metric("Frechet distance", "{extractor} features", "↓"),
-    "sliced_wasserstein": Metric("Sliced Wasserstein distance", "data units", "↓"),
-    "sinkhorn_divergence": Metric("Sinkhorn divergence", "squared data units", "↓"),
-    "distance_to_manifold": Metric("Distance to the manifold", "data units", "↓"),
-    "prediction": Metric("Prediction of hidden observations", "CRPS, data units", "↓"),
-    "observation_distance": Metric("Observation distance", "data units", "↓"),
-    "psnr": Metric("PSNR", "dB", "↑"),
-    "ssim": Metric("SSIM", better="↑"),
-    "nmse": Metric("NMSE", better="↓"),
-    "lpips": Metric("LPIPS", "{extractor}", "↓"),
-    "residual_median": Metric("Median residual", "sigma_y"),
-    "residual_rms": Metric("RMS residual", "sigma_y"),
-    "residual_beyond_3": Metric("Residuals beyond 3 sigma_y", "fraction"),
-}
-"""The metrics in the order of the tables' columns."""
+METRICS = labels()
+"""How metrics are presented, in the order of the tables' columns."""
 
 STAGES = {"floor": "floor (fitted Gaussian)", "lap": "", "ceiling": "ceiling (clean data)"}
 SUBJECTS = {
@@ -74,22 +44,7 @@ SUBJECTS = {
 }
 """How the subjects of metrics are told."""
 
-UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}
-"""How the card tells samples of no diffusion sampler."""
-
 NONE = "-"
-
-
-def read_rows(paths: Sequence[str | Path]) -> pd.DataFrame:
-    """Reads metric rows, as text but for ``value`` and ``lap``, so that nothing is reformatted.
-
-    Arguments:
-        paths: Files of rows, in the order in which their contents shall appear.
-    """
-    parts = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
-    rows = pd.concat(parts, ignore_index=True)
-    # Not pandas' own parser of numbers, which may miss the last digit.
-    return rows.assign(value=rows["value"].map(float), lap=rows["lap"].map(int))
 
 
 def metric_label(metric: str, extractor: str = "") -> str:
@@ -99,31 +54,8 @@ def metric_label(metric: str, extractor: str = "") -> str:
         metric: The name in the rows; one that is not in :data:`METRICS` stands for itself.
         extractor: The name of the rows' feature extractor.
     """
-    name, unit, _ = METRICS.get(metric, Metric(metric.replace("_", " ")))
+    name, unit, *_ = METRICS.get(metric, Label(metric.replace("_", " ")))
     return f"{name} ({unit.format(extractor=extractor)})" if unit else name
-
-
-def card(row: Mapping[str, object]) -> str:
-    """Returns what made the number of a row, in words: samples, sampler, reference, extractor."""
-    samples = f"{int(row['samples']):,} samples"
-    if row["split"] != "none":
-        samples += f" ({row['split']} split)"
-    if row["sampler"] in UNSAMPLED:
-        drawn = UNSAMPLED[row["sampler"]]
-    else:
-        drawn = (
-            f"{row['sampler']} with {row['sampler_steps']} steps"
-            f" ({row['denoiser_evaluations']} denoiser evaluations)"
-        )
-    parts = [samples, drawn]
-    if row["reference"]:
-        size = row["reference_samples"]
-        parts.append(f"against {row['reference']}" + (f" ({int(size):,})" if size else ""))
-    if row["extractor"]:
-        known = row["extractor_accuracy"]
-        accuracy = f"test accuracy {float(known):.4f}, " if known else ""
-        parts.append(f"extractor {row['extractor']} ({accuracy}{row['extractor_digest']})")
-    return ", ".join(parts)
 
 
 def summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
@@ -191,12 +123,6 @@ def write(files: Mapping[str, str], table: pd.DataFrame, made: Readable) -> None
             temporary.write_text(text, encoding="utf-8")
 
 
-def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
-    """Writes metric rows as CSV, whole or not at all."""
-    with atomic(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-
-
 def readable(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Readable:
     """Returns the same table as :func:`summary` for the eye, its cards gathered in notes.
 
@@ -208,7 +134,7 @@ def readable(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Reada
     values = [name for name in full.columns if f"card of {name}" in full.columns]
     header = [["Observations"], ["Prior"], ["Covariance"], ["Lap"], ["Optimizer", "steps"]]
     for metric, subject in _columns(rows):
-        name, unit, better = METRICS.get(metric, Metric(metric.replace("_", " ")))
+        name, unit, better, _ = METRICS.get(metric, Label(metric.replace("_", " ")))
         unit = f"({unit.format(extractor=_extractor(rows))})" if unit else ""
         subject = f"of {SUBJECTS.get(subject, subject)} {better}".strip()
         header.append([line for line in (name, unit, subject) if line])
@@ -232,7 +158,7 @@ def reconstructions(
     """Returns the table of reconstructions at full precision, with the card of each number.
 
     Arguments:
-        rows: The rows of :func:`diem.evaluation.evaluate.reconstruct` of several runs and observations.
+        rows: The rows of several :func:`diem.evaluation.reconstruct.reconstruct`.
         labels: The label of each run.
         trained: The observations that each run was trained on.
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diem.errors import DiemError
+from diem.evaluation.metrics import by_quality, panels
 from diem.report.figures.drawing import (
     BINS,
     TRUTH,
@@ -19,9 +20,6 @@ from diem.report.figures.drawing import (
     image_rows,
     marginals,
 )
-
-CLEAN = ("fid", "frechet_distance", "distance_to_manifold", "sliced_wasserstein")
-"""The metrics that tell the quality of a prior by clean data, the most telling first."""
 
 
 def evolution(source: Source) -> Figure:
@@ -65,14 +63,14 @@ def corner_model(source: Source) -> Figure:
 
 def divergence(source: Source) -> Figure:
     """Draws distances between prior samples and the truth by lap."""
-    metrics = ("sinkhorn_divergence", "sliced_wasserstein", "distance_to_manifold")
+    metrics = panels("divergence")
     title = f"{source.experiment}: how far prior samples are from the truth, by lap"
     return by_lap(source.rows, metrics, source.labels, title)
 
 
 def distance(source: Source) -> Figure:
     """Draws the Frechet distances and the Inception score of prior samples by lap."""
-    metrics = ("frechet_distance", "fid", "inception_score")
+    metrics = panels("distance")
     title = f"{source.experiment}: how close prior samples are to clean images, by lap"
     return by_lap(source.rows, metrics, source.labels, title)
 
@@ -86,7 +84,7 @@ def lap_choice(source: Source) -> Figure:
     known = set(source.rows["metric"])
     if "prediction" not in known:
         raise DiemError("figures: 'lap_choice' needs evaluation.metrics with prediction.")
-    clean = [name for name in CLEAN if name in known][:1]
+    clean = [name for name in by_quality() if name in known][:1]
     title = f"{source.experiment}: the lap to use, ringed, by held-out observations alone"
     if clean:
         several = source.rows["observations"].nunique() > 1

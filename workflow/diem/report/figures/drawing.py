@@ -37,9 +37,6 @@ TICKS = (-2, 0, 2)
 MISSING = (0.90, 0.62, 0.0)
 """The colour of missing pixels, Okabe and Ito's orange, which no grey value is taken for."""
 
-LOWEST = {"inception_score": 1.0, "prediction": None}
-"""The least values of metrics, where that is not zero; none where only differences tell."""
-
 CURVES = 6
 """The curves of a panel, at most: each has a colour."""
 
@@ -246,7 +243,7 @@ def by_lap(
             ax.set_ylabel(f"{label} {better}".replace(" (", "\n("))
 
     for ax, (metric, _) in zip(axes.flat, pairs, strict=True):  # shared, so when all are drawn
-        _scale(ax, rows.loc[rows["metric"] == metric, "value"], LOWEST.get(metric, 0.0))
+        _scale(ax, rows.loc[rows["metric"] == metric, "value"], tables.METRICS[metric].least)
     caption(figure, title, _made(rows))
     figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
     for ax, labelled in ends:
