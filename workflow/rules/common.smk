@@ -16,6 +16,7 @@ CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in work
 from diem.config.resolve import ceiling_training, evaluated_laps, resolve, training_of_lap
 from diem.data.sets import DATASETS
 from diem.errors import DiemError
+from diem.evaluation.metrics import find_all
 from diem.jobs.results import check_writable, hold, remove_all_pieces
 
 try:
@@ -156,6 +157,17 @@ def inception_weights_path(experiment):
     return given or download_path("weights-inception-2015-12-05-6726825d.pth")
 
 
+def inception_reference_path(experiment):
+    return f"{RESULTS}/{experiment}/inception_reference.safetensors"
+
+
+METRIC_INPUTS = {
+    "extractor": extractor_path,
+    "inception_weights": inception_weights_path,
+    "inception_reference": inception_reference_path,
+}
+
+
 def e_step_input(wildcards):
     """The chain's recursion: a lap samples with the prior of the lap before."""
     experiment, run, lap = wildcards.experiment, wildcards.run, int(wildcards.lap)
@@ -209,13 +221,8 @@ def evaluation_input(wildcards, observations, prior):
         "observations": observations_path(experiment, observations, "observations.h5"),
         **clean_input(experiment),
     }
-    wanted = wanted_metrics(experiment)
-    if "frechet_distance" in wanted:
-        files["extractor"] = extractor_path(experiment)
-    if "fid" in wanted or "inception_score" in wanted:
-        files["inception_weights"] = inception_weights_path(experiment)
-    if "fid" in wanted:
-        files["inception_reference"] = f"{RESULTS}/{experiment}/inception_reference.safetensors"
+    for metric in find_all(wanted_metrics(experiment)):
+        files |= {name: METRIC_INPUTS[name](experiment) for name in metric.inputs}
     return files
 
 
