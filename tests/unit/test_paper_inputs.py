@@ -61,7 +61,7 @@ def test_what_a_method_reads(config):
     }
     given = inputs.restoration_inputs(config, "faces")
     assert "prior" not in given
-    assert all(path.startswith("hub/checkpoints/") for path in given["lpips"])
+    assert all(path.startswith("hub/checkpoints/") for path in given["lpips_weights"])
 
 
 def test_what_a_method_depends_on(config):

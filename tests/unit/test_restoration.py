@@ -20,7 +20,7 @@ from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.em.e_step import Sampler
 from diem.errors import DiemError
 from diem.evaluation import lpips as perceptual
-from diem.evaluation.metrics.lpips import FILES
+from diem.evaluation.metrics.lpips import FILES, LPIPS
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.paper.methods import METHODS, Problem
@@ -456,7 +456,7 @@ def test_missing_and_bad_lpips_weights_are_refused(tmp_path, capsys):
 class Constant:
     """Stands in for LPIPS, whose weights are not at hand."""
 
-    digest = "0123"
+    name, digest = "lpips-vgg16", "0123"
 
     def __call__(self, x, reference):
         return torch.full((len(x),), 0.25, dtype=torch.float64)
@@ -480,10 +480,10 @@ def clean(tmp_path):
     return tmp_path / "clean.h5"
 
 
-def run(clean, method="mmps_3", entry=ENTRY, perceptual=None):
+def run(clean, method="mmps_3", entry=ENTRY, files=None):
     _, denoiser = exact((1, 12, 12), torch.float32)
     columns = {"experiment": "e", "optimizer_steps": 3, "prior": "a Gaussian"}
-    return compare(denoiser, clean, entry, method, columns, Job(), perceptual)
+    return compare(denoiser, clean, entry, method, columns, Job(), files or {})
 
 
 def test_rows_carry_their_card(clean):
@@ -527,8 +527,9 @@ def test_other_tasks_and_steps_change_no_number(clean):
     assert [row["value"] for row in fewer] == expected
 
 
-def test_lpips_has_rows_where_it_has_weights(clean):
-    rows, _ = run(clean, perceptual=Constant())
+def test_lpips_has_rows_where_it_has_weights(clean, monkeypatch):
+    monkeypatch.setattr(LPIPS, "load", lambda *arguments: Constant())
+    rows, _ = run(clean, files={"lpips_weights": ["hub/checkpoints/a"]})
 
     of_lpips = [row for row in rows if row["metric"] == "lpips"]
     assert len(of_lpips) == 4

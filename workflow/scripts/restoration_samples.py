@@ -1,9 +1,7 @@
 """Restores test images with one posterior sampler, at every task and number of steps."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diem.evaluation.lpips import Perceptual
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
 from diem.paper.restoration import prior
@@ -20,11 +18,11 @@ with started(snakemake, unit="image") as job:
         denoiser, columns = prior.trained(files.prior, entry["schedule"])
     else:
         denoiser, columns = prior.pretrained(entry["pretrained"], params.weights, entry["schedule"])
-    perceptual = None
-    if files.get("lpips"):
-        perceptual = Perceptual(Path(files.lpips[0]).parents[1], job.device)
     job.progress.reset(total=entry["images"] * len(entry["tasks"]) * len(entry["steps"]))
+    metric_files = dict(files.items())
     columns["experiment"] = wildcards.comparison
-    rows, arrays = compare(denoiser, files.clean, entry, wildcards.method, columns, job, perceptual)
+    rows, arrays = compare(
+        denoiser, files.clean, entry, wildcards.method, columns, job, metric_files
+    )
     write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
     tables.write_rows(snakemake.output.rows, rows)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from diem.config.resolve import Pair, pairs
-from diem.evaluation.metrics.lpips import FILES
+from diem.evaluation.metrics import find_all
 
 __all__ = [
     "case_settings",
@@ -106,14 +106,17 @@ def restoration_inputs(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Returns what a method reads: the prior is trained here, or given by the user.
 
     A user's denoiser is no input, so that a plan needs none; what reads it tells what it lacks. The
-    weights of LPIPS are the user's too.
+    files that metrics need are the user's too.
     """
     entry = config["restoration"][name]
     files: dict[str, Any] = {"clean": comparison_path(config, name, "clean.h5")}
     if "train" in entry:
         files["prior"] = comparison_path(config, name, "prior.safetensors")
-    if "lpips" in entry["metrics"] and entry["lpips_weights"] is not None:
-        files["lpips"] = [f"{entry['lpips_weights']}/{file}" for file in FILES]
+    for metric in find_all(entry["metrics"]):
+        for key in metric.inputs:
+            if entry[key] is not None:
+                parts = metric.parts.get(key)
+                files[key] = [f"{entry[key]}/{part}" for part in parts] if parts else entry[key]
     return files
 
 

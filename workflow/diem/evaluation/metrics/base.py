@@ -93,6 +93,8 @@ class Metric(Component, abc.ABC):
     ``observations`` that were held out, or ``posterior`` samples of the first of them."""
     inputs: ClassVar[tuple[str, ...]] = ()
     """The names of the files that it needs besides."""
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Of inputs that are folders, the files in them."""
     panel: ClassVar[Panel | None] = None
     """Where it is drawn by lap."""
     quality: ClassVar[float | None] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diem.evaluation.metrics.base import Fidelity, Label
@@ -28,12 +29,13 @@ class LPIPS(Fidelity):
     labels = {"lpips": Label("LPIPS", "{extractor}", "↓")}
     needs = frozenset({"clean", "colour"})
     inputs = ("lpips_weights",)
+    parts = {"lpips_weights": FILES}
     sections = frozenset({"restoration"})
 
     def load(self, files: Mapping[str, Any], device: Any) -> Perceptual:
         from diem.evaluation.lpips import Perceptual
 
-        return Perceptual(files["lpips_weights"], device)
+        return Perceptual(Path(files["lpips_weights"][0]).parents[1], device)
 
     def values(self, x: Array, truth: Array, data_range: float = 4.0, tool: Any = None) -> Tensor:
         return tool(x, truth)

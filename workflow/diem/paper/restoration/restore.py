@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ from torch import Tensor
 from diem import __version__, operators
 from diem.data.simulate import observe
 from diem.errors import DiemError
-from diem.evaluation.lpips import NAME, Perceptual
-from diem.evaluation.metrics.psnr import psnr
-from diem.evaluation.metrics.ssim import ssim
+from diem.evaluation.metrics import METRICS, Fidelity
 from diem.evaluation.rows import CARD
 from diem.files.hdf5 import Reader
 from diem.jobs.job import Job
@@ -67,7 +65,7 @@ def compare(
     name: str,
     shared: Mapping[str, Any],
     job: Job,
-    perceptual: Perceptual | None = None,
+    files: Mapping[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """Restores test images with one method, at every task and number of steps, and measures them.
 
@@ -81,7 +79,7 @@ def compare(
         shared: What all rows say beside: ``experiment`` (the comparison's name),
             ``optimizer_steps``, and ``prior`` in words.
         job: The job. Its progress counts the images restored.
-        perceptual: LPIPS; without it there are no rows of it.
+        files: The inputs of metrics, by name; a metric that lacks one has no rows.
 
     Returns:
         The rows, and what figures are made of: of the first images of each task ``task/x``
@@ -95,6 +93,7 @@ def compare(
     settings = METHODS.entry(entry["methods"][name], f"methods.{name}")
     method, denoiser = METHODS.parse(settings), denoiser.to(job.device)
     prior = {"name": shared["prior"], "data": entry["data"]}
+    tools = _tools(entry["metrics"], files or {}, job.device)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     for task, problem in entry["tasks"].items():
@@ -119,10 +118,23 @@ def compare(
         for steps in entry["steps"]:
             x = _restored(method, denoiser, observed, steps, task, job)
             columns |= {"sampler_steps": steps, "denoiser_evaluations": steps}
-            rows += _measured(x, truth, entry["metrics"], perceptual, columns)
+            rows += _measured(x, truth, tools, columns)
             if steps == max(entry["steps"]):
                 arrays |= _shown(task, x, truth, observed[0])
     return rows, arrays
+
+
+def _tools(
+    wanted: Iterable[str], files: Mapping[str, Any], device: torch.device
+) -> list[tuple[Fidelity, Any]]:
+    """Returns the metrics whose files there are, each with what it computes with."""
+    tools = []
+    for metric in map(METRICS.parse, wanted):
+        if not isinstance(metric, Fidelity):
+            raise DiemError(f"restoration: the metric {metric.name!r} compares no images.")
+        if files.keys() >= {*metric.inputs}:
+            tools.append((metric, metric.load(files, device)))
+    return tools
 
 
 def _test_images(clean: str | Path, count: int) -> Tensor:
@@ -162,26 +174,15 @@ def _restored(
 
 
 def _measured(
-    x: Tensor,
-    truth: Tensor,
-    wanted: list[str],
-    perceptual: Perceptual | None,
-    columns: Mapping[str, Any],
+    x: Tensor, truth: Tensor, tools: list[tuple[Fidelity, Any]], columns: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Returns the rows of restored images."""
-    found: dict[str, tuple[Tensor, dict[str, str]]] = {}
-    if "psnr" in wanted:
-        found["psnr"] = psnr(x, truth), {}
-    if "ssim" in wanted:
-        found["ssim"] = ssim(x, truth), {}
-    if "lpips" in wanted and perceptual is not None:
-        extractor = {"extractor": NAME, "extractor_digest": perceptual.digest}
-        found["lpips"] = perceptual(x, truth), extractor
     rows = []
-    for metric, (values, extractor) in found.items():
+    for metric, tool in tools:
+        values = metric.values(x, truth, tool=tool)
         error = values.std() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        row = {**columns, **extractor, "metric": metric, "value": float(values.mean())}
-        row["standard_error"] = float(error)
+        number = {"metric": metric.name, "value": float(values.mean())}
+        row = {**columns, **metric.card(tool), **number, "standard_error": float(error)}
         rows.append({column: row.get(column, "") for column in COLUMNS})
     return rows
 
