@@ -28,7 +28,7 @@ from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian, fit_to_observations
 from diem.em.e_step import PosteriorSampler, Sampler, sample_prior
 from diem.em.m_step import Training, train
-from diem.evaluation import metrics
+from diem.evaluation.transport import truncated_transport
 from diem.inference.priors import rows_of
 from diem.jobs.job import Job
 from diem.paper.heuristics.divergences import divergences
@@ -282,7 +282,7 @@ def _transport(settings: Mapping[str, Any], device: torch.device) -> Run:
     def run(count: int) -> float:
         side, iterations = max(8, math.isqrt(count // 8)), 8
         x, y = torch.randn(2, side, entry["dimensions"], dtype=torch.float64, device=device)
-        metrics.truncated_transport(
+        truncated_transport(
             x, y, regularization=entry["regularization"], tolerance=0, iterations=iterations
         )
         return side**2 * iterations
