@@ -19,8 +19,11 @@ import torch
 from azula.noise import VESchedule
 
 from diem.data.observations import Observations
-from diem.diffusion.denoisers import Prior, load_prior
-from diem.em.e_step import PosteriorSampler, Sampler
+from diem.diffusion.covariances import COVARIANCES
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, read_prior
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.diffusion.samplers.pc import PC
 from diem.evaluation.extractor import load_extractor
 from diem.evaluation.gaussians import frechet_distance
 from diem.files.atomic import atomic
@@ -29,15 +32,17 @@ from diem.seeds import Stage, torch_generator
 
 OBSERVATIONS, DRAWS, SEED = 48, 64, 0
 SAMPLERS = (
-    Sampler("ddpm", 16, "karras"),
-    Sampler("ddpm", 64, "log_linear"),
-    Sampler("ddpm", 256, "log_linear"),
-    Sampler("pc", 16, "karras", delta=0.3),
+    DDPM(steps=16, spacing="karras"),
+    DDPM(steps=64, spacing="log_linear"),
+    DDPM(steps=256, spacing="log_linear"),
+    PC(steps=16, spacing="karras", delta=0.3),
 )
 GUIDANCES = (("tweedie", 1), ("tweedie", 3), ("identity", 1), ("cov_t", 1))
 
 LAP = 7
-REFERENCE = PosteriorSampler(Sampler("pc", 128, "karras", corrections=2, delta=0.3), "tweedie", 5)
+REFERENCE = PosteriorSampler(
+    PC(steps=128, spacing="karras", corrections=2, delta=0.3), iterations=5
+)
 LEARNED = (("tweedie", 1), ("cov_x", 5), ("identity", 1), ("cov_t", 1))
 
 
@@ -61,7 +66,7 @@ def main(experiment: Path) -> None:
 
 def known(folder: Path) -> list[str]:
     """Compares posteriors of the fitted Gaussian."""
-    gaussian = load_prior(folder / "gaussian.safetensors").gaussian
+    gaussian = read_prior(folder / "gaussian.safetensors").gaussian
     with Observations(folder / "observations.h5") as file:
         observed = file.load("test", slice(0, OBSERVATIONS))
     # Observations of the Gaussian itself, through the operators of the data.
@@ -93,7 +98,7 @@ def known(folder: Path) -> list[str]:
     ]
     for sampler in SAMPLERS:
         for covariance, iterations in GUIDANCES:
-            draw = PosteriorSampler(sampler, covariance, iterations)
+            draw = PosteriorSampler(sampler, COVARIANCES.parse(covariance), iterations)
             generator = torch_generator(SEED, Stage.TEST_POSTERIOR)
             x = draw(prior, operator[rows], y[rows], sigma_y, generator)
             error, ratio = statistics(x)
@@ -107,7 +112,7 @@ def known(folder: Path) -> list[str]:
 
 def learned(experiment: Path) -> list[str]:
     """Compares E-steps with a learned prior."""
-    prior = load_prior(experiment / "runs" / "missing_75" / f"lap_{LAP:02d}" / "prior.safetensors")
+    prior = read_prior(experiment / "runs" / "missing_75" / f"lap_{LAP:02d}" / "prior.safetensors")
     extractor = load_extractor(experiment / "extractor.safetensors")
     with Reader(experiment / "clean.h5") as file:
         clean = extractor.features(torch.from_numpy(file.read("test/x")))
@@ -140,8 +145,8 @@ def learned(experiment: Path) -> list[str]:
     lines.append(row(REFERENCE.sampler.steps, "the reference itself", exact))
     for steps in (16, 64):
         for covariance, iterations in LEARNED:
-            sampler = Sampler("pc", steps, "karras", delta=0.3)
-            draw = PosteriorSampler(sampler, covariance, iterations, limit=1.5)
+            sampler = PC(steps=steps, spacing="karras", delta=0.3)
+            draw = PosteriorSampler(sampler, COVARIANCES.parse(covariance), iterations, limit=1.5)
             lines.append(row(steps, covariance, [features(draw, block) for block in (2, 3)]))
     return lines
 

@@ -38,9 +38,11 @@ from azula.linalg.covariance import IsotropicCovariance
 from torch import Tensor
 
 from diem import operators
-from diem.diffusion.denoisers import build_denoiser, sigma_to_time
-from diem.diffusion.posterior import PosteriorDenoiser
-from diem.em.m_step import Training, _Adam, _step, _weighted_error
+from diem.diffusion.posterior import Guidance, PosteriorDenoiser
+from diem.diffusion.prior import build_denoiser
+from diem.diffusion.samplers import sigma_to_time
+from diem.em.loss import weighted_error
+from diem.em.training import Trained, Training
 from diem.files.atomic import atomic
 from diem.networks.runtime import PRECISIONS, compile_network, set_memory_format
 from diem.planning.flops import FlopCounter
@@ -190,7 +192,7 @@ class EStep:
             self.operator,
             self.y,
             SIGMA_Y,
-            iterations=self.iterations,
+            Guidance(iterations=self.iterations),
             precision=precision,
         )
         return lambda: posterior(self.x_t, self.t).mean
@@ -214,7 +216,7 @@ class MStep:
         adam = torch.optim.Adam(weights, lr=1e-4, foreach=False, fused=False)
 
         def step() -> None:
-            loss = _weighted_error(denoiser, self.x, self.t, self.z)
+            loss = weighted_error(denoiser, self.x, self.t, self.z)
             adam.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=False)
@@ -229,18 +231,10 @@ class MStep:
         self, precision: str = "float32", channels_last: bool = False, compile: bool = False
     ) -> Callable[[], None]:
         """Returns the engine's step."""
-        denoiser = copy.deepcopy(self.denoiser).train()
-        set_memory_format(denoiser, channels_last)
-        average = copy.deepcopy(denoiser)
-        if compile:
-            compile_network(denoiser.backbone, "compile")
-        weights, means = list(denoiser.parameters()), list(average.parameters())
-        optimizer = _Adam(weights)
-
         rate = 1e-4
-        training = Training(1, len(self.x), rate, precision=precision)
-        batch = (self.x, self.t, self.z)
-        return lambda: _step(denoiser, means, optimizer, *batch, training, 0, rate)
+        run = {"precision": precision, "channels_last": channels_last, "compile": compile}
+        model = Trained(copy.deepcopy(self.denoiser), Training(1, len(self.x), rate, **run))
+        return lambda: model.step(self.x, self.t, self.z, 0, rate)
 
 
 def steps(problem: str, half: str, iterations: int, batch: int, device: torch.device, compiled):

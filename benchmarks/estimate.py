@@ -24,12 +24,13 @@ from diem.config.resolve import resolve, training_of_lap
 from diem.data import simulate as observing
 from diem.data.observations import Observations
 from diem.data.sets import DATASETS
-from diem.diffusion.denoisers import Prior, load_prior
 from diem.diffusion.gaussian import fit_to_observations
-from diem.em.e_step import PosteriorSampler, e_step
-from diem.em.m_step import m_step
+from diem.diffusion.prior import Prior, read_prior
+from diem.em.e_step import EStep, e_step
+from diem.em.m_step import Lap, m_step
 from diem.files.atomic import atomic
 from diem.files.hdf5 import write_hdf5
+from diem.jobs.job import Job
 from diem.planning import estimate
 from diem.planning.flops import FlopCounter
 from diem.seeds import Stage, torch_generator
@@ -101,7 +102,7 @@ def real(entry: dict[str, Any], folder: Path) -> dict[str, dict[str, float]]:
     observations = entry["observations"][run["observations"]]
     observing.corrupt(clean, observed, observations, SEED, "benchmark")
     gaussian = entry["gaussian"]
-    sampler = PosteriorSampler.from_config(run["e_step"])
+    settings = EStep.from_config(run["e_step"])
 
     with Observations(observed) as file:
         some = file.load("train", slice(0, gaussian["observations"]))
@@ -112,20 +113,14 @@ def real(entry: dict[str, Any], folder: Path) -> dict[str, dict[str, float]]:
 
         def sample(prior: Prior, lap: int) -> Path:
             output = folder / f"samples_{lap}.h5"
-            e_step(
-                *(output, prior, file, sampler, run["e_step"]["block"], run["e_step"]["repeats"]),
-                *(SEED, lap),
-            )
+            e_step(output, prior, file, settings, lap, Job(SEED))
             return output
 
         def optimize(samples: Path, lap: int) -> Path:
             output = folder / f"prior_{lap}.safetensors"
-            settings = training_of_lap(run["m_step"], lap, LAPS)
-            m_step(
-                *(output, folder / "losses.csv", settings, entry["network"], entry["schedule"]),
-                *(gaussian, SEED, lap, torch.device("cpu"), {}),
-                samples=[samples],
-            )
+            training = training_of_lap(run["m_step"], lap, LAPS)
+            parts = (training, entry["network"], entry["schedule"], gaussian)
+            m_step(Lap(lap, [samples], *parts), output, folder / "losses.csv", Job(SEED))
             return output
 
         found = {"E-steps": Counter(), "M-steps": Counter()}
@@ -135,7 +130,7 @@ def real(entry: dict[str, Any], folder: Path) -> dict[str, dict[str, float]]:
             found["E-steps"] += spent
             path, spent = measured(lambda samples=samples, lap=lap: optimize(samples, lap))
             found["M-steps"] += spent
-            prior = load_prior(path)
+            prior = read_prior(path)
         return found
 
 

@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,16 @@ from diem.config.resolve import resolve
 from diem.data.observations import Observations, Observed, save_observations
 from diem.data.sets import DATASETS
 from diem.data.simulate import observe
-from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian, fit_to_samples
-from diem.em.e_step import PosteriorSampler, Sampler, e_step
-from diem.em.m_step import Training, train
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.em.e_step import EStep, e_step
+from diem.em.training import Training, train
 from diem.files.atomic import atomic
 from diem.files.hdf5 import Rows
 from diem.files.tensors import save_tensors
+from diem.jobs.job import Job
 from diem.networks import NETWORKS
 from diem.planning import calibration
 from diem.planning.flops import FlopCounter
@@ -158,13 +162,13 @@ def prepared(
     """Returns an E-step of so many samples, one block of which is of the validation split."""
     shape = (3, size, size)
     denoiser = build_denoiser(NETWORK, SCHEDULE, shape, seed=0).eval().requires_grad_(False)
-    sampler = PosteriorSampler(Sampler("ddpm", steps), "tweedie", iterations)
+    sampler = PosteriorSampler(DDPM(steps=steps), iterations=iterations)
     observations = observed(folder / f"observations_{number}.h5", shape, samples - BLOCK, BLOCK)
     prior = Prior(Gaussian.standard(shape), denoiser, {})
     output = folder / f"samples_{number}.h5"
 
     def run() -> None:
-        e_step(output, prior, observations, sampler, BLOCK, 1, seed=0, lap=2)
+        e_step(output, prior, observations, EStep(sampler, BLOCK), 2, Job())
 
     return run
 
@@ -219,8 +223,8 @@ def overhead(folder: Path) -> dict:
     observations = observed(folder / "observations.h5", shape, block, block)
 
     def sample(steps: int) -> None:
-        short = PosteriorSampler(Sampler("ddpm", steps), sampler.covariance, sampler.iterations)
-        e_step(folder / "samples.h5", prior, observations, short, block, 1, seed=0, lap=2)
+        short = PosteriorSampler(DDPM(steps=steps), sampler.covariance, sampler.iterations)
+        e_step(folder / "samples.h5", prior, observations, EStep(short, block), 2, Job())
 
     few, many = 1, 9
     first, second = (median(lambda n=n: sample(n)) for n in (few, many))
@@ -250,7 +254,7 @@ def overhead(folder: Path) -> dict:
     some = observations.load("train", slice(0, 4))
 
     def evaluate() -> None:
-        short = PosteriorSampler(Sampler("ddpm", 0), sampler.covariance, sampler.iterations)
+        short = replace(sampler, sampler=DDPM.model_construct(steps=0))
         generator = torch.Generator().manual_seed(0)
         short(prior, some.operator, some.y, some.sigma_y, generator)
 

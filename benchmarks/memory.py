@@ -27,10 +27,10 @@ import yaml
 from diem import operators
 from diem.config.resolve import resolve
 from diem.data.sets import DATASETS
-from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian
-from diem.em.e_step import PosteriorSampler
-from diem.em.m_step import Training, train
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser
+from diem.em.training import Training, train
 from diem.files.atomic import atomic
 
 ROOT = Path(__file__).parents[1]

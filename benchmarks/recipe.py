@@ -44,16 +44,14 @@ from diem import operators
 from diem.config.resolve import resolve, training_of_lap
 from diem.data.sets import DATASETS
 from diem.data.simulate import observe
-from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import fit_to_observations, fit_to_samples
-from diem.em.e_step import (
-    PosteriorSampler,
-    Sampler,
-    replace_contradicting,
-    restart_level,
-    sample_prior,
-)
-from diem.em.m_step import Training, train
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser
+from diem.diffusion.samplers import sample_prior
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.diffusion.samplers.pc import PC
+from diem.em.restart import replace_contradicting, restart_level
+from diem.em.training import Training, train
 from diem.evaluation.extractor import train_extractor
 from diem.evaluation.gaussians import frechet_distance
 from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
@@ -278,9 +276,9 @@ class Case:
 
     def measure(self, prior: Prior, sampler: PosteriorSampler) -> dict[str, float]:
         """Measures a prior: its own samples, and posterior means of held-out observations."""
-        reverse = Sampler("pc", 32, "karras", delta=0.3)
+        reverse = PC(steps=32, spacing="karras", delta=0.3)
         if self.name == "manifold":
-            reverse = Sampler("ddpm", 64, "karras")
+            reverse = DDPM(steps=64, spacing="karras")
         stream = torch_generator(self.seed, Stage.PRIOR)
         found = self.distances("prior", sample_prior(prior, 2048, reverse, stream))
         stream = torch_generator(self.seed, Stage.TEST_POSTERIOR)

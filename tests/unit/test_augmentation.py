@@ -7,9 +7,12 @@ import pytest
 import torch
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 
-from diem.diffusion.denoisers import build_denoiser
-from diem.em.augmentation import adjust_hsv, augment, check
-from diem.em.m_step import Training, train
+from diem.diffusion.prior import build_denoiser
+from diem.em.augmentations import AUGMENTATIONS, chosen
+from diem.em.augmentations import augment as changed_by
+from diem.em.augmentations.hsv import adjust_hsv
+from diem.em.checkpoint import Checkpoint
+from diem.em.training import Training, train
 from diem.errors import DiemError
 
 CASES = {
@@ -20,6 +23,15 @@ CASES = {
     "all": {"flip": True, "shift": 2, "hue": 0.1, "saturation": [0.5, 1.5]},
 }
 every = pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
+
+
+def augment(x, settings, generator):
+    return changed_by(x, chosen(settings), generator)
+
+
+def check(settings, shape):
+    for change in chosen(settings):
+        change.check(shape)
 
 
 def stream(seed=0):
@@ -176,7 +188,7 @@ def test_data_that_can_be_augmented():
 
 
 def test_an_augmented_training_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("diem.em.m_step.CHUNK", 4)
+    monkeypatch.setattr("diem.em.training.CHUNK", 4)
     x = images(40).float()
     network = {"name": "unet", "channels": [4], "blocks": 1, "embedding": 8, "dropout": 0.3}
     schedule = {"sigma_min": 0.01, "sigma_max": 10.0}
@@ -187,10 +199,9 @@ def test_an_augmented_training_goes_on_where_it_was(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
 
         denoiser = build_denoiser(network, schedule, tuple(x.shape[1:]), 0)
-        training = Training(12, 8, 1e-3, augment=settings)
-        average, _ = train(
-            denoiser, x, x[:8], training, 0, 1, checkpoint, "same", 0.0, progress=progress
-        )
+        training = Training(12, 8, 1e-3, augment=chosen(settings))
+        kept = Checkpoint(checkpoint, "same", 0.0)
+        average, _ = train(denoiser, x, x[:8], training, 0, 1, kept, progress)
         return torch.nn.utils.parameters_to_vector(average.parameters())
 
     whole, path = run(), tmp_path / "resume"
@@ -199,3 +210,28 @@ def test_an_augmented_training_goes_on_where_it_was(tmp_path, monkeypatch):
     assert path.is_file()
     assert torch.equal(run(path), whole)
     assert not torch.equal(run(settings={}), whole)
+
+
+def test_changes_come_in_their_own_order():
+    names = ["saturation", "shift", "hue", "flip"]
+    changes = chosen({name: CASES[name][name] for name in names})
+
+    assert [change.name for change in changes] == ["flip", "shift", "hue", "saturation"]
+    assert {change.name for change in changes} == set(AUGMENTATIONS.names)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"hue": 0.7}, "m_step.augment.hue is 0.7, and must be at most 0.5."),
+        ({"shift": -1}, "m_step.augment.shift is -1, and must be at least 0."),
+        ({"flip": 1}, "m_step.augment.flip is 1, where a value of type boolean is needed."),
+        ({"saturation": [1.2, 0.8]}, "the lower factor comes first."),
+        ({"saturation": [1.2]}, "m_step.augment.saturation is [1.2], and must be a list of at"),
+        ({"turn": 1}, "m_step.augment.turn is 'turn', which is unknown"),
+    ],
+)
+def test_values_that_are_none(settings, sentence):
+    with pytest.raises(DiemError) as error:
+        chosen(settings)
+    assert sentence in str(error.value)

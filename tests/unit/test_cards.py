@@ -5,7 +5,7 @@ import torch
 from helpers import random_gaussian
 
 import diem
-from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.diffusion.prior import Prior, build_denoiser
 from diem.errors import DiemError
 from diem.evaluation.rows import CARD
 from diem.files.tensors import load_tensors

@@ -14,7 +14,7 @@ from helpers import observe, random_gaussian
 from diem import __version__
 from diem.cli import main
 from diem.data.observations import save_observations
-from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.diffusion.prior import Prior, build_denoiser
 from diem.files.hdf5 import CHECKSUM, Reader, write_hdf5
 from diem.jobs import resume
 from diem.report import figures

@@ -11,7 +11,7 @@ import yaml
 
 from diem.config.resolve import RECIPES, ceiling_training, merge, resolve, training_of_lap
 from diem.data import ingest as own
-from diem.em.m_step import Training
+from diem.em.training import Training
 from diem.errors import DiemError
 
 ROOT = Path(__file__).parents[2]
@@ -114,8 +114,6 @@ def test_defaults_of_every_level(config):
         "name": "ddim",
         "steps": 256,
         "spacing": "log_linear",
-        "corrections": 1,
-        "delta": 0.1,
     }
 
 

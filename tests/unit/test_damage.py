@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from helpers import observe, random_gaussian
-from test_training import Lap, Stop, interrupt
+from test_training import LapFiles, Stop, interrupt
 
 from diem.data.observations import Observations, save_observations
-from diem.diffusion.denoisers import Prior, load_prior
-from diem.em import e_step as sampling
-from diem.em.e_step import PosteriorSampler, Sampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, read_prior
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.em.e_step import EStep, e_step
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader
 from diem.files.tensors import load_tensors
+from diem.jobs.job import Job
 
 SHAPE, MASK = (1, 4, 4), {"name": "mask", "missing": 0.5}
 FLIPS = 400
@@ -37,20 +39,20 @@ def samples(path):
     observations(path.with_name("observations.h5"))
     with Observations(path.with_name("observations.h5")) as file:
         prior = Prior(random_gaussian(SHAPE, 2, torch.float32), None, {})
-        sampling.e_step(path, prior, file, PosteriorSampler(Sampler()), 16, 1, seed=0, lap=1)
+        e_step(path, prior, file, EStep(PosteriorSampler(DDPM()), 16), 1, Job())
 
 
 def prior(path):
     folder = path.with_name("lap")
     folder.mkdir()
-    Lap(folder).run()[0].rename(path)
+    LapFiles(folder).run()[0].rename(path)
 
 
 def checkpoint(path):
     folder = path.with_name("cut")
     folder.mkdir()
     with pytest.raises(Stop):
-        Lap(folder).run(settings={"steps": 192}, progress=interrupt(128))
+        LapFiles(folder).run(settings={"steps": 192}, progress=interrupt(128))
     (folder / "out" / "prior.resume").rename(path)
 
 
@@ -136,12 +138,12 @@ def test_a_prior_of_another_program_is_refused(tmp_path):
     save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
 
     with pytest.raises(DiemError, match=r"other\.safetensors: .* no checksum"):
-        load_prior(tmp_path / "other.safetensors")
+        read_prior(tmp_path / "other.safetensors")
     assert load_tensors(tmp_path / "other.safetensors", ours=False)[0].keys() == {"x"}
 
 
 def test_a_damaged_checkpoint_is_named_and_the_lap_starts_anew(tmp_path, caplog):
-    lap = Lap(tmp_path)
+    lap = LapFiles(tmp_path)
     options = {"settings": {"steps": 192}}
     whole = lap.run("whole", **options)
     with pytest.raises(Stop):

@@ -10,8 +10,9 @@ from azula.noise import VESchedule
 from helpers import random_gaussian
 from safetensors.torch import load_file, safe_open
 
-from diem.diffusion.denoisers import Prior, build_denoiser, load_prior, sigma_to_time
 from diem.diffusion.gaussian import Gaussian
+from diem.diffusion.prior import Prior, build_denoiser, read_prior
+from diem.diffusion.samplers import sigma_to_time
 from diem.errors import DiemError
 from diem.files.tensors import load_tensors, save_tensors
 
@@ -44,7 +45,7 @@ def saved(path, network=MLP):
 def refused(path, **expected):
     """Returns the sentence with which a file is refused, which names the file."""
     with pytest.raises(DiemError) as error:
-        load_prior(path, **expected)
+        read_prior(path, **expected)
     message = str(error.value)
     assert str(path) in message
     assert message.endswith(".")
@@ -64,7 +65,7 @@ def test_a_prior_is_loaded_bit_by_bit(network, tmp_path):
     one = prior(network)
     one.save(tmp_path / "prior")
 
-    other = load_prior(tmp_path / "prior", network=network, event_shape=SHAPE)
+    other = read_prior(tmp_path / "prior", network=network, event_shape=SHAPE)
 
     for name in ("mean", "noise", "factors"):
         assert torch.equal(getattr(one.gaussian, name), getattr(other.gaussian, name))
@@ -83,13 +84,13 @@ def test_a_prior_is_loaded_bit_by_bit(network, tmp_path):
 
 def test_saving_again_gives_the_same_bytes(tmp_path):
     one = saved(tmp_path / "one")
-    load_prior(one).save(tmp_path / "two")
+    read_prior(one).save(tmp_path / "two")
 
     assert one.read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_loaded_prior_is_ready_to_sample(tmp_path):
-    loaded = load_prior(saved(tmp_path / "prior"))
+    loaded = read_prior(saved(tmp_path / "prior"))
 
     assert not loaded.denoiser.training
     assert not any(p.requires_grad for p in loaded.denoiser.parameters())
@@ -101,7 +102,7 @@ def test_levels_written_as_numbers_or_as_text(tmp_path):
     # YAML reads the levels of `attention: {1: 2}` as numbers; JSON has text alone.
     network = {**NETWORKS[2].values[0], "attention": {1: 2}}
 
-    loaded = load_prior(saved(tmp_path / "prior", network), network=network)
+    loaded = read_prior(saved(tmp_path / "prior", network), network=network)
 
     assert loaded.denoiser is not None
 
@@ -132,7 +133,7 @@ def test_fresh_weights_depend_on_the_seed_alone():
 
 
 def test_moving_a_prior(tmp_path):
-    loaded = load_prior(saved(tmp_path / "prior"))
+    loaded = read_prior(saved(tmp_path / "prior"))
 
     assert loaded.to("cpu").event_shape == SHAPE
     assert prior(None).to("cpu").denoiser is None
@@ -292,4 +293,4 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 def test_saving_a_standard_gaussian(tmp_path):
     Prior(Gaussian.standard(SHAPE), None, {}).save(tmp_path / "prior")
 
-    assert load_prior(tmp_path / "prior").gaussian.factors.shape == (*SHAPE, 0)
+    assert read_prior(tmp_path / "prior").gaussian.factors.shape == (*SHAPE, 0)

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from helpers import random_gaussian, simulate
 
-from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
-from diem.diffusion.posterior import PosteriorDenoiser
-from diem.em.e_step import PosteriorSampler, Sampler
-from diem.em.m_step import Training, train
+from diem.diffusion.posterior import Guidance, PosteriorDenoiser
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser, read_prior
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.em.training import Training, train
 from diem.errors import DiemError
 from diem.networks import runtime as engine
 from diem.networks.modules.unet import attention
@@ -47,7 +48,7 @@ def make(network, spec, shape, batch=6):
 
 
 def sample(prior, operator, y, sigma_y=0.1, steps=3, **options):
-    sampler = PosteriorSampler(Sampler("ddpm", steps), iterations=2, **options)
+    sampler = PosteriorSampler(DDPM(steps=steps), iterations=2, **options)
     return sampler(prior, operator, y, sigma_y, torch.Generator().manual_seed(2))
 
 
@@ -85,7 +86,7 @@ def test_bfloat16_is_near_float32(network, spec, shape, sigma):
     means = {}
     for precision in engine.PRECISIONS:
         posterior = PosteriorDenoiser(
-            prior.denoiser, operator, y, 0.1, iterations=2, precision=precision
+            prior.denoiser, operator, y, 0.1, Guidance(iterations=2), precision=precision
         )
         means[precision] = posterior(x_t, t).mean
     assert means["bfloat16"].dtype == torch.float32
@@ -126,7 +127,7 @@ def test_channels_last_gives_the_same_samples(tmp_path):
 
     card = {"network": UNET, "schedule": SCHEDULE}
     Prior(prior.gaussian, prior.denoiser, card).save(tmp_path / "prior.safetensors")
-    loaded = load_prior(tmp_path / "prior.safetensors")
+    loaded = read_prior(tmp_path / "prior.safetensors")
     assert torch.equal(loaded.denoiser.backbone.first.weight, kernel)
 
 

@@ -15,15 +15,17 @@ from diem.data import ingest as own
 from diem.data import simulate as observing
 from diem.data.observations import Observations
 from diem.data.sets import DATASETS
-from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
 from diem.diffusion.gaussian import fit_to_observations
-from diem.em import e_step as sampling
-from diem.em.e_step import PosteriorSampler
-from diem.em.m_step import CHUNK, m_step
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser, read_prior
+from diem.em.e_step import EStep, e_step
+from diem.em.m_step import Lap, m_step
+from diem.em.training import CHUNK
 from diem.errors import DiemError
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.files.hdf5 import CHECKSUM, write_hdf5
-from diem.inference import priors
+from diem.inference.prior_denoiser import load_prior
+from diem.inference.sample_files import write_posteriors
 from diem.jobs.job import Job
 from diem.networks import NETWORKS
 from diem.paper.restoration.prior import architecture
@@ -117,26 +119,15 @@ def made(config, tmp_path_factory):
         for lap, of in ((1, Prior(gaussian, None, {})), (2, prior)):
             samples = folder / f"samples_{lap}.h5"
             with FlopCounter() as counter:
-                sampling.e_step(samples, of, observations, sampler, 16, 2, SEED, lap)
+                e_step(samples, of, observations, EStep(sampler, 16, 2), lap, Job(SEED))
             flops[f"E-step {lap}"] = counter.get_total_flops()
         with FlopCounter() as counter:
-            m_step(
-                folder / "prior",
-                folder / "losses.csv",
-                run["m_step"],
-                entry["network"],
-                entry["schedule"],
-                entry["gaussian"],
-                SEED,
-                2,
-                torch.device("cpu"),
-                {},
-                samples=[samples],
-            )
+            parts = (run["m_step"], entry["network"], entry["schedule"], entry["gaussian"])
+            m_step(Lap(2, [samples], *parts), folder / "prior", folder / "losses.csv", Job(SEED))
         flops["M-step"] = counter.get_total_flops()
         with FlopCounter() as counter:
             evaluation = Evaluation(
-                load_prior(folder / "prior"),
+                read_prior(folder / "prior"),
                 observations,
                 sampler,
                 entry["evaluation"],
@@ -397,10 +388,10 @@ def posteriors(config, tmp_path_factory):
         ):
             output, loaded = (
                 folder / f"{name}.h5",
-                priors.load_prior(folder / f"{name}.safetensors"),
+                load_prior(folder / f"{name}.safetensors"),
             )
             sampler = {"name": "ddim", "steps": 3}
-            priors.write_posteriors(output, loaded, observations, 5, batch=100, sampler=sampler)
+            write_posteriors(output, loaded, observations, 5, batch=100, sampler=sampler)
         flops[name] = counter.get_total_flops()
     return folder, flops
 

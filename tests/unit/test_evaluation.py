@@ -13,7 +13,7 @@ from test_resume_jobs import Job as Made
 
 from diem.data.observations import Observations, save_observations
 from diem.data.sets import DATASETS
-from diem.diffusion.denoisers import Prior
+from diem.diffusion.prior import Prior
 from diem.errors import DiemError
 from diem.evaluation import inception
 from diem.evaluation.draws import Blocks

@@ -12,7 +12,7 @@ import torch
 from disks import FULL, fill
 from helpers import random_gaussian
 
-from diem.diffusion.denoisers import Prior
+from diem.diffusion.prior import Prior
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import job, logger, progress
 from diem.jobs.resume import Pieces

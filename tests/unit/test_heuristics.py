@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diem.config.resolve import resolve
-from diem.diffusion.posterior import COVARIANCES
+from diem.diffusion.covariances import COVARIANCES
 from diem.jobs.job import Job
 from diem.paper.heuristics import mixture as mixtures
 from diem.paper.heuristics.coil import coil_samples
@@ -114,9 +114,9 @@ def test_likelihoods_by_their_definitions(monkeypatch):
         "zeros": torch.zeros(3, 3, dtype=torch.float64),
     }
 
-    actual = log_likelihoods(case, x_t, sigma, COVARIANCES)
+    actual = log_likelihoods(case, x_t, sigma, COVARIANCES.names)
 
-    for row, name in zip(actual, COVARIANCES, strict=True):
+    for row, name in zip(actual, COVARIANCES.names, strict=True):
         for i in range(len(x_t)):
             v = variances[name][i] if name == "tweedie" else variances[name]
             s = 0.04 * torch.eye(2) + case.matrix @ v @ case.matrix.T

@@ -15,8 +15,9 @@ from diem import operators
 from diem.data.observations import Observations, Observed, save_observations
 from diem.data.sets import DATASETS
 from diem.data.sets import fastmri as volumes
-from diem.diffusion.denoisers import Prior
-from diem.em.e_step import PosteriorSampler, Sampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior
+from diem.diffusion.samplers.ddpm import DDPM
 from diem.errors import DiemError
 from diem.evaluation.arrays import intensities
 from diem.evaluation.metrics.nmse import nmse
@@ -270,7 +271,7 @@ def made(tmp_path):
             observations,
             tmp_path / "clean.h5",
             {"test_observations": 8, "posterior_samples": 40},
-            PosteriorSampler(Sampler(steps=2)),
+            PosteriorSampler(DDPM(steps=2)),
             Job(),
         )
         card = {"experiment": "mri", "run": "base", "observations": "r3", "lap": 3}

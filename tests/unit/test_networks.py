@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers import random_gaussian
 from torch import nn
 
-from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
+from diem.diffusion.prior import Prior, build_denoiser, read_prior
 from diem.errors import DiemError
 from diem.networks import NETWORKS
 from diem.networks.counting import counted
@@ -514,7 +514,7 @@ def test_a_prior_with_a_module_is_saved_and_loaded(own, tmp_path, monkeypatch):
     gaussian = random_gaussian((5,), 2, torch.float32)
     Prior(gaussian, denoiser, {"network": network, "schedule": schedule}).save(path)
 
-    loaded = load_prior(path, network, (5,))
+    loaded = read_prior(path, network, (5,))
     x, t = torch.randn(3, 5), torch.tensor(0.3)
     assert torch.equal(loaded.denoiser(x, t).mean, denoiser.eval()(x, t).mean)
 
@@ -522,7 +522,7 @@ def test_a_prior_with_a_module_is_saved_and_loaded(own, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, module)
     monkeypatch.delenv("DIEM_PATH")
     with pytest.raises(DiemError) as error:
-        load_prior(path)
+        read_prior(path)
     assert f"{path}: network '{module}:Net' cannot be imported" in str(error.value)
     assert "\n" not in str(error.value)
 

@@ -14,8 +14,9 @@ import diem
 from diem.data.ingest import ingest
 from diem.data.observations import SPLITS, Observations
 from diem.data.validate import check_file
+from diem.diffusion.covariances import COVARIANCES
 from diem.diffusion.gaussian import Gaussian, fit_to_observations
-from diem.diffusion.posterior import PosteriorDenoiser
+from diem.diffusion.posterior import Guidance, PosteriorDenoiser
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader
 from diem.operators.base import build
@@ -146,14 +147,15 @@ def test_noise_of_each_observation_in_the_posterior_denoiser(covariance):
     operator = simulate({"name": "mask", "missing": 0.4}, (1, 4, 4), 3, torch.float32)
     y, x_t = torch.randn(2, 3, 1, 4, 4).unbind()
     y, t, sigma_y = y * operator.observed(), torch.tensor(0.6), torch.tensor([0.1, 0.5, 2.0])
-    options = {"covariance": covariance, "iterations": 3, "gaussian": gaussian, "limit": 1.0}
+    guidance = Guidance(COVARIANCES.parse(covariance), iterations=3, limit=1.0)
 
     each = sigma_y.reshape(3, 1, 1, 1)
-    batch = PosteriorDenoiser(denoiser, operator, y, each, **options)(x_t, t).mean
+    batch = PosteriorDenoiser(denoiser, operator, y, each, guidance, gaussian)(x_t, t).mean
 
     for i in range(3):
         row = slice(i, i + 1)
-        alone = PosteriorDenoiser(denoiser, operator[row], y[row], float(sigma_y[i]), **options)
+        noise = float(sigma_y[i])
+        alone = PosteriorDenoiser(denoiser, operator[row], y[row], noise, guidance, gaussian)
         torch.testing.assert_close(alone(x_t[row], t).mean, batch[row], rtol=1e-4, atol=1e-5)
 
 

@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from diem.diffusion.denoisers import load_prior
-from diem.em import distributed as parallel
-from diem.em import m_step as training
+from diem.diffusion.prior import read_prior
+from diem.em import distributed
+from diem.em.launch import launch
+from diem.em.m_step import Lap, m_step
 from diem.errors import DiemError
 from diem.files.hdf5 import write_hdf5
+from diem.jobs.job import Job
 
 CPU = torch.device("cpu")
 
@@ -33,26 +35,23 @@ def arguments(folder, **changes):
     x = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
     clean = folder / "clean.h5"
     write_hdf5(clean, {"train/x": x[:100], "validation/x": x[100:]}, {})
-    return {
-        "output": str(folder / "prior.safetensors"),
-        "losses": str(folder / "losses.csv"),
-        "settings": {**SETTINGS, **changes},
-        "network": {"name": "mlp", "hidden": [16, 16], "embedding": 8},
-        "schedule": {"sigma_min": 0.01, "sigma_max": 10.0},
-        "gaussian": {"rank": 2, "iterations": 2, "observations": 100},
-        "seed": 1,
-        "lap": 1,
-        "clean": str(clean),
-        "card": {},
-        "checkpoint_seconds": 1e9,
-    }
+    lap = Lap(
+        number=1,
+        samples=[str(clean)],
+        m_step={**SETTINGS, **changes},
+        network={"name": "mlp", "hidden": [16, 16], "embedding": 8},
+        schedule={"sigma_min": 0.01, "sigma_max": 10.0},
+        gaussian={"rank": 2, "iterations": 2, "observations": 100},
+        checkpoint_seconds=1e9,
+    )
+    return lap, str(folder / "prior.safetensors"), str(folder / "losses.csv"), Job(seed=1)
 
 
 def test_without_other_processes_nothing_is_shared():
-    assert parallel.part(25) == (slice(0, 25), 1.0)
-    assert parallel.is_first()
+    assert distributed.part(25) == (slice(0, 25), 1.0)
+    assert distributed.is_first()
     total = torch.tensor([1.0, 2.0])
-    parallel.add([total])
+    distributed.add([total])
     assert total.tolist() == [1.0, 2.0]
 
 
@@ -64,11 +63,11 @@ def curves(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         call = arguments(folder)
         if name == "one":
-            training.m_step(**call, device=CPU)
+            m_step(*call)
         else:
-            parallel.launch([CPU, CPU], str(folder / "log.txt"), call)
-        prior = load_prior(call["output"])
-        found[name] = pd.read_csv(call["losses"]), prior, (folder / "log.txt"), folder
+            launch([CPU, CPU], str(folder / "log.txt"), *call)
+        _, output, losses, _ = call
+        found[name] = pd.read_csv(losses), read_prior(output), (folder / "log.txt"), folder
     return found
 
 
@@ -96,5 +95,5 @@ def test_the_log_shows_the_progress_and_nothing_is_left(curves):
 def test_an_error_of_a_process_is_told_in_one_sentence(tmp_path):
     call = arguments(tmp_path, drop_outside=1e-6)
     with pytest.raises(DiemError, match=r"no sample lies within m_step.drop_outside = 1e-06\.$"):
-        parallel.launch([CPU, CPU], str(tmp_path / "log.txt"), call)
+        launch([CPU, CPU], str(tmp_path / "log.txt"), *call)
     assert not (tmp_path / "prior.safetensors").exists()

@@ -11,8 +11,10 @@ from azula.noise import VESchedule
 from helpers import analytic_posterior, dense, matrices, random_gaussian, simulate
 from torch import nn
 
-from diem.diffusion.denoisers import Prior, build_denoiser, load_prior
-from diem.diffusion.posterior import COVARIANCES, PosteriorDenoiser
+from diem.diffusion.covariances import COVARIANCES
+from diem.diffusion.posterior import Guidance, PosteriorDenoiser
+from diem.diffusion.prior import Prior, build_denoiser, read_prior
+from diem.errors import DiemError
 from diem.networks import NETWORKS
 
 SCHEDULE = {"sigma_min": 1e-2, "sigma_max": 1e1}
@@ -63,6 +65,14 @@ def at(t):
     return torch.tensor([t], dtype=torch.float64)
 
 
+def guided(
+    denoiser, operator, y, sigma_y, covariance="tweedie", iterations=1, gaussian=None, limit=None
+):
+    """Returns the posterior denoiser with a covariance of a name."""
+    guidance = Guidance(COVARIANCES.parse(covariance), iterations, limit)
+    return PosteriorDenoiser(denoiser, operator, y, sigma_y, guidance, gaussian)
+
+
 def jacobians(denoiser, x_t, t):
     """Returns the Jacobian of each sample, of shape ``(B, size, size)``."""
     rows = []
@@ -110,7 +120,7 @@ def test_heuristic_covariances_are_their_formulas(network, spec, shape, t, covar
     }[covariance]
 
     for sigma_y in noises(spec, shape):
-        posterior = PosteriorDenoiser(
+        posterior = guided(
             denoiser, operator, y, sigma_y, covariance, iterations=40, gaussian=gaussian
         )
         expected = reference(denoiser, operator, y, sigma_y, x_t, t, variance)
@@ -134,7 +144,7 @@ def test_the_posterior_denoiser_of_a_gaussian_is_exact(spec, shape, t, covarianc
     eye = torch.eye(math.prod(shape), dtype=torch.float64)
 
     for sigma_y in noises(spec, shape):
-        posterior = PosteriorDenoiser(
+        posterior = guided(
             denoiser, operator, y, sigma_y, covariance, iterations=40, gaussian=gaussian
         )
         mean = posterior(x_t, at(t)).mean
@@ -154,7 +164,7 @@ def test_one_iteration_by_hand(network, spec, shape):
     denoiser, t = learned(network, shape), at(0.5)
     operator, y, x_t = problem(spec, shape)
 
-    mean = PosteriorDenoiser(denoiser, operator, y, 0.3, "tweedie", 1)(x_t, t).mean
+    mean = guided(denoiser, operator, y, 0.3, "tweedie", 1)(x_t, t).mean
 
     a, j = matrices(operator), jacobians(denoiser, x_t, t)
     d, var_t = denoiser(x_t, t).mean.flatten(1), denoiser.schedule.sigma(t) ** 2
@@ -193,7 +203,7 @@ def test_agrees_with_azula(network, spec, shape, t, iterations):
             solver="cg",
             iterations=iterations,
         )
-        ours = PosteriorDenoiser(denoiser, operator, y, sigma_y, "tweedie", iterations)
+        ours = guided(denoiser, operator, y, sigma_y, "tweedie", iterations)
 
         one, other = ours(x_t, t).mean, theirs(x_t, t).mean
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
@@ -211,7 +221,7 @@ def test_agrees_with_azula_on_a_gaussian(solver, iterations):
     theirs = MMPSDenoiser(
         denoiser, y, operator.forward, IsotropicCovariance(0.09), solver, iterations
     )
-    ours = PosteriorDenoiser(denoiser, operator, y, 0.3, "tweedie", iterations)
+    ours = guided(denoiser, operator, y, 0.3, "tweedie", iterations)
 
     one, other = ours(x_t, at(0.5)).mean, theirs(x_t, at(0.5)).mean
     torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
@@ -227,7 +237,7 @@ def test_negative_curvature_stays_finite(network, spec, shape):
     assert torch.linalg.eigvalsh(j + j.mT).min() < 0
 
     for iterations in (1, 5, 20):
-        mean = PosteriorDenoiser(denoiser, operator, y, 1e-3, "tweedie", iterations)(x_t, t).mean
+        mean = guided(denoiser, operator, y, 1e-3, "tweedie", iterations)(x_t, t).mean
         assert torch.isfinite(mean).all()
 
 
@@ -267,7 +277,7 @@ class Counted(nn.Module):
         return Backward.calls
 
 
-@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES.names)
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 @pytest.mark.parametrize("limit", [None, 0.5])
 def test_the_cost_of_an_evaluation(covariance, iterations, limit, monkeypatch):
@@ -281,7 +291,7 @@ def test_the_cost_of_an_evaluation(covariance, iterations, limit, monkeypatch):
         return original(*args, **kwargs)
 
     monkeypatch.setattr(torch.autograd, "grad", grad)
-    posterior = PosteriorDenoiser(
+    posterior = guided(
         denoiser,
         operator,
         torch.randn(3, 2),
@@ -295,22 +305,22 @@ def test_the_cost_of_an_evaluation(covariance, iterations, limit, monkeypatch):
     posterior(torch.randn(3, *VECTOR), torch.tensor([0.5]))
 
     assert backbone.forwards == 1
-    assert backbone.backwards == len(products) == (iterations if covariance == "tweedie" else 1)
+    expected = iterations if covariance == "tweedie" else 1
+    assert backbone.backwards == len(products) == expected
+    assert COVARIANCES.parse(covariance).products(iterations) == expected
 
 
-@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES.names)
 def test_parameters_never_get_gradients(covariance, tmp_path):
     gaussian = random_gaussian(VECTOR, 2, torch.float32)
     denoiser = build_denoiser(MLP, SCHEDULE, VECTOR, seed=0)
     Prior(gaussian, denoiser, {"network": MLP, "schedule": SCHEDULE}).save(tmp_path / "prior")
-    loaded = load_prior(tmp_path / "prior").denoiser
+    loaded = read_prior(tmp_path / "prior").denoiser
     operator = simulate({"name": "projection", "rows": 2}, VECTOR, 3, torch.float32)
 
     assert not any(p.requires_grad for p in loaded.parameters())
     for some in (loaded, denoiser):  # even those of a denoiser that is about to be trained
-        posterior = PosteriorDenoiser(
-            some, operator, torch.randn(3, 2), 0.1, covariance, 2, gaussian=gaussian
-        )
+        posterior = guided(some, operator, torch.randn(3, 2), 0.1, covariance, 2, gaussian=gaussian)
         mean = posterior(torch.randn(3, *VECTOR), torch.tensor([0.5])).mean
         assert not mean.requires_grad
         assert all(p.grad is None for p in some.parameters())
@@ -320,14 +330,14 @@ def test_the_input_is_left_alone():
     operator, y, x_t = problem({"name": "projection", "rows": 2}, VECTOR)
     before = x_t.clone()
 
-    PosteriorDenoiser(learned(MLP, VECTOR), operator, y, 0.1)(x_t, at(0.5))
+    guided(learned(MLP, VECTOR), operator, y, 0.1)(x_t, at(0.5))
 
     assert torch.equal(x_t, before)
     assert not x_t.requires_grad
 
 
 @problems
-@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES.names)
 @pytest.mark.parametrize("limit", [None, 0.5])
 def test_a_sample_does_not_depend_on_its_neighbours(network, spec, shape, covariance, limit):
     denoiser, gaussian = learned(network, shape), random_gaussian(shape, 2)
@@ -337,7 +347,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(network, spec, shape, covari
 
     def posterior(rows):
         options = {"covariance": covariance, "iterations": 3, "gaussian": gaussian, "limit": limit}
-        some = PosteriorDenoiser(denoiser, operator[rows], y[rows], 0.1, **options)
+        some = guided(denoiser, operator[rows], y[rows], 0.1, **options)
         return some(x_t[rows], at(0.5)).mean
 
     together = posterior(slice(None))
@@ -366,8 +376,8 @@ def test_the_limit_scales_the_guidance_down(spec, shape):
     y = operator.forward(d) + distances.reshape(-1, *(1,) * (y.ndim - 1)) * y
     options = {"covariance": "tweedie", "iterations": 40}
 
-    free = PosteriorDenoiser(denoiser, operator, y, 0.3, **options)(x_t, t).mean
-    held = PosteriorDenoiser(denoiser, operator, y, 0.3, **options, limit=limit)(x_t, t).mean
+    free = guided(denoiser, operator, y, 0.3, **options)(x_t, t).mean
+    held = guided(denoiser, operator, y, 0.3, **options, limit=limit)(x_t, t).mean
 
     size, var_t = math.prod(shape), denoiser.schedule.sigma(t) ** 2
     v = torch.linalg.inv(torch.linalg.inv(dense(gaussian)) + torch.eye(size) / var_t)
@@ -387,21 +397,20 @@ def test_a_limit_that_is_not_reached_changes_nothing():
     denoiser = learned(MLP, VECTOR)
 
     free, held = (
-        PosteriorDenoiser(denoiser, operator, y, 0.3, limit=limit)(x_t, at(0.5)).mean
-        for limit in (None, 1e6)
+        guided(denoiser, operator, y, 0.3, limit=limit)(x_t, at(0.5)).mean for limit in (None, 1e6)
     )
 
     assert torch.equal(free, held)
 
 
-@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("covariance", COVARIANCES.names)
 @pytest.mark.parametrize("limit", [None, 1.0])
 def test_an_observation_of_nothing_gives_the_prior(covariance, limit):
     gaussian, denoiser = exact(IMAGE)
     operator, _, x_t = problem({"name": "mask", "missing": 0.4}, IMAGE)
     operator.parameters["mask"][1] = False
 
-    posterior = PosteriorDenoiser(
+    posterior = guided(
         denoiser,
         operator,
         torch.zeros_like(x_t),
@@ -423,7 +432,7 @@ def test_an_observation_of_nothing_gives_the_prior(covariance, limit):
 def test_unknown_and_unfit_covariances_are_refused():
     operator, y, _ = problem({"name": "projection", "rows": 2}, VECTOR)
 
-    with pytest.raises(ValueError, match="tweedie"):
-        PosteriorDenoiser(learned(MLP, VECTOR), operator, y, 0.1, "tweedy")
+    with pytest.raises(DiemError, match="tweedie"):
+        guided(learned(MLP, VECTOR), operator, y, 0.1, "tweedy")
     with pytest.raises(ValueError, match="cov_x"):
-        PosteriorDenoiser(learned(MLP, VECTOR), operator, y, 0.1, "cov_x")
+        guided(learned(MLP, VECTOR), operator, y, 0.1, "cov_x")

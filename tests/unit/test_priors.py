@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -25,9 +26,11 @@ from helpers import (
 import diem
 from diem import operators
 from diem.data.observations import Observations, Observed, save_observations
-from diem.diffusion.denoisers import Prior, build_denoiser
+from diem.diffusion.prior import Prior, build_denoiser
 from diem.errors import DiemError
-from diem.inference.priors import PriorDenoiser, write_posteriors, write_samples
+from diem.inference.prior_denoiser import PriorDenoiser
+from diem.inference.sample_files import write_posteriors, write_samples
+from diem.jobs.job import Job
 from diem.jobs.resume import Pieces
 
 SHAPE = (1, 2, 3)
@@ -289,7 +292,7 @@ def observations(tmp_path):
 
 def test_a_file_of_samples(path, tmp_path):
     prior = diem.load_prior(path)
-    write_samples(tmp_path / "x.h5", prior, 5, seed=2, batch=2, steps=4)
+    write_samples(tmp_path / "x.h5", prior, 5, Job(seed=2), batch=2, steps=4)
 
     with h5py.File(tmp_path / "x.h5") as file:
         assert (file["x"][:] == prior.sample(5, seed=2, batch=2, steps=4).numpy()).all()
@@ -301,7 +304,7 @@ def test_a_file_of_samples(path, tmp_path):
 
 def test_a_file_of_posteriors(path, tmp_path, observations):
     prior = diem.load_prior(path)
-    write_posteriors(tmp_path / "p.h5", prior, observations, 3, seed=1, batch=6)
+    write_posteriors(tmp_path / "p.h5", prior, observations, 3, Job(seed=1), batch=6)
 
     some = observations.load("test")
     expected = prior.posterior(
@@ -336,11 +339,14 @@ def test_an_interrupted_file_of_posteriors_goes_on(path, tmp_path, observations)
 
     arguments = (tmp_path / "cut.h5", prior, observations, 2)
     with pytest.raises(Interrupted), Pieces(arguments[0], "f", 0.0) as pieces:
-        write_posteriors(*arguments, batch=2, progress=interrupt, pieces=pieces)
+        write_posteriors(
+            *arguments, Job(keep=pieces, progress=SimpleNamespace(update=interrupt)), batch=2
+        )
     assert not (tmp_path / "cut.h5").exists()
     assert len(list((tmp_path / "cut.h5.resume-f").iterdir())) == 3
     seen.clear()
-    write_posteriors(*arguments, batch=2, progress=seen.append, pieces=Pieces(arguments[0], "f"))
+    job = Job(keep=Pieces(arguments[0], "f"), progress=SimpleNamespace(update=seen.append))
+    write_posteriors(*arguments, job, batch=2)
     assert seen[:3] == [2, 2, 2]  # at once; what is drawn advances by steps
 
     with h5py.File(tmp_path / "cut.h5") as one, h5py.File(tmp_path / "whole.h5") as other:
@@ -419,7 +425,7 @@ def test_samples_that_are_not_finite():
 
 def scaled(make, offset=100.0, scale=20.0):
     """Returns a prior that was learned from data in other units."""
-    prior = make()._prior
+    prior = make().prior
     prior.card["data"] = {"name": "hdf5", "offset": offset, "scale": scale}
     return PriorDenoiser(prior)
 

@@ -16,8 +16,8 @@ from azula.sample import DDIMSampler
 from helpers import analytic_posterior, matrices, random_gaussian, repeated, simulate
 from safetensors.torch import save_file
 
-from diem.diffusion.denoisers import Prior, build_denoiser
-from diem.em.e_step import Sampler
+from diem.diffusion.prior import Prior, build_denoiser
+from diem.diffusion.samplers.ddpm import DDPM
 from diem.errors import DiemError
 from diem.evaluation import lpips as perceptual
 from diem.evaluation.metrics.lpips import FILES, LPIPS
@@ -346,7 +346,7 @@ def test_our_ddpm_is_azulas_ddim_of_eta_1():
     x = 10 * torch.randn(4, *SHAPE)
     generator = torch.Generator().manual_seed(2)
 
-    ours = Sampler("ddpm", steps=8)(denoiser, x, 10.0, generator)
+    ours = DDPM(steps=8)(denoiser, x, 10.0, generator)
 
     class Vector(torch.nn.Module):
         schedule = VESchedule(0.01, 10.0)

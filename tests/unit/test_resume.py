@@ -14,7 +14,7 @@ import pytest
 import torch
 from running import ROOT
 
-from diem.em.m_step import CHUNK
+from diem.em.training import CHUNK
 from diem.errors import DiemError
 from diem.files.hdf5 import write_hdf5
 from diem.files.tensors import load_tensors
@@ -267,18 +267,18 @@ M_STEP = """
 import json, sys
 from pathlib import Path
 import torch
-from diem.em import distributed as parallel
-from diem.em import m_step as training
-from diem.jobs.job import job, progress
+from diem.em.launch import launch
+from diem.em.m_step import Lap, m_step
+from diem.jobs.job import Job, job, progress
 
 call = json.loads(Path(sys.argv[1]).read_text())
-log, processes = call.pop("log"), call.pop("processes")
+log, processes, files, lap = call["log"], call["processes"], call["files"], Lap(**call["lap"])
 with job(log, 1):
     if processes > 1:
-        parallel.launch([torch.device("cpu")] * processes, log, call)
+        launch([torch.device("cpu")] * processes, log, lap, *files, Job(seed=1))
     else:
         with progress(log, unit="step") as bar:
-            training.m_step(**call, device=torch.device("cpu"), progress=bar)
+            m_step(lap, *files, Job(seed=1, progress=bar))
 """
 
 
@@ -298,14 +298,15 @@ class MStep:
             **{"learning_rate_final": None, "clip": 1.0, "ema": 0.99, "ema_warmup": True},
             **{"warm_start": True, "drop_outside": None, "augment": {}, "processes": processes},
         }
-        call = {
-            **{"output": str(self.output), "losses": str(self.losses), "settings": settings},
+        lap = {
+            **{"number": 1, "samples": [str(folder / "clean.h5")], "m_step": settings},
             "network": {"name": "mlp", "hidden": [32, 32], "embedding": 8},
             "schedule": {"sigma_min": 0.01, "sigma_max": 10.0},
             "gaussian": {"rank": 2, "iterations": 2, "observations": 100},
-            **{"seed": 1, "lap": 1, "clean": str(folder / "clean.h5"), "card": {}},
-            **{"checkpoint_seconds": 1e9, "log": str(self.log), "processes": processes},
+            "checkpoint_seconds": 1e9,
         }
+        files = [str(self.output), str(self.losses)]
+        call = {"lap": lap, "files": files, "log": str(self.log), "processes": processes}
         (folder / "call.json").write_text(json.dumps(call))
         (folder / "job.py").write_text(M_STEP)
 

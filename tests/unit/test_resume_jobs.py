@@ -11,15 +11,17 @@ from helpers import observe, random_gaussian
 
 from diem.data.observations import Observations, save_observations
 from diem.diffusion import gaussian
-from diem.diffusion.denoisers import Prior, build_denoiser
-from diem.em import e_step as sampling
-from diem.em.e_step import PosteriorSampler, Sampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.em.e_step import EStep, e_step
 from diem.evaluation import evaluate as evaluation
 from diem.evaluation import inception, transport
 from diem.evaluation.reconstruct import Reconstruction as Task
 from diem.evaluation.reconstruct import reconstruct
 from diem.files.hdf5 import Reader, write_hdf5
-from diem.inference import priors
+from diem.inference.prior_denoiser import PriorDenoiser
+from diem.inference.sample_files import write_posteriors, write_samples
 from diem.jobs import job as jobs
 from diem.jobs.resume import Pieces, no_cache
 from diem.paper.heuristics.divergences import divergences
@@ -87,7 +89,7 @@ SETTINGS = {
     "posterior_samples": 2,
     "predicted_observations": 7,
 }
-POSTERIOR = PosteriorSampler(Sampler("ddpm", 2))
+POSTERIOR = PosteriorSampler(DDPM(steps=2))
 
 
 class Evaluation(Job):
@@ -195,13 +197,13 @@ class Features(Job):
         return reference.moments._asdict()
 
 
-class EStep(Job):
+class Sampling(Job):
     pieces = 2 * 2 * 3  # repeats, splits, blocks
 
     def run(self, keep):
-        arguments = {"block": 3, "repeats": 2, "seed": 0, "lap": 2, "pieces": keep}
+        settings, job = EStep(POSTERIOR, block=3, repeats=2), jobs.Job(keep=keep)
         with self.observations(("train", "validation")) as file:
-            sampling.e_step(self.folder / "x.h5", self.prior(), file, POSTERIOR, **arguments)
+            e_step(self.folder / "x.h5", self.prior(), file, settings, 2, job)
         return arrays_of(self.folder / "x.h5")
 
 
@@ -209,8 +211,8 @@ class Samples(Job):
     pieces = 3  # batches
 
     def run(self, keep):
-        prior = priors.PriorDenoiser(self.prior())
-        priors.write_samples(self.folder / "x.h5", prior, 8, batch=3, pieces=keep, steps=2)
+        prior = PriorDenoiser(self.prior())
+        write_samples(self.folder / "x.h5", prior, 8, jobs.Job(keep=keep), batch=3, steps=2)
         with Reader(self.folder / "x.h5") as file:
             return {"x": file.read("x")}
 
@@ -220,10 +222,12 @@ class Posteriors(Job):
 
     def run(self, keep):
         made = self.prior()
-        prior = priors.PriorDenoiser(made)
+        prior = PriorDenoiser(made)
         with self.observations() as file:
-            priors.write_posteriors(
-                *(self.folder / "x.h5", prior, file, 2), batch=6, pieces=keep, sampler={"steps": 2}
+            write_posteriors(
+                *(self.folder / "x.h5", prior, file, 2, jobs.Job(keep=keep)),
+                batch=6,
+                sampler={"steps": 2},
             )
         return arrays_of(self.folder / "x.h5")
 
@@ -273,7 +277,7 @@ def same(one, other):
 
 JOBS = [
     *(Evaluation, Reconstruction, Restoration, Heuristics, GaussianFit, DrawnGaussianFit),
-    *(Features, EStep, Samples, Posteriors),
+    *(Features, Sampling, Samples, Posteriors),
 ]
 
 

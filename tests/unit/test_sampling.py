@@ -24,21 +24,20 @@ from helpers import (
 from tqdm import tqdm
 
 from diem.data.observations import Observations, save_observations
-from diem.diffusion.denoisers import Prior
+from diem.diffusion.covariances import COVARIANCES
 from diem.diffusion.gaussian import Gaussian
-from diem.em.e_step import (
-    SAMPLERS,
-    PosteriorSampler,
-    Sampler,
-    blocks,
-    e_step,
-    noise_levels,
-    replace_contradicting,
-    restart_level,
-    sample_prior,
-)
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior
+from diem.diffusion.samplers import SAMPLERS, noise_levels, sample_prior
+from diem.diffusion.samplers.ddim import DDIM
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.diffusion.samplers.pc import PC
+from diem.em.blocks import Shard, blocks
+from diem.em.e_step import EStep, e_step
+from diem.em.restart import Restart, replace_contradicting, restart_level
 from diem.errors import DiemError
 from diem.files.hdf5 import CHECKSUM, SCHEMA_VERSION, Rows
+from diem.jobs.job import Job
 from diem.jobs.results import remove_pieces
 from diem.jobs.resume import Pieces
 
@@ -97,7 +96,7 @@ def test_the_steps_are_those_of_azula(name, theirs, steps):
     denoiser = diffusion(random_gaussian(IMAGE, 2)).denoiser
     x_1 = 10 * torch.randn(4, *IMAGE, dtype=torch.float64)
 
-    x = Sampler(name, steps)(denoiser, x_1, 10.0, torch.Generator().manual_seed(3))
+    x = SAMPLERS.find(name)(steps=steps)(denoiser, x_1, 10.0, torch.Generator().manual_seed(3))
 
     torch.manual_seed(3)
     reference = theirs(denoiser, steps=steps, silent=True, dtype=torch.float64)(x_1)
@@ -110,7 +109,7 @@ def test_the_corrections_by_hand():
     denoiser = diffusion(random_gaussian(VECTOR, 2), 1.0, 10.0).denoiser
     x_1 = 10 * torch.randn(4, *VECTOR, dtype=torch.float64)
 
-    sampler = Sampler("pc", 1, corrections=2, delta=0.3)
+    sampler = PC(steps=1, corrections=2, delta=0.3)
     x = sampler(denoiser, x_1, 10.0, torch.Generator().manual_seed(3))
 
     def d(x, t):
@@ -136,20 +135,18 @@ class Counted(torch.nn.Module):
         return self.denoiser(*args)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("spec", [*SAMPLERS.names, {"name": "pc", "corrections": 3}], ids=str)
 @pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("corrections", [1, 3])
-@pytest.mark.parametrize(("covariance", "iterations"), [("tweedie", 3), ("cov_x", 3)])
-def test_the_cost_is_what_is_told(name, steps, corrections, covariance, iterations, monkeypatch):
+@pytest.mark.parametrize("covariance", COVARIANCES.names)
+def test_the_cost_is_what_is_told(spec, steps, covariance, monkeypatch):
     prior = diffusion(random_gaussian(VECTOR, 2, torch.float32))
     prior.denoiser = Counted(prior.denoiser)
     products, original = [], torch.autograd.grad
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *a, **k: (products.append(1), original(*a, **k))[1]
     )
-    sampler = PosteriorSampler(
-        Sampler(name, steps, corrections=corrections), covariance, iterations
-    )
+    reverse = SAMPLERS.parse(spec).model_copy(update={"steps": steps})
+    sampler = PosteriorSampler(reverse, COVARIANCES.parse(covariance), iterations=3)
     operator, done = simulate(PROJECTION, VECTOR, 3, torch.float32), []
 
     sampler(
@@ -166,13 +163,15 @@ def test_the_cost_is_what_is_told(name, steps, corrections, covariance, iteratio
     assert len(done) == steps
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS.names)
 def test_samples_depend_on_the_stream_alone(name):
     prior = diffusion(random_gaussian(VECTOR, 2, torch.float32))
 
     def sample(seed):
         torch.rand(1)  # nothing depends on the global generator
-        return sample_prior(prior, 4, Sampler(name, 5), torch.Generator().manual_seed(seed))
+        return sample_prior(
+            prior, 4, SAMPLERS.find(name)(steps=5), torch.Generator().manual_seed(seed)
+        )
 
     assert torch.equal(sample(0), sample(0))
     assert not torch.equal(sample(0), sample(1))
@@ -209,12 +208,12 @@ def chain(sampler, mean, covariance, start, sigma_min, sigma_max):
 
 
 SAMPLERS_TESTED = [
-    pytest.param(Sampler("ddpm", 256), id="ddpm"),
-    pytest.param(Sampler("ddpm", 128, "karras"), id="ddpm-karras"),
-    pytest.param(Sampler("ddim", 256), id="ddim"),
-    pytest.param(Sampler("ddim", 64, "karras"), id="ddim-karras"),
-    pytest.param(Sampler("pc", 256, corrections=1, delta=0.1), id="pc"),
-    pytest.param(Sampler("pc", 64, "karras", corrections=2, delta=0.2), id="pc-karras"),
+    pytest.param(DDPM(steps=256), id="ddpm"),
+    pytest.param(DDPM(steps=128, spacing="karras"), id="ddpm-karras"),
+    pytest.param(DDIM(steps=256), id="ddim"),
+    pytest.param(DDIM(steps=64, spacing="karras"), id="ddim-karras"),
+    pytest.param(PC(steps=256, corrections=1, delta=0.1), id="pc"),
+    pytest.param(PC(steps=64, spacing="karras", corrections=2, delta=0.2), id="pc-karras"),
 ]
 
 
@@ -226,7 +225,7 @@ def test_the_variance_that_the_ddpm_loses_is_the_step_in_log_sigma():
     zero = torch.zeros(4, dtype=torch.float64)
     for steps in (256, 1024):
         h = math.log(1e6) / steps
-        _, c = chain(Sampler("ddpm", steps), zero, covariance, zero, 1e-4, 1e2)
+        _, c = chain(DDPM(steps=steps), zero, covariance, zero, 1e-4, 1e2)
         lost = 1 - c.diagonal() / covariance.diagonal()
         assert (lost / h - 1).abs().max() <= 2 * h
 
@@ -260,7 +259,7 @@ def test_posterior_samples_of_a_diffusion_are_exact(spec, shape, iterations, sig
     gaussian, count = random_gaussian(shape, 3), 10_000
     operator = simulate(spec, shape, 1, torch.float32, seed=2)
     y = operator.forward(gaussian.sample(1, torch.Generator().manual_seed(3)).float())
-    sampler = PosteriorSampler(Sampler("ddpm", 256), covariance, iterations)
+    sampler = PosteriorSampler(DDPM(steps=256), COVARIANCES.parse(covariance), iterations)
 
     x = sampler(
         diffusion(gaussian.to(torch.float32)),
@@ -285,7 +284,7 @@ def test_posterior_samples_by_the_other_samplers(name):
     gaussian, count = random_gaussian(VECTOR, 3), 10_000
     operator = simulate(PROJECTION, VECTOR, 1, torch.float32, seed=2)
     y = operator.forward(gaussian.sample(1, torch.Generator().manual_seed(3)).float())
-    sampler = PosteriorSampler(Sampler(name, 96), "tweedie", 4)
+    sampler = PosteriorSampler(SAMPLERS.find(name)(steps=96), iterations=4)
     sigma_y = torch.tensor([0.05, 0.5])
 
     x = sampler(
@@ -305,11 +304,11 @@ def test_posterior_samples_by_the_other_samplers(name):
 def test_a_prior_without_denoiser_is_sampled_exactly():
     gaussian = random_gaussian(VECTOR, 3)
     prior = Prior(gaussian.to(torch.float32), None, {})
-    sampler = PosteriorSampler(Sampler(steps=1))
+    sampler = PosteriorSampler(DDPM(steps=1))
     operator = repeated(simulate(PROJECTION, VECTOR, 1, torch.float32, seed=2), 10_000)
     y = torch.tensor([[0.5, -1.0]])
 
-    x = sample_prior(prior, 10_000, Sampler(steps=1), torch.Generator().manual_seed(0))
+    x = sample_prior(prior, 10_000, DDPM(steps=1), torch.Generator().manual_seed(0))
     z = sampler(prior, operator, y.expand(10_000, 2), 0.1, torch.Generator().manual_seed(0))
 
     assert_moments(x, gaussian.mean, dense(gaussian))
@@ -324,7 +323,7 @@ def test_a_restart_keeps_the_posterior():
     operator = repeated(simulate(PROJECTION, VECTOR, 1, torch.float32, seed=2), count)
     y = torch.tensor([[0.5, -1.0]]).expand(count, 2)
     start = single.sample_posterior(operator, y, 0.1, generator)
-    sampler = PosteriorSampler(Sampler("ddpm", 128), iterations=4)
+    sampler = PosteriorSampler(DDPM(steps=128), iterations=4)
 
     x = sampler(diffusion(single), operator, y, 0.1, generator, start=start, sigma_start=1.0)
 
@@ -389,7 +388,8 @@ def test_from_config_takes_what_shapes_a_sample():
 
     sampler = PosteriorSampler.from_config(entry)
 
-    assert sampler == PosteriorSampler(Sampler("pc", 9, "karras", 2, 0.2), "identity", 3, 1.5)
+    reverse = PC(steps=9, spacing="karras", corrections=2, delta=0.2)
+    assert sampler == PosteriorSampler(reverse, COVARIANCES.parse("identity"), 3, 1.5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5, 23, 100])
@@ -399,7 +399,7 @@ def test_blocks_hold_every_row_once(size):
     some = blocks(counts, size)
 
     for split, count in counts.items():
-        rows = [np.arange(count)[rows] for name, rows in some if name == split]
+        rows = [np.arange(count)[block.rows] for block in some if block.split == split]
         assert np.array_equal(np.concatenate(rows), np.arange(count))
         assert all(len(r) == size for r in rows[:-1])
         assert 1 <= len(rows[-1]) <= size
@@ -408,7 +408,7 @@ def test_blocks_hold_every_row_once(size):
 # The E-step
 
 COUNTS = {"train": 23, "validation": 9, "test": 3}
-SAMPLER = PosteriorSampler(Sampler("ddpm", 3))
+SAMPLER = PosteriorSampler(DDPM(steps=3))
 
 
 def write(path, index=None):
@@ -432,13 +432,16 @@ def run(tmp_path):
     def run(
         name="run", shards=1, source=source, sampler=SAMPLER, prior=prior, fingerprint="", **options
     ):
-        options = {"block": 5, "repeats": 1, "seed": 0, "lap": 1, **options}
+        shape = {key: options.pop(key) for key in ("repeats", "drop_last") if key in options}
+        settings = EStep(sampler, options.pop("block", 5), **shape)
+        lap, restart = options.pop("lap", 1), options.pop("restart", None)
         paths = [tmp_path / name / f"samples_{i}-of-{shards}.h5" for i in range(1, shards + 1)]
         with Observations(source) as observations:
             for i, path in enumerate(paths, 1):
                 with Pieces(path, fingerprint, 0.0) as pieces:
-                    here = {"shard": i, "shards": shards, "pieces": pieces}
-                    e_step(path, prior, observations, sampler, **here, **options)
+                    job = Job(keep=pieces, **options)
+                    shard = Shard(i, shards)
+                    e_step(path, prior, observations, settings, lap, job, shard, restart)
                 remove_pieces(path)
         return paths
 
@@ -567,7 +570,7 @@ def test_an_attempt_that_fails_leaves_the_old_result(run, tmp_path):
 
 
 def test_the_card_of_a_shard(run):
-    sampler = PosteriorSampler(Sampler("pc", 3, corrections=2), "tweedie", 2)
+    sampler = PosteriorSampler(PC(steps=3, corrections=2), iterations=2)
     paths = run(shards=2, sampler=sampler, lap=4, seed=7)
 
     with h5py.File(paths[1]) as file:
@@ -655,26 +658,25 @@ def watched():
 
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_a_restart_does_not_depend_on_shards(run, repeats):
-    options = {"repeats": repeats, "lap": 3, "sigma_start": 0.5}
+    options = {"repeats": repeats, "lap": 3}
     before = [run(f"before_{n}", n, repeats=repeats, lap=2) for n in (1, 3)]
 
-    one = run("one", 1, previous=before[0], **options)
+    one = run("one", 1, restart=Restart(before[0], 0.5), **options)
 
-    assert same(one, run("three", 3, previous=before[1], **options))
-    assert not same(one, run("level", 1, previous=before[0], **{**options, "sigma_start": 0.7}))
+    assert same(one, run("three", 3, restart=Restart(before[1], 0.5), **options))
+    assert not same(one, run("level", 1, restart=Restart(before[0], 0.7), **options))
     assert not same(one, run("noise", 1, repeats=repeats, lap=3))
     with h5py.File(one[0]) as file:
         assert file.attrs["sigma_start"] == 0.5
 
 
 def test_a_restart_replaces_what_contradicts(run):
-    options = {"lap": 3, "sigma_start": 0.5, "restart_residual": 1e-3}
     before = [run(f"before_{n}", n, lap=2) for n in (1, 3)]
 
-    one = run("one", 1, previous=before[0], **options)
+    one = run("one", 1, restart=Restart(before[0], 0.5, 1e-3), lap=3)
 
-    assert same(one, run("three", 3, previous=before[1], **options))
-    kept = run("kept", 1, previous=before[0], **{**options, "restart_residual": None})
+    assert same(one, run("three", 3, restart=Restart(before[1], 0.5, 1e-3), lap=3))
+    kept = run("kept", 1, restart=Restart(before[0], 0.5), lap=3)
     assert not same(one, kept)
 
 
@@ -695,7 +697,7 @@ def test_a_restart_goes_on_from_the_same_observation(run, tmp_path, index, repea
     first, second = watched(), watched()
 
     before = run("before", 2, source, first, repeats=repeats, lap=2)
-    run("after", 1, source, second, previous=before, repeats=repeats, lap=3, sigma_start=0.5)
+    run("after", 1, source, second, restart=Restart(before, 0.5), repeats=repeats, lap=3)
 
     assert len(first.seen) == len(second.seen) == 7 * repeats
     for a, b in zip(first.seen, second.seen, strict=True):

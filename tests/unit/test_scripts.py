@@ -10,14 +10,15 @@ import torch
 from helpers import observe, random_gaussian
 
 from diem.data.observations import save_observations
-from diem.diffusion.denoisers import Prior, build_denoiser
-from diem.em import e_step as sampling
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser
 from diem.files.hdf5 import Rows, write_hdf5
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 SHAPE, COUNT, LAP = (3,), 12, 4
+CONFIG = {"threads": 1, "cache_mb": 1, "checkpoint_seconds": 0}
 E_STEP = {
     "sampler": {"name": "ddpm", "steps": 2},
     "restart": [4.0, 1.0],
@@ -28,9 +29,19 @@ E_STEP = {
 }
 
 
-class Input(SimpleNamespace):
+class Named(list):
+    """What Snakemake gives a script: values, which have names."""
+
+    def __init__(self, **named):
+        lists = (value if isinstance(value, list) else [value] for value in named.values())
+        super().__init__(item for values in lists for item in values)
+        self.__dict__.update(named)
+
     def get(self, name, default=None):
-        return getattr(self, name, default)
+        return self.__dict__.get(name, default)
+
+    def items(self):
+        return self.__dict__.items()
 
 
 @pytest.fixture
@@ -55,10 +66,10 @@ def e_step(folder, name, laps):
     output = folder / name / "samples.h5"
     snakemake = SimpleNamespace(
         log=[str(folder / "log")],
-        config={"threads": 1, "device": "cpu", "shards": 1, "checkpoint_seconds": 0},
-        params=SimpleNamespace(e_step=E_STEP, laps=laps, network=NETWORK, seed=0),
-        wildcards=SimpleNamespace(lap=str(LAP), shard="1"),
-        input=Input(
+        config={**CONFIG, "device": "cpu", "shards": 1},
+        params=Named(e_step=E_STEP, laps=laps, network=NETWORK, seed=0),
+        wildcards=Named(lap=str(LAP), shard="1"),
+        input=Named(
             prior=str(folder / "prior"),
             observations=str(folder / "observations.h5"),
             previous=[str(folder / "before.h5")],
@@ -71,7 +82,7 @@ def e_step(folder, name, laps):
 
 def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
     # The lap restarts at 2.5 if there are 6 laps, and at 3.2 if there are 9.
-    original, calls = sampling.PosteriorSampler.__call__, []
+    original, calls = PosteriorSampler.__call__, []
 
     def stopped(self, *args, **kwargs):
         calls.append(kwargs["sigma_start"])
@@ -80,7 +91,7 @@ def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
         return original(self, *args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(sampling.PosteriorSampler, "__call__", stopped)
+        patch.setattr(PosteriorSampler, "__call__", stopped)
         e_step(files, "cut", laps=6)
     assert calls == [pytest.approx(4 ** (2 / 3))] * 3
     assert len(list((files / "cut").glob("*/*.npz"))) == 2
@@ -90,7 +101,7 @@ def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
 
 
 def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
-    whole, original, calls = e_step(files, "whole", 9), sampling.PosteriorSampler.__call__, []
+    whole, original, calls = e_step(files, "whole", 9), PosteriorSampler.__call__, []
 
     def stopped(self, *args, **kwargs):
         calls.append(1)
@@ -98,7 +109,7 @@ def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(sampling.PosteriorSampler, "__call__", stopped)
+    monkeypatch.setattr(PosteriorSampler, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         e_step(files, "cut", laps=9)
 
@@ -112,9 +123,10 @@ def extractor(folder, name, cache_mb=1):
     output = folder / name / "extractor.safetensors"
     snakemake = SimpleNamespace(
         log=[str(folder / "log")],
-        config={"threads": 1, "cache_mb": cache_mb, "checkpoint_seconds": 0},
-        params={"seed": 0},
-        input=Input(clean=str(folder / "clean.h5")),
+        config={**CONFIG, "cache_mb": cache_mb},
+        params=Named(seed=0),
+        wildcards=Named(),
+        input=Named(clean=str(folder / "clean.h5")),
         output=[str(output)],
     )
     runpy.run_path(str(SCRIPTS / "extractor.py"), {"snakemake": snakemake})

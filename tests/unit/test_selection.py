@@ -9,9 +9,10 @@ import torch
 from helpers import observe, random_gaussian
 
 from diem.data.observations import Observations, save_observations
-from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import Gaussian
-from diem.em.e_step import PosteriorSampler, Sampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior
+from diem.diffusion.samplers.ddim import DDIM
 from diem.errors import DiemError
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.metrics.prediction import crps
@@ -97,7 +98,7 @@ def observations(tmp_path):
 
 def evaluated(path, gaussian, seed=0):
     prior = Prior(gaussian, None, {})
-    sampler = PosteriorSampler(Sampler("ddim", 4))
+    sampler = PosteriorSampler(DDIM(steps=4))
     with Observations(path) as file:
         card = {"run": "r", "observations": "o", "stage": "lap", "lap": 1}
         evaluation = Evaluation(prior, file, sampler, SETTINGS, {}, {}, Job(seed))

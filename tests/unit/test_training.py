@@ -10,22 +10,20 @@ import torch
 from helpers import random_gaussian
 from torch import nn
 
-from diem.diffusion.denoisers import build_denoiser, load_prior
 from diem.diffusion.gaussian import moments, ppca
-from diem.em import m_step as training
-from diem.em.m_step import (
-    Training,
-    _Adam,
-    _Batches,
-    _weighted_error,
-    m_step,
-    train,
-    validation_loss,
-)
+from diem.diffusion.prior import build_denoiser, read_prior
+from diem.em import training
+from diem.em.adam import Adam
+from diem.em.batches import Batches
+from diem.em.checkpoint import Checkpoint
+from diem.em.loss import Streams, validation_loss, weighted_error
+from diem.em.m_step import Lap, m_step
+from diem.em.training import Training, train
 from diem.errors import DiemError
 from diem.files import hdf5
 from diem.files.hdf5 import write_hdf5
 from diem.files.tensors import load_tensors
+from diem.jobs.job import Job
 from diem.jobs.results import remove_pieces
 from diem.seeds import Stage, torch_generator
 
@@ -79,7 +77,7 @@ def test_the_loss_by_hand(shape):
     x, z = torch.randn(2, 5, *shape, dtype=torch.float64)
     t = torch.rand(5, dtype=torch.float64)
 
-    loss = _weighted_error(denoiser, x, t, z)
+    loss = weighted_error(denoiser, x, t, z)
 
     expected = 0.0
     for i in range(5):
@@ -93,7 +91,8 @@ def test_the_loss_by_hand(shape):
 
 
 def test_times_are_beta_3_3():
-    t = training._beta(np.random.default_rng(0), 100_000)
+    streams = Streams(np.random.default_rng(0), torch.Generator())
+    t, _ = streams.noise(torch.zeros(100_000, dtype=torch.float64))
 
     # Mean 1/2 and variance 1/28; the errors of the mean and of the variance (kurtosis 7/3).
     assert abs(t.mean() - 0.5) <= 5 * math.sqrt(1 / 28 / 1e5)
@@ -144,7 +143,7 @@ def test_adam_is_that_of_pytorch(fused):
     ours = [torch.randn(4, 3), torch.randn(5)]
     theirs = [nn.Parameter(w.clone()) for w in ours]
     ours = [w.requires_grad_() for w in ours]
-    optimizer = _Adam(ours)
+    optimizer = Adam(ours)
     reference = torch.optim.Adam(theirs, lr=1.0, fused=fused)
 
     for step in range(20):
@@ -167,7 +166,7 @@ def test_adam_is_that_of_pytorch(fused):
 
 @pytest.mark.parametrize(("count", "batch"), [(10, 5), (10, 3), (10, 10), (10, 1), (4, 10), (3, 7)])
 def test_batches_hold_every_sample_once_an_epoch(count, batch):
-    batches = _Batches(count, batch, seed=0, lap=1)
+    batches = Batches(count, batch, seed=0, lap=1)
 
     rows = np.concatenate([batches[step] for step in range(30)])
 
@@ -180,7 +179,7 @@ def test_batches_hold_every_sample_once_an_epoch(count, batch):
 
 def test_batches_depend_on_seed_and_lap_and_can_be_entered_anywhere():
     def rows(seed, lap, steps):
-        batches = _Batches(50, 8, seed, lap)
+        batches = Batches(50, 8, seed, lap)
         return {step: batches[step].tolist() for step in steps}
 
     whole = rows(0, 1, range(20))
@@ -195,9 +194,8 @@ def test_batches_depend_on_seed_and_lap_and_can_be_entered_anywhere():
 
 def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
     """Trains a fresh denoiser; returns it, its average, and the curve."""
-    progress = {"progress": options.pop("progress")} if "progress" in options else {}
-    names = ("checkpoint", "fingerprint", "lap", "on_divergence")
-    kept = {name: options.pop(name) for name in names if name in options}
+    reported = {name: options.pop(name) for name in ("progress", "lap") if name in options}
+    checkpoint = Checkpoint(options.pop("checkpoint", None), options.pop("fingerprint", ""), 0.0)
     options = {"steps": 10, "batch": 16, "learning_rate": 1e-2, **options}
     denoiser = make(network, shape)
     x = data(shape) if x is None else x
@@ -207,9 +205,8 @@ def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
         data(shape, 20, seed=1),
         Training(**options),
         seed,
-        checkpoint_seconds=0,
-        **kept,
-        **progress,
+        checkpoint=checkpoint,
+        **reported,
     )
     return denoiser, average, curve
 
@@ -272,13 +269,13 @@ def test_the_average_is_ready_to_sample_and_apart_from_the_weights():
 
 @pytest.mark.parametrize("warmup", [True, False])
 def test_the_average_by_hand(warmup, monkeypatch):
-    history, original = [[p.detach().clone() for p in make().parameters()]], _Adam.step
+    history, original = [[p.detach().clone() for p in make().parameters()]], Adam.step
 
     def step(self, rate):
         original(self, rate)
         history.append([w.detach().clone() for w in self.weights])
 
-    monkeypatch.setattr(_Adam, "step", step)
+    monkeypatch.setattr(Adam, "step", step)
     _, average, _ = run(steps=6, ema=0.8, ema_warmup=warmup)
 
     expected = history[0]
@@ -299,11 +296,11 @@ def test_a_step_by_hand():
     train(denoiser, x, x, options, seed=0, lap=2)
 
     fresh = make()
-    times, generator = training._streams(0, Stage.M_STEP, 2, 0, x.device)
-    t = training._beta(times, 16).float()
+    times, generator = Streams.of(0, Stage.M_STEP, 2, 0, x.device)
+    t = torch.from_numpy(times.beta(3.0, 3.0, 16)).float()
     z = torch.randn(16, *VECTOR, generator=generator)
-    rows = _Batches(16, 16, 0, 2)[0]
-    _weighted_error(fresh, x[rows], t, z).backward()
+    rows = Batches(16, 16, 0, 2)[0]
+    weighted_error(fresh, x[rows], t, z).backward()
     norm = torch.cat([p.grad.flatten() for p in fresh.parameters()]).norm()
     for name, p in fresh.named_parameters():
         g = p.grad * 1e-7 / (norm + 1e-6)
@@ -383,7 +380,7 @@ def test_a_loss_that_explodes_in_the_first_steps(short):
 def test_the_last_checkpoint_is_named(short, tmp_path):
     checkpoint = tmp_path / "resume"
     x = data(count=320)
-    x[_Batches(320, 16, 0, 0)[9]] = 1e30
+    x[Batches(320, 16, 0, 0)[9]] = 1e30
 
     with pytest.raises(DiemError, match="goes on from") as error:
         run(x=x, steps=20, checkpoint=checkpoint)
@@ -477,7 +474,7 @@ def test_the_card_tells_that_the_rate_was_lowered(lap):
 
     output, losses = lap.run(settings=settings, on_divergence="lower_rate")
 
-    halvings = load_prior(output).card["halvings"]
+    halvings = read_prior(output).card["halvings"]
     assert halvings > 0
     with losses.open(newline="") as file:
         assert {row["halvings"] for row in csv.DictReader(file)} == {str(halvings)}
@@ -553,7 +550,7 @@ def test_a_checkpoint_of_another_fingerprint_is_not_used(tmp_path, short):
 # The M-step, end to end
 
 
-class Lap:
+class LapFiles:
     """The files of a lap, and its M-step with settings that a test changes."""
 
     def __init__(self, folder):
@@ -587,32 +584,34 @@ class Lap:
 
     def run(self, name="out", **options):
         output, losses = self.folder / name / "prior", self.folder / name / "losses.csv"
-        settings = {**self.settings, **options.pop("settings", {})}
-        options = {
-            "network": MLP,
-            "schedule": SCHEDULE,
-            "gaussian": {"rank": 2, "observations": 1000},
-            "seed": 0,
-            "lap": 1,
-            "device": torch.device("cpu"),
-            "card": {"experiment": "test", "run": "base"},
-            "samples": self.shards,
-            "checkpoint_seconds": 0,
-            **options,
-        }
-        m_step(output, losses, settings, **options)
+        names = ("seed", "progress", "cache_mb")
+        job = Job(**{name: options.pop(name) for name in names if name in options})
+        lap = Lap(
+            number=options.pop("lap", 1),
+            m_step={**self.settings, **options.pop("settings", {})},
+            **{
+                "samples": self.shards,
+                "network": MLP,
+                "schedule": SCHEDULE,
+                "gaussian": {"rank": 2, "observations": 1000},
+                "card": {"experiment": "test", "run": "base"},
+                "checkpoint_seconds": 0,
+                **options,
+            },
+        )
+        m_step(lap, output, losses, job)
         return output, losses
 
 
 @pytest.fixture
 def lap(tmp_path, short):
-    return Lap(tmp_path)
+    return LapFiles(tmp_path)
 
 
 def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     output, losses = lap.run()
 
-    prior = load_prior(output, network=MLP, event_shape=VECTOR)
+    prior = read_prior(output, network=MLP, event_shape=VECTOR)
     made = {"network", "schedule", "m_step", "lap", "seed", "training_samples", "optimizer_steps"}
     assert made | {"experiment", "run"} <= set(prior.card)
     assert (prior.card["lap"], prior.card["training_samples"]) == (1, 60)
@@ -633,7 +632,7 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
 def test_epochs_take_the_place_of_steps(lap, epochs):
     output, _ = lap.run(settings={"epochs": epochs})
 
-    assert load_prior(output).card["optimizer_steps"] == epochs * 60 // 16
+    assert read_prior(output).card["optimizer_steps"] == epochs * 60 // 16
 
 
 def test_the_m_step_is_training_from_fresh_weights_of_its_lap(lap):
@@ -641,17 +640,17 @@ def test_the_m_step_is_training_from_fresh_weights_of_its_lap(lap):
 
     stream = torch_generator(0, Stage.NETWORK, 3).initial_seed()
     fresh = build_denoiser(MLP, SCHEDULE, VECTOR, stream).backbone.state_dict()
-    loaded = load_prior(output).denoiser.backbone.state_dict()
+    loaded = read_prior(output).denoiser.backbone.state_dict()
     for key, value in fresh.items():
         torch.testing.assert_close(loaded[key], value, rtol=0, atol=1e-9)
 
 
 def test_a_warm_start_goes_on_from_the_average_of_the_lap_before(lap):
     first, _ = lap.run("one")
-    before = load_prior(first)
+    before = read_prior(first)
 
     still, _ = lap.run("still", previous=first, lap=2, settings={"learning_rate": 1e-12})
-    loaded = load_prior(still)
+    loaded = read_prior(still)
 
     for key, value in before.denoiser.backbone.state_dict().items():
         torch.testing.assert_close(
@@ -659,7 +658,7 @@ def test_a_warm_start_goes_on_from_the_average_of_the_lap_before(lap):
         )
     assert loaded.card["optimizer_steps"] == 16
     # Fresh weights are others.
-    fresh = load_prior(lap.run("fresh", lap=2)[0])
+    fresh = read_prior(lap.run("fresh", lap=2)[0])
     assert fresh.card["optimizer_steps"] == 8
     assert not torch.allclose(
         fresh.denoiser.backbone.first.weight, before.denoiser.backbone.first.weight, atol=1e-3
@@ -671,7 +670,7 @@ def test_the_ceiling_trains_on_clean_data(lap, tmp_path):
     arrays = {"train/x": lap.x, "validation/x": data(count=12, seed=1).numpy()}
     write_hdf5(clean, arrays, {})
 
-    on_clean, on_samples = lap.run("clean", samples=None, clean=clean), lap.run("samples")
+    on_clean, on_samples = lap.run("clean", samples=[clean]), lap.run("samples")
 
     # The same numbers in another file: the same prior.
     assert on_clean[0].read_bytes() == on_samples[0].read_bytes()
@@ -684,7 +683,7 @@ def test_samples_outside_are_dropped(lap, bound):
     lap.write(lap.x, data(count=12, seed=1).numpy())
     kept = (np.abs(lap.x) <= bound).all(axis=1)
 
-    prior = load_prior(lap.run(settings={"drop_outside": bound})[0])
+    prior = read_prior(lap.run(settings={"drop_outside": bound})[0])
 
     assert not kept[5]
     assert kept[59] == (bound > 2.9)

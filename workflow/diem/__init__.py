@@ -13,7 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Loaded at their first use: Snakemake imports the package at every start, and torch takes seconds.
-_LAZY = {"load_prior": "inference.priors", "write_observations": "data.ingest"}
+_LAZY = {"load_prior": "inference.prior_denoiser", "write_observations": "data.ingest"}
 
 __all__ = ["load_prior", "write_observations"]
 

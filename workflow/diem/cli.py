@@ -9,16 +9,17 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diem import __version__, launch_workflow
 from diem.errors import DiemError
-from diem.jobs import results as folders
+from diem.jobs import results
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    import torch
 
-    from diem.jobs.resume import Pieces
+    from diem.data.observations import Observations
+    from diem.jobs.job import Job
 
 __all__ = ["main"]
 
@@ -197,30 +198,33 @@ def _check_outputs(inputs: Sequence[str], *outputs: str | None) -> None:
         place = Path(name).resolve()
         if place.is_dir():
             raise DiemError(f"{name}: this is a folder, where the name of a file is needed.")
-        folders.check_writable(Path(name).parent, name)  # else it is told when the work is done
+        results.check_writable(Path(name).parent, name)  # else it is told when the work is done
         if place in taken:
             raise DiemError(f"{name}: this file {taken[place]} here, give the output another name.")
         taken[place] = "is written already"
 
 
 @contextlib.contextmanager
-def _progress(samples: int) -> Iterator["tqdm"]:
-    """Yields a bar of samples on the standard error, of which a step can be a fraction."""
+def _job(
+    output: str, samples: int, made_of: Sequence[Any], seed: int, device: "torch.device"
+) -> Iterator["Job"]:
+    """Yields a job with a bar of samples on the standard error, of which a step can be a fraction.
+
+    What is finished is kept beside the output until the output is complete. A request to stop
+    (SIGTERM, Ctrl-C, a terminal that is closed) is told in one sentence, and ends the process with
+    code 128 and the signal's number.
+
+    Arguments:
+        output: The file that it makes.
+        samples: The number of samples.
+        made_of: The files that it reads, and all the settings of the samples.
+        seed: The seed.
+        device: The device.
+    """
     from tqdm import tqdm
 
-    form = "{percentage:3.0f}% |{bar}| {n:.0f}/{total_fmt} samples [{elapsed}<{remaining}]"
-    with tqdm(total=samples, bar_format=form, file=sys.stderr, disable=None) as bar:
-        yield bar
-
-
-@contextlib.contextmanager
-def _resumable(output: str, fingerprint: str) -> Iterator["Pieces"]:
-    """Yields the finished pieces beside an output, which are removed once it is complete.
-
-    A request to stop (SIGTERM, Ctrl-C, a terminal that is closed) is told in one sentence, and ends
-    the process with code 128 and the signal's number.
-    """
     from diem.jobs import resume
+    from diem.jobs.job import Job
 
     # One that is ignored already, as nohup and the background of a shell have it, stays so.
     interactive = [
@@ -228,12 +232,15 @@ def _resumable(output: str, fingerprint: str) -> Iterator["Pieces"]:
         for number in (signal.SIGINT, signal.SIGHUP)
         if signal.getsignal(number) != signal.SIG_IGN
     ]
+    form = "{percentage:3.0f}% |{bar}| {n:.0f}/{total_fmt} samples [{elapsed}<{remaining}]"
+    files, *settings = made_of
     try:
         with (
             resume.stoppable([*resume.REQUESTS, *interactive]),
-            resume.Pieces(output, fingerprint) as pieces,
+            resume.Pieces(output, resume.fingerprint(files, *settings, device=device)) as pieces,
+            tqdm(total=samples, bar_format=form, file=sys.stderr, disable=None) as bar,
         ):
-            yield pieces
+            yield Job(seed, device, pieces, bar)
     except resume.Stopped as stopped:
         print(
             f"Interrupted: what is finished of {output} is kept beside it, and the same command"
@@ -241,7 +248,7 @@ def _resumable(output: str, fingerprint: str) -> Iterator["Pieces"]:
             file=sys.stderr,
         )
         sys.exit(128 + stopped.number)
-    folders.remove_pieces(output)
+    results.remove_pieces(output)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -258,66 +265,56 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from diem.inference import priors
-    from diem.jobs import resume
+    from diem.inference.prior_denoiser import load_prior
+    from diem.inference.sample_files import write_samples
     from diem.jobs.job import select_device
 
     _check_outputs([options.prior], options.output)
-    prior = priors.load_prior(options.prior, select_device(options.device))
-    drawing = {"seed": options.seed, **_given(batch=options.batch), **_sampler(options)}
-    made = resume.fingerprint([options.prior], options.n, drawing, device=prior.device)
-    with _resumable(options.output, made) as pieces, _progress(options.n) as bar:
-        priors.write_samples(
-            options.output, prior, options.n, pieces=pieces, progress=bar.update, **drawing
-        )
+    prior = load_prior(options.prior, select_device(options.device))
+    drawing = {**_given(batch=options.batch), **_sampler(options)}
+    made_of = ([options.prior], options.n, drawing, options.seed)
+    with _job(options.output, options.n, made_of, options.seed, prior.device) as job:
+        write_samples(options.output, prior, options.n, job, **drawing)
     print(f"{options.output}: {options.n} samples of shape {prior.event_shape}.")
 
 
 def _posterior(options: argparse.Namespace) -> None:
     from diem.data.observations import users_observations
-    from diem.inference import priors
-    from diem.jobs import resume
+    from diem.inference.prior_denoiser import load_prior
+    from diem.inference.sample_files import write_posteriors
     from diem.jobs.job import select_device
-    from diem.report import figures
 
-    kind = Path(options.figure or "").suffix
-    if options.figure and kind not in (".png", ".pdf"):
+    if options.figure and Path(options.figure).suffix not in (".png", ".pdf"):
         raise DiemError(f"{options.figure}: the name of a figure must end in .png or .pdf.")
     _check_outputs([options.prior, options.observations], options.output, options.figure)
-    prior = priors.load_prior(options.prior, select_device(options.device))
-    e_step = {"sampler": _sampler(options)} | _given(
-        covariance=options.covariance, iterations=options.iterations, limit=options.limit
+    prior = load_prior(options.prior, select_device(options.device))
+    drawing = {"sampler": _sampler(options)} | _given(
+        covariance=options.covariance,
+        iterations=options.iterations,
+        limit=options.limit,
+        batch=options.batch,
     )
-    drawing = {"seed": options.seed, **_given(batch=options.batch)}
-    told = (options.operator, options.sigma_y)
-    with users_observations(options.observations, *told) as observations:
-        made = resume.fingerprint(
-            [options.prior, options.observations],
-            options.n,
-            told,
-            drawing,
-            e_step,
-            device=prior.device,
-        )
-        count = len(observations)
-        with _resumable(options.output, made) as pieces:
-            with _progress(count * options.n) as bar:
-                priors.write_posteriors(
-                    options.output,
-                    prior,
-                    observations,
-                    options.n,
-                    pieces=pieces,
-                    progress=bar.update,
-                    **drawing,
-                    **e_step,
-                )
+    model, files = (options.operator, options.sigma_y), [options.prior, options.observations]
+    made_of = (files, options.n, model, drawing, options.seed)
+    with users_observations(options.observations, *model) as observations:
+        total = len(observations) * options.n
+        with _job(options.output, total, made_of, options.seed, prior.device) as job:
+            write_posteriors(options.output, prior, observations, options.n, job, **drawing)
+            job.progress.close()
+            count = len(observations)
             print(f"{options.output}: {options.n} samples of each of {count} observations.")
             if options.figure:
-                shown = priors.read_posteriors(options.output, observations, figures.POSTERIORS)
-                name = Path(options.observations).stem
-                figures.save(figures.posteriors(shown, name), options.figure, kind[1:])
+                _draw_posteriors(options, observations)
                 print(f"{options.figure}: the first of them.")
+
+
+def _draw_posteriors(options: argparse.Namespace, observations: "Observations") -> None:
+    from diem.inference.sample_files import read_posteriors
+    from diem.report import figures
+
+    shown = read_posteriors(options.output, observations, figures.POSTERIORS)
+    figure = figures.posteriors(shown, Path(options.observations).stem)
+    figures.save(figure, options.figure, Path(options.figure).suffix[1:])
 
 
 def _estimate(options: argparse.Namespace) -> None:

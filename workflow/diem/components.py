@@ -291,7 +291,8 @@ class Kind(Generic[C]):
         """
         where = where or self.key
         name, options = split(spec, where)
-        return self.find(name, f"{where}.name").parse(options, where)
+        named = where if isinstance(spec, str) else f"{where}.name"
+        return self.find(name, named).parse(options, where)
 
     def entry(self, spec: str | Mapping[str, Any], where: str = "") -> dict[str, Any]:
         """Returns an entry of the configuration with every default, after checking it."""

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem.diffusion.denoisers import load_prior
+from diem.diffusion.prior import read_prior
 from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.selection import selected_lap
 from diem.jobs.job import job
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     table = pd.read_csv(snakemake.input.table)
     lap = selected_lap(table, snakemake.wildcards.run)
-    priors = {prior.card["lap"]: prior for prior in map(load_prior, snakemake.input.priors)}
+    priors = {prior.card["lap"]: prior for prior in map(read_prior, snakemake.input.priors)}
     prior = priors[lap]
     prior.card["chosen_by"] = {
         "metric": Prediction.name,

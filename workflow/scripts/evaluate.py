@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from diem.data.observations import Observations
-from diem.diffusion.denoisers import load_prior
-from diem.em.e_step import PosteriorSampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import read_prior
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 with started(snakemake, unit="sample") as job:
     params, files = snakemake.params, dict(snakemake.input.items())
-    prior = load_prior(files["prior"])
+    prior = read_prior(files["prior"])
     card = {**params.card, "optimizer_steps": prior.card["optimizer_steps"]}
     with Observations(files["observations"]) as observations:
         evaluation = Evaluation(

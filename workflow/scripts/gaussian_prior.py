@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from diem.data.observations import Observations
-from diem.diffusion.denoisers import Prior
 from diem.diffusion.gaussian import fit_to_observations
+from diem.diffusion.prior import Prior
 from diem.jobs.job import started
 from diem.seeds import Stage, torch_generator
 from diem.versions import versions

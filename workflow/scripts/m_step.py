@@ -1,43 +1,43 @@
 """Trains the denoiser on a lap's samples, or on clean data for the ceiling."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from diem.em import distributed as parallel
-from diem.em import m_step as training
-from diem.jobs import results as folders
+from diem.em.launch import launch
+from diem.em.m_step import Lap, m_step
 from diem.jobs.devices import select_devices
-from diem.jobs.job import job, progress
+from diem.jobs.job import progress, started
+from diem.jobs.results import remove_pieces
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake) as job:
     params, wildcards, files = snakemake.params, snakemake.wildcards, snakemake.input
-    devices = select_devices(snakemake.config["device"], params.m_step["processes"])
-    folders.remove_pieces(*files.get("samples", []))
-    arguments = {
-        "output": snakemake.output.prior,
-        "losses": snakemake.output.losses,
-        "settings": params.m_step,
-        "network": params.network,
-        "schedule": params.schedule,
-        "gaussian": params.gaussian,
-        "seed": params.seed,
-        "lap": int(wildcards.get("lap", 0)),
-        "samples": files.get("samples"),
-        "clean": files.get("clean"),
-        "previous": files.get("prior"),
-        "card": {
-            "experiment": wildcards.get("experiment") or wildcards.comparison,
-            "run": wildcards.get("run", "ceiling"),
-            **params.made,
-        },
-        "checkpoint_seconds": snakemake.config["checkpoint_seconds"],
-        "on_divergence": snakemake.config["on_divergence"],
-        "cache_mb": snakemake.config["cache_mb"],
+    config, log, outputs = snakemake.config, snakemake.log[0], snakemake.output
+    devices = select_devices(config["device"], params.m_step["processes"])
+    samples = files.get("samples", [])
+    remove_pieces(*samples)
+    subject = {
+        "experiment": wildcards.get("experiment") or wildcards.comparison,
+        "run": wildcards.get("run", "ceiling"),
     }
+    lap = Lap(
+        number=int(wildcards.get("lap", 0)),
+        samples=list(samples) or [files.clean],
+        m_step=params.m_step,
+        network=params.network,
+        schedule=params.schedule,
+        gaussian=params.gaussian,
+        previous=files.get("prior"),
+        card={**subject, **params.made},
+        on_divergence=config["on_divergence"],
+        checkpoint_seconds=config["checkpoint_seconds"],
+    )
     if len(devices) > 1:
-        parallel.launch(devices, snakemake.log[0], arguments)
+        launch(devices, log, lap, outputs.prior, outputs.losses, job)
     else:
-        with progress(snakemake.log[0], unit="step") as bar:
-            training.m_step(**arguments, device=devices[0], progress=bar)
+        with progress(log, unit="step") as bar:
+            m_step(
+                lap, outputs.prior, outputs.losses, replace(job, device=devices[0], progress=bar)
+            )

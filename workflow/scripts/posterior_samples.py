@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from diem.data.observations import users_observations
-from diem.inference import priors
+from diem.inference.prior_denoiser import load_prior
+from diem.inference.sample_files import write_posteriors
 from diem.jobs.job import started
 
 if TYPE_CHECKING:
@@ -12,17 +13,15 @@ if TYPE_CHECKING:
 with started(snakemake, unit="sample") as job:
     files, params = snakemake.input, snakemake.params
     entry = params.entry
-    prior = priors.load_prior(files.prior, job.device)
+    prior = load_prior(files.prior, job.device)
     with users_observations(files.observations, entry["operator"], entry["sigma_y"]) as file:
         job.progress.reset(total=entry["samples"] * len(file))
-        priors.write_posteriors(
+        write_posteriors(
             snakemake.output[0],
             prior,
             file,
             entry["samples"],
-            seed=job.seed,
+            job,
             batch=entry["batch"],
-            pieces=job.keep,
-            progress=job.progress.update,
             **params.e_step,
         )

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from diem.data.observations import Observations
-from diem.diffusion.denoisers import load_prior
-from diem.em.e_step import PosteriorSampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import read_prior
 from diem.evaluation.reconstruct import Reconstruction, reconstruct
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
@@ -17,8 +17,8 @@ with started(snakemake, unit="sample") as job:
     params, files = snakemake.params, snakemake.input
     with Observations(files.observations) as observations:
         task = Reconstruction(
-            load_prior(files.prior).to(job.device),
-            load_prior(files.gaussian).to(job.device),
+            read_prior(files.prior).to(job.device),
+            read_prior(files.gaussian).to(job.device),
             observations,
             files.clean,
             params.evaluation,

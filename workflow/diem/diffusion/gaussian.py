@@ -228,8 +228,8 @@ def fit_to_observations(
         rank: The number of factors of the covariance.
         iterations: The number of iterations.
         generator: The random stream of the draws.
-        keep: Makes the pieces of the work that were not kept, see :mod:`diem.jobs.resume`: after each
-            iteration, the prior and the state of the stream.
+        keep: Makes the pieces of the work that were not kept, see :mod:`diem.jobs.resume`: after
+            each iteration, the prior and the state of the stream.
     """
     gaussian = Gaussian.standard(operator.event_shape).to(y)
     size = math.prod(operator.event_shape)
@@ -267,8 +267,9 @@ def noise_of(sigma_y: float | Tensor, y: Tensor, rows: Tensor | slice) -> float 
         y: All the observations, of shape ``(B, *observation)``.
         rows: Which of them.
     """
-    each = isinstance(sigma_y, Tensor) and sigma_y.ndim == y.ndim and len(sigma_y) > 1
-    return sigma_y[rows] if each else sigma_y
+    if isinstance(sigma_y, Tensor) and sigma_y.ndim == y.ndim and len(sigma_y) > 1:
+        return sigma_y[rows]
+    return sigma_y
 
 
 def _dense_moments(

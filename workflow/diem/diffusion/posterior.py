@@ -6,66 +6,68 @@ x_t]` taken as constant in :math:`x_t`,
 .. math:: d(x_t \mid y) = d + \sigma_t^2 J^\top A^\top v, \qquad
     (\Sigma_y + A V A^\top) \, v = y - A d, \qquad J = \partial d / \partial x_t .
 
-The choices of :math:`V` are the paper's comparison: see :data:`COVARIANCES`.
+The choices of :math:`V` are the paper's comparison: see :mod:`diem.diffusion.covariances`.
 
 References:
     | Learning Diffusion Priors from Observations by Expectation Maximization (Rozet et al., 2024)
     | https://arxiv.org/abs/2405.13712
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from azula.denoise import Denoiser, DiracPosterior
-from azula.linalg.covariance import Covariance, IsotropicCovariance
 from azula.noise import Schedule
 from torch import Tensor
 
+from diem.diffusion.covariances import Covariance, System
+from diem.diffusion.covariances.tweedie import Tweedie
 from diem.diffusion.gaussian import Gaussian
-from diem.diffusion.solvers import column, conjugate_gradient, dot, gmres
+from diem.diffusion.solvers import column, conjugate_gradient, dot
 from diem.networks.runtime import autocast
 from diem.operators.base import Operator
 
-__all__ = ["COVARIANCES", "SOLVERS", "PartsDenoiser", "PosteriorDenoiser"]
-
-COVARIANCES = ("tweedie", "cov_x", "identity", "cov_t", "zeros")
-"""The names of ``V``.
-
-``tweedie`` is :math:`\\sigma_t^2 J` (MMPS), ``cov_x`` :math:`(\\Sigma_x^{-1} +
-\\Sigma_t^{-1})^{-1}`, ``identity`` the same with :math:`\\Sigma_x = I` (as in PGDM), ``cov_t``
-:math:`\\Sigma_t`, and ``zeros`` 0 (as in DPS).
-"""
+__all__ = ["Guidance", "PartsDenoiser", "PosteriorDenoiser"]
 
 
-SOLVERS = {"cg": conjugate_gradient, "gmres": gmres}
-"""The solvers of the linear system of ``v``, by name."""
+@dataclass(frozen=True)
+class Guidance:
+    r"""How an observation guides a denoiser.
+
+    Arguments:
+        covariance: The choice of :math:`V`.
+        iterations: The number of the solver's iterations.
+        limit: If given, a solution ``v`` whose Mahalanobis residual :math:`\sqrt{b^\top S^{-1} b /
+            m}` (``m`` observed values) exceeds this number is scaled down to it: a residual that
+            the model cannot explain is not followed all the way. A trade of data fit for
+            plausibility that is not in the paper.
+        solver: Conjugate gradients, as in the paper's E-step, or another of
+            :mod:`diem.diffusion.solvers`.
+    """
+
+    covariance: Covariance = field(default_factory=Tweedie)
+    iterations: int = 1
+    limit: float | None = None
+    solver: Callable[..., tuple[Tensor, Tensor]] = conjugate_gradient
 
 
 class PosteriorDenoiser(Denoiser):
     r"""Creates the denoiser of ``x`` given ``x_t`` and ``y``.
 
     It is an azula denoiser, so that any sampler serves for the posterior too. It costs one forward
-    pass and, for ``tweedie``, exactly ``iterations`` vector-Jacobian products; the other
-    covariances need one product, whatever the number of iterations.
-
-    The adjoint :math:`J^\top` stands for :math:`J` in ``V``, as it does in the authors' code: the
-    two are equal for the exact denoiser, and nearly so for a trained network.
+    pass and the vector-Jacobian products that the covariance declares.
 
     Arguments:
         denoiser: The prior's denoiser. Its parameters should not require gradients.
         operator: The forward operators, one a sample.
         y: The observations, of shape ``(B, *observation)``.
         sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
-        covariance: A name of :data:`COVARIANCES`.
-        iterations: The number of the solver's iterations.
-        gaussian: The prior's mean and covariance; only ``cov_x`` needs it.
-        limit: If given, a solution ``v`` whose Mahalanobis residual :math:`\sqrt{b^\top S^{-1} b /
-            m}` (``m`` observed values) exceeds this number is scaled down to it: a residual that
-            the model cannot explain is not followed all the way. A trade of data fit for
-            plausibility that is not in the paper.
-        solver: ``cg`` (conjugate gradients, as in the paper's E-step) or ``gmres``, which also
-            suits a network whose Jacobian is far from symmetric and positive.
-        precision: The precision of the network's products, see :data:`diem.networks.runtime.PRECISIONS`.
+        guidance: How the observation guides.
+        gaussian: The prior's mean and covariance, for a covariance that needs them.
+        precision: The precision of the network's products, see
+            :data:`diem.networks.runtime.PRECISIONS`.
     """
 
     def __init__(
@@ -74,31 +76,23 @@ class PosteriorDenoiser(Denoiser):
         operator: Operator,
         y: Tensor,
         sigma_y: float | Tensor,
-        covariance: str = "tweedie",
-        iterations: int = 1,
+        guidance: Guidance | None = None,
         gaussian: Gaussian | None = None,
-        limit: float | None = None,
-        solver: str = "cg",
         precision: str = "float32",
     ) -> None:
         super().__init__()
-        if covariance not in COVARIANCES:
-            raise ValueError(f"covariance must be one of {COVARIANCES}, not {covariance!r}.")
-        if solver not in SOLVERS:
-            raise ValueError(f"solver must be one of {tuple(SOLVERS)}, not {solver!r}.")
-        if covariance == "cov_x" and gaussian is None:
-            raise ValueError("The covariance 'cov_x' needs the prior's mean and covariance.")
+        guidance = guidance or Guidance()
+        covariance = guidance.covariance
+        if covariance.needs_gaussian and gaussian is None:
+            raise ValueError(f"{covariance.name!r} needs the prior's mean and covariance.")
         self.denoiser = denoiser
         self.operator = operator
         self.y = y
         self.var_y = torch.as_tensor(sigma_y, dtype=y.dtype, device=y.device) ** 2
-        self.covariance = covariance
-        self.iterations = iterations
-        self.solve = SOLVERS[solver]
+        self.guidance = guidance
         self.gaussian = gaussian
         self.precision = precision
-        self.limit = limit
-        if limit is not None:
+        if guidance.limit is not None:
             self.count = operator.observed().flatten(1).sum(dim=1).clamp(min=1).to(y)
 
     @property
@@ -115,9 +109,6 @@ class PosteriorDenoiser(Denoiser):
             kwargs: Passed to the prior's denoiser.
         """
         alpha_t, sigma_t = self.schedule(t)
-        # d log p(x_t) is scaled by alpha in a schedule that shrinks x; here alpha is 1 for VE.
-        gamma_t = sigma_t**2 / alpha_t
-
         with torch.enable_grad(), autocast(self.precision, x_t.device):
             x_t = x_t.detach().requires_grad_()
             mean = self.denoiser(x_t, t, **kwargs).mean
@@ -127,40 +118,20 @@ class PosteriorDenoiser(Denoiser):
 
         b = self.y - self.operator.forward(mean.detach())
 
-        if self.covariance == "tweedie":
+        guidance = self.guidance
+        solve = partial(guidance.solver, iterations=guidance.iterations)
+        system = System(
+            self.operator, self.var_y, b, jacobian, alpha_t, sigma_t, self.gaussian, solve
+        )
+        v, g = guidance.covariance.solve(system)
 
-            def product(p: Tensor) -> tuple[Tensor, Tensor]:
-                g = jacobian(self.operator.adjoint(p))
-                return self.var_y * p + gamma_t * self.operator.forward(g), g
-
-            v, g = self.solve(product, b, self.iterations)
-        else:
-            variance = self._variance(alpha_t, sigma_t)
-
-            def product(p: Tensor) -> tuple[Tensor, Tensor]:
-                vp = variance(self.operator.adjoint(p))
-                return self.var_y * p + self.operator.forward(vp), p
-
-            v, _ = self.solve(product, b, self.iterations)
-            g = jacobian(self.operator.adjoint(v))
-
-        if self.limit is not None:
+        if guidance.limit is not None:
             distance = torch.sqrt(dot(b, v).abs() / self.count)
-            scale = self.limit / distance.clamp(min=self.limit)
+            scale = guidance.limit / distance.clamp(min=guidance.limit)
             g = column(scale, g) * g
 
-        return DiracPosterior(mean=mean.detach() + gamma_t * g)
-
-    def _variance(self, alpha_t: Tensor, sigma_t: Tensor) -> Covariance:
-        """Returns the ``V`` of the heuristics that do not need the network."""
-        var_t = (sigma_t / alpha_t) ** 2
-        if self.covariance == "cov_x":
-            return self.gaussian.denoising_covariance(var_t)
-        if self.covariance == "identity":
-            return IsotropicCovariance(var_t / (1 + var_t))
-        if self.covariance == "cov_t":
-            return IsotropicCovariance(var_t)
-        return IsotropicCovariance(torch.zeros_like(var_t))
+        # d log p(x_t) is scaled by alpha in a schedule that shrinks x; here alpha is 1 for VE.
+        return DiracPosterior(mean=mean.detach() + sigma_t**2 / alpha_t * g)
 
 
 class PartsDenoiser(Denoiser):

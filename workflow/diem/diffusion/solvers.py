@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["column", "conjugate_gradient", "dot", "gmres"]
+__all__ = ["SOLVERS", "column", "conjugate_gradient", "dot", "gmres"]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -123,3 +123,7 @@ def gmres(
     pairs = zip(beta.unbind(dim=1), q[:-1], extras, strict=True)
     steps = [(column(c, v) * v, column(c, extra) * extra) for c, v, extra in pairs]
     return sum(v for v, _ in steps), sum(extra for _, extra in steps)
+
+
+SOLVERS = {"cg": conjugate_gradient, "gmres": gmres}
+"""The solvers of a posterior denoiser's linear system, by name."""

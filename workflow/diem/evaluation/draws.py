@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from diem.data.observations import Observed
-from diem.diffusion.denoisers import Prior
-from diem.em.e_step import PosteriorSampler, Sampler, sample_prior
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior
+from diem.diffusion.samplers import Sampler, sample_prior
 from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.seeds import Stage, torch_generator

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from diem.data.observations import Observations, Observed
-from diem.diffusion.denoisers import Prior
-from diem.em.e_step import PosteriorSampler, Sampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior
+from diem.diffusion.samplers import SAMPLERS, Sampler
 from diem.errors import DiemError
 from diem.evaluation.draws import Blocks, Posteriors, prior_samples, sampler_card
 from diem.evaluation.metrics import METRICS
@@ -121,7 +122,7 @@ class Evaluation:
 
     @property
     def _sampler(self) -> Sampler:
-        return Sampler(**self.settings["sampler"])
+        return SAMPLERS.parse(self.settings["sampler"])
 
     @property
     def card(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from diem.data.observations import Observations
-from diem.diffusion.denoisers import Prior
-from diem.em.e_step import PosteriorSampler
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior
 from diem.evaluation.draws import Posteriors
 from diem.evaluation.evaluate import first_observations, posterior_arrays, read_truth
 from diem.evaluation.metrics import METRICS, Fidelity, Measurement

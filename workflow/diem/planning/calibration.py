@@ -24,16 +24,16 @@ from torch import Tensor
 from diem import operators
 from diem.data.observations import Observed, users_observations
 from diem.data.simulate import observe
-from diem.diffusion.denoisers import Prior, build_denoiser
 from diem.diffusion.gaussian import Gaussian, fit_to_observations
-from diem.em.e_step import PosteriorSampler, Sampler, sample_prior
-from diem.em.m_step import Training, train
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.prior import Prior, build_denoiser
+from diem.diffusion.samplers import SAMPLERS, sample_prior
+from diem.em.training import Training, train
 from diem.evaluation.transport import truncated_transport
-from diem.inference.priors import rows_of
+from diem.inference.prior_denoiser import rows_of
 from diem.jobs.job import Job
 from diem.paper.heuristics.divergences import divergences
 from diem.paper.restoration.prior import architecture
-from diem.planning import declared
 from diem.planning.flops import FlopCounter
 from diem.planning.work import Work
 from diem.seeds import Stage, rng, torch_generator
@@ -220,13 +220,13 @@ def _fitting(settings: Mapping[str, Any], device: torch.device) -> Run:
 def _posterior(settings: Mapping[str, Any], device: torch.device) -> Run:
     e_step, prior = settings["e_step"], _prior(settings, device)
     sampler, block = PosteriorSampler.from_config(e_step), e_step["block"]
-    per_step = declared.evaluations_per_step(e_step["sampler"])
+    per_step = sampler.sampler.step_evaluations
     observations = _observing_once(settings, prior.gaussian)
 
     def run(count: int) -> float:
         batch = min(count, block)
         steps = (count // batch - 1) // per_step
-        short = replace(sampler, sampler=replace(sampler.sampler, steps=steps))
+        short = replace(sampler, sampler=sampler.sampler.model_copy(update={"steps": steps}))
         o, generator = observations(batch), torch_generator(0, Stage.E_STEP, device=device)
         short(prior, o.operator, o.y, o.sigma_y, generator)
         return len(o.y) * short.sampler.evaluations
@@ -235,12 +235,12 @@ def _posterior(settings: Mapping[str, Any], device: torch.device) -> Run:
 
 
 def _sampling(settings: Mapping[str, Any], device: torch.device) -> Run:
-    prior, sampler = _prior(settings, device), Sampler(**settings["sampler"])
-    per_step = declared.evaluations_per_step(settings["sampler"])
+    prior, sampler = _prior(settings, device), SAMPLERS.parse(settings["sampler"])
+    per_step = sampler.step_evaluations
 
     def run(count: int) -> float:
         batch = min(count, settings["block"])
-        short = replace(sampler, steps=(count // batch - 1) // per_step)
+        short = sampler.model_copy(update={"steps": (count // batch - 1) // per_step})
         sample_prior(prior, batch, short, torch_generator(0, Stage.PRIOR, device=device))
         return batch * short.evaluations
 

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from diem.diffusion.covariances import COVARIANCES
+from diem.diffusion.covariances.tweedie import Tweedie
+from diem.diffusion.samplers import SAMPLERS
+
 __all__ = [
     "CHUNK",
     "dense_size",
@@ -13,22 +17,23 @@ __all__ = [
 ]
 
 CHUNK = 64
-"""Optimizer steps between two validation losses, :data:`diem.em.m_step.CHUNK`."""
+"""Optimizer steps between two validation losses, :data:`diem.em.training.CHUNK`."""
 
 
 def evaluations_per_step(sampler: Mapping[str, Any]) -> int:
     """Returns the denoiser evaluations of a step of a ``sampler`` entry."""
-    return 1 + sampler.get("corrections", 1) * (sampler.get("name") == "pc")
+    return SAMPLERS.parse(sampler).step_evaluations
 
 
 def evaluations(sampler: Mapping[str, Any]) -> int:
     """Returns the denoiser evaluations of a sample."""
-    return sampler.get("steps", 256) * evaluations_per_step(sampler) + 1
+    return SAMPLERS.parse(sampler).evaluations
 
 
 def products(e_step: Mapping[str, Any]) -> int:
     """Returns the vector-Jacobian products of an evaluation of a posterior denoiser."""
-    return e_step.get("iterations", 1) if e_step.get("covariance", "tweedie") == "tweedie" else 1
+    covariance = COVARIANCES.parse(e_step.get("covariance", Tweedie.name))
+    return covariance.products(e_step.get("iterations", 1))
 
 
 def optimizer_steps(m_step: Mapping[str, Any], samples: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from diem.config.resolve import ceiling_training, evaluated_laps, training_of_lap
 from diem.data.sets import DATASETS
+from diem.em.blocks import whole_blocks
 from diem.planning import declared
 from diem.planning.work import FLOAT, Amounts, Kinds, Stage, samples_by_split, summed
 
@@ -63,10 +64,9 @@ class Experiment:
     def sampled(self, run: str) -> dict[str, int]:
         """Returns how many posterior samples a lap draws, by split."""
         e_step = self.entry["runs"][run]["e_step"]
-        sampled = {split: self.counts[split] for split in ("train", "validation")}
-        if e_step["drop_last"]:
-            sampled = {split: n - n % e_step["block"] for split, n in sampled.items()}
-        return {split: n * e_step["repeats"] for split, n in sampled.items()}
+        observed = {split: self.counts[split] for split in ("train", "validation")}
+        counts = whole_blocks(observed, e_step["block"]) if e_step["drop_last"] else observed
+        return {split: n * e_step["repeats"] for split, n in counts.items()}
 
     def drawn(self, observations: str, e_step: Mapping[str, Any], draws: float) -> Amounts:
         """What it takes to draw posterior samples with a network."""

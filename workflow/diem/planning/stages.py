@@ -11,8 +11,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diem.config.resolve import merge, posterior_settings, training_of_lap
+from diem.config.resolve import posterior_settings, training_of_lap
 from diem.data.sets import DATASETS
+from diem.diffusion.samplers import changed_sampler
 from diem.errors import DiemError
 from diem.planning import declared
 from diem.planning.experiment import Experiment
@@ -131,8 +132,9 @@ def _posterior(name: str, entry: Mapping[str, Any], experiments: Mapping[str, An
         raise DiemError(f"{where}.observations: {error}") from None
     kinds, drawn = Kinds(card, shape), count * entry["samples"]
     if "network" in card:
-        e_step = merge(card.get("e_step", {"sampler": {}}), posterior_settings(entry))
-        e_step |= {"block": entry["batch"], "batch": None}
+        own, changes = card.get("e_step", {}), posterior_settings(entry)
+        sampler = changed_sampler(own.get("sampler", {}), changes.get("sampler", {}))
+        e_step = {**own, **changes, "sampler": sampler, "block": entry["batch"], "batch": None}
         work = {
             kinds.posterior(observations, e_step): drawn * declared.evaluations(e_step["sampler"])
         }
@@ -145,9 +147,9 @@ def _posterior(name: str, entry: Mapping[str, Any], experiments: Mapping[str, An
 def _card(prior: str | Mapping[str, Any], experiments: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what the card of a prior tells, or will tell, of what its samples cost."""
     if isinstance(prior, str):
-        from diem.diffusion.denoisers import load_prior
+        from diem.diffusion.prior import read_prior
 
-        loaded = load_prior(prior)
+        loaded = read_prior(prior)
         return {**loaded.card, "gaussian": {"rank": loaded.gaussian.factors.shape[-1]}}
     entry = experiments[prior["experiment"]]
     parts = ("data", "gaussian", "network", "schedule")

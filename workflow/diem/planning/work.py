@@ -156,7 +156,7 @@ class Kinds:
     def prior(self, block: int, sampler: Mapping[str, Any]) -> Work:
         """One evaluation of the prior's denoiser, with the sampler's part of it."""
         key = [block, self.entry["network"], self.entry["schedule"]]
-        key += [sampler["name"], sampler.get("corrections", 1)]
+        key += [sampler["name"], declared.evaluations_per_step(sampler)]
         return self._work("prior", key, 17 * block, 1, block=block, sampler=sampler)
 
     def training(self, m_step: Mapping[str, Any]) -> Work:

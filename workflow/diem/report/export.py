@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from diem.diffusion.denoisers import load_prior
+from diem.diffusion.prior import read_prior
 from diem.errors import DiemError
 from diem.files.atomic import atomic
 from diem.report import tables
@@ -81,12 +81,12 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
             f"{readable}: this file is no card of a prior and would be overwritten, give the output"
             " another name."
         )
-    prior = load_prior(source)
+    prior = read_prior(source)
     metrics = run / f"lap_{prior.card['lap']:02d}" / "metrics.csv"
     rows = tables.read_rows([metrics]).to_dict("records") if metrics.is_file() else []
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
     prior.save(output)
-    card = load_prior(output).card
+    card = read_prior(output).card
     with atomic(readable) as temporary:
         temporary.write_text(markdown(card, output.name), encoding="utf-8")
     return card

@@ -7,7 +7,7 @@ For a mixture of Gaussians, the score and the Hessian of :math:`\log p(x_t)` are
 .. math::
     q(x_t \mid y) \propto p(x_t) \, N(y \mid A \, \mathrm{E}[x \mid x_t], \Sigma_y + A V A^\top)
 
-is the choice of :math:`V`, see :data:`diem.diffusion.posterior.COVARIANCES`. The noise is added,
+is the choice of :math:`V`, see :data:`diem.diffusion.covariances.COVARIANCES`. The noise is added,
 :math:`x_t = x + \sigma_t z`.
 
 References:

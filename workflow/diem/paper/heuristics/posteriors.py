@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from diem.paper.heuristics.mixture import Mixture, ObservedMixture, normal
+from diem.diffusion.covariances import COVARIANCES
+from diem.paper.heuristics.mixture import ObservedMixture, normal
 
 __all__ = ["EXACT", "log_likelihoods", "noisy_posteriors", "resample"]
 
@@ -24,42 +25,26 @@ def log_likelihoods(
         problem: The prior and the observation.
         x_t: Noisy samples, with shape :math:`(N, D)`.
         sigma: The standard deviation of their noise.
-        covariances: Names of :data:`diem.diffusion.posterior.COVARIANCES`.
+        covariances: Names of :data:`diem.diffusion.covariances.COVARIANCES`.
 
     Returns:
         The logarithms, with shape ``(len(covariances), N)``.
     """
     matrix, variance_y = problem.matrix, problem.sigma_y**2 * torch.eye(len(problem.y)).to(x_t)
+    covariance = problem.prior.covariance()
     chunks = []
     for samples in problem.prior.chunks(x_t):
         score, hessian = problem.prior.score_and_hessian(samples, sigma)
         mean = (samples + sigma**2 * score) @ matrix.T
         logarithms = []
         for name in covariances:
-            v = _covariance(name, problem.prior, sigma, hessian)
+            v = COVARIANCES.parse(name).matrix(sigma**2, covariance, hessian)
             likelihood = MultivariateNormal(
                 mean, variance_y + matrix @ v @ matrix.T, validate_args=False
             )
             logarithms.append(likelihood.log_prob(problem.y))
         chunks.append(torch.stack(logarithms))
     return torch.cat(chunks, dim=1)
-
-
-def _covariance(name: str, prior: Mixture, sigma: float, hessian: Tensor) -> Tensor:
-    """Returns ``V``, with shape (D, D), or (N, D, D) where it depends on the sample."""
-    identity = torch.eye(hessian.shape[-1]).to(hessian)
-    variance = sigma**2
-    if name == "tweedie":
-        return variance * (identity + variance * hessian)
-    if name == "cov_x":
-        covariance = prior.covariance()
-        # (Sigma_x^-1 + Sigma_t^-1)^-1
-        return variance * torch.linalg.solve(covariance + variance * identity, covariance)
-    return {
-        "identity": variance / (1 + variance) * identity,
-        "cov_t": variance * identity,
-        "zeros": 0 * identity,
-    }[name]
 
 
 def resample(

@@ -43,9 +43,8 @@ class MMPS(Method):
         """Builds DDIM on the posterior denoiser."""
         from azula.sample import DDIMSampler
 
-        from diem.diffusion.posterior import PosteriorDenoiser
+        from diem.diffusion.posterior import Guidance, PosteriorDenoiser
+        from diem.diffusion.solvers import SOLVERS
 
-        posterior = PosteriorDenoiser(
-            denoiser, *problem, iterations=self.iterations, solver=self.solver
-        )
-        return DDIMSampler(posterior, eta=1.0, **grid)
+        guidance = Guidance(iterations=self.iterations, solver=SOLVERS[self.solver])
+        return DDIMSampler(PosteriorDenoiser(denoiser, *problem, guidance), eta=1.0, **grid)

@@ -11,7 +11,7 @@ from azula.plugins import adm
 from azula.plugins.utils import load_cards
 from torch import Tensor
 
-from diem.diffusion.denoisers import load_prior
+from diem.diffusion.prior import read_prior
 from diem.errors import DiemError
 from diem.files.tensors import content_digest, load_tensors, load_weights
 
@@ -54,7 +54,7 @@ def trained(path: str | Path, schedule: Mapping[str, float]) -> tuple[Denoiser, 
     Returns:
         The denoiser, and what rows say of it: ``prior`` in words, and ``optimizer_steps``.
     """
-    prior = load_prior(path)
+    prior = read_prior(path)
     assert prior.denoiser is not None, "a trained prior has a network"
     steps = prior.card["optimizer_steps"]
     columns = {

@@ -18,7 +18,7 @@ def posteriors(shown: Mapping[str, np.ndarray], name: str) -> Figure:
     """Draws posteriors: as images, or as curves where an event is none.
 
     Arguments:
-        shown: The arrays of :func:`diem.inference.priors.read_posteriors`.
+        shown: The arrays of :func:`diem.inference.sample_files.read_posteriors`.
         name: What the observations are called.
     """
     title = f"{name}: posterior mean, standard deviation and samples"

@@ -1,4 +1,4 @@
-r"""Denoisers of the prior: noise schedule, preconditioning, saving and loading.
+r"""The prior: its Gaussian and its denoiser, and the file that holds them.
 
 A learned prior is azula's :class:`azula.denoise.KarrasDenoiser` on a variance-exploding schedule
 :math:`\sigma_t = \exp((1-t) \log \sigma_\min + t \log \sigma_\max)`: the preconditioning of EDM
@@ -7,7 +7,6 @@ describes the network; nothing is pickled.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 from azula.denoise import KarrasDenoiser
 from azula.noise import VESchedule
-from torch import Tensor
 
 from diem import __version__
 from diem.diffusion.gaussian import Gaussian
@@ -24,13 +22,7 @@ from diem.errors import DiemError
 from diem.files.tensors import load_tensors, save_tensors
 from diem.networks import NETWORKS
 
-__all__ = ["Prior", "build_denoiser", "load_prior", "sigma_to_time"]
-
-
-def sigma_to_time(schedule: VESchedule, sigma: Tensor) -> Tensor:
-    """Returns the time at which a schedule reaches ``sigma``."""
-    low, high = math.log(schedule.sigma_min), math.log(schedule.sigma_max)
-    return (torch.log(sigma) - low) / (high - low)
+__all__ = ["Prior", "build_denoiser", "read_prior"]
 
 
 def build_denoiser(
@@ -90,12 +82,12 @@ class Prior:
         save_tensors(path, tensors, {"diem": json.dumps(card)})
 
 
-def load_prior(
+def read_prior(
     path: str | Path,
     network: Mapping[str, Any] | None = None,
     event_shape: tuple[int, ...] | None = None,
 ) -> Prior:
-    """Loads a prior, on the CPU and ready to sample: no parameter requires gradients.
+    """Reads a prior, on the CPU and ready to sample: no parameter requires gradients.
 
     Arguments:
         path: A file written by :meth:`Prior.save`.

@@ -1,0 +1,69 @@
+r"""The loss of training, and the random times and noise that it is taken at.
+
+It is the paper's, :math:`(1 / \sigma_t^2 + 1) \|d(x + \sigma_t z, t) - x\|^2` with :math:`t \sim
+\mathrm{Beta}(3, 3)` and :math:`z \sim N(0, I)`.
+"""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from azula.denoise import KarrasDenoiser
+from torch import Tensor
+
+from diem.em.batches import rows_on
+from diem.files.hdf5 import Rows
+from diem.seeds import Stage, rng, torch_generator
+
+__all__ = ["Streams", "validation_loss", "weighted_error"]
+
+
+class Streams(NamedTuple):
+    """The random streams of some steps.
+
+    Attributes:
+        times: The stream of the times.
+        generator: The stream of everything else, on the denoiser's device.
+    """
+
+    times: np.random.Generator
+    generator: torch.Generator
+
+    @classmethod
+    def of(cls, seed: int, stage: Stage, lap: int, block: int, device: torch.device) -> Self:
+        """Returns the streams of a block of steps, see :mod:`diem.seeds`."""
+        stream = (seed, stage, lap, block)
+        return cls(rng(*stream), torch_generator(*stream, device))
+
+    def noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws times ``(B,)`` of Beta(3, 3), and noise of the shape of ``x``."""
+        t = torch.from_numpy(self.times.beta(3.0, 3.0, len(x))).to(x)
+        return t, torch.empty_like(x).normal_(generator=self.generator)
+
+
+def weighted_error(denoiser: KarrasDenoiser, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    r"""Returns the mean over a batch of :math:`(1 / \sigma_t^2 + 1) (d(x + \sigma_t z) - x)^2`."""
+    _, sigma = denoiser.schedule(t)
+    sigma = sigma.reshape(-1, *(1,) * (x.ndim - 1))
+    error = denoiser(x + sigma * z, t).mean - x
+    return ((1 / sigma**2 + 1) * error.square()).mean()
+
+
+@torch.no_grad()
+def validation_loss(denoiser: KarrasDenoiser, x: Tensor | Rows, seed: int, batch: int) -> float:
+    """Returns the loss on validation samples, with the same times and noise at every call.
+
+    Arguments:
+        denoiser: The denoiser.
+        x: The samples, of shape ``(N, *event)``, on the denoiser's device or on the disk.
+        seed: The config's seed.
+        batch: How many samples are denoised at once.
+    """
+    device = next(denoiser.parameters()).device
+    streams = Streams.of(seed, Stage.VALIDATION, 0, 0, device)
+    total = torch.zeros((), dtype=torch.float64)
+    for rows in np.split(np.arange(len(x)), range(batch, len(x), batch)):
+        samples = rows_on(x, rows, device)
+        error = weighted_error(denoiser, samples, *streams.noise(samples))
+        total += len(samples) * error.cpu()
+    return float(total) / len(x)

@@ -1,0 +1,195 @@
+"""Files of samples and of posterior samples: written batch by batch, and read for figures."""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diem.data.observations import Observations
+from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.em.blocks import Block, blocks
+from diem.errors import DiemError
+from diem.files.hdf5 import Reader, write_hdf5
+from diem.inference.prior_denoiser import BATCH, PriorDenoiser, check_counts
+from diem.jobs.job import Job
+from diem.jobs.resume import cached_tensor
+from diem.versions import versions
+
+__all__ = ["read_posteriors", "write_posteriors", "write_samples"]
+
+
+def write_samples(
+    output: str | Path,
+    prior: PriorDenoiser,
+    n: int,
+    job: Job | None = None,
+    batch: int = BATCH,
+    **sampler: Any,
+) -> None:
+    """Writes samples of a prior to an HDF5 file: ``x``, of shape ``(n, *event)``, and its card.
+
+    Arguments:
+        output: The HDF5 file to write.
+        prior: The prior.
+        n: The number of samples.
+        job: The job: its seed, and its progress in samples. A batch is a piece of its work: an
+            interrupted run goes on with the next and writes the same bytes.
+        batch: How many are drawn at once.
+        sampler: As for :meth:`PriorDenoiser.sample`.
+    """
+    check_counts(n=n, batch=batch)
+    job = job or Job()
+    draw = prior.posterior_sampler(sampler=sampler)
+    counts = [min(batch, n - start) for start in range(0, n, batch)]
+    drawn: set[int] = set()
+
+    def piece(number: int) -> np.ndarray:
+        def make() -> torch.Tensor:
+            drawn.add(number)
+            progress = job.progress.update
+            return prior.draw_batch(number, counts[number], draw.sampler, job.seed, progress)
+
+        return cached_tensor(job.keep, str(number), make).numpy()
+
+    for number, count in enumerate(counts):
+        piece(number)
+        if number not in drawn:
+            job.progress.update(count)
+    attributes = _attributes(prior, draw, job.seed, batch)
+    write_hdf5(output, {"x": map(piece, range(len(counts)))}, {**attributes, "samples": n})
+
+
+def write_posteriors(
+    output: str | Path,
+    prior: PriorDenoiser,
+    observations: Observations,
+    n: int,
+    job: Job | None = None,
+    batch: int = BATCH,
+    **e_step: Any,
+) -> None:
+    """Writes posterior samples of every observation of a file, their mean and standard deviation.
+
+    Each split of the file becomes a group with ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N,
+    *event)``, and ``index``, the observations' own.
+
+    Arguments:
+        output: The HDF5 file to write.
+        prior: The prior.
+        observations: The observations.
+        n: The number of samples of each observation, at least 2.
+        job: The job: its seed, and its progress in samples. The samples of some observations are a
+            piece of its work: an interrupted run goes on with the next and gives the same numbers.
+        batch: How many samples are drawn at once.
+        e_step: As for :meth:`PriorDenoiser.posterior`.
+
+    Raises:
+        DiemError: If the observations do not fit the prior, or samples are not finite.
+    """
+    check_counts(batch=batch)
+    if n < 2:
+        raise DiemError(f"n is {n}, and a standard deviation needs at least 2 samples.")
+    _check_units(prior, observations)
+    began, job = time.monotonic(), job or Job()
+    counts = {split: observations.count(split) for split in observations.splits()}
+    todo = blocks(counts, max(1, batch // n))
+    drawn: set[int] = set()
+
+    def sample(block: Block) -> dict[str, np.ndarray]:
+        drawn.add(block.number)
+        observed = observations.load(block.split, block.rows)
+        x = prior.posterior(
+            *(observed.y, observed.operator, observed.sigma_y, n),
+            seed=job.seed,
+            batch=batch,
+            block=block.number,
+            progress=job.progress.update,
+            **e_step,
+        )
+        sd, mean = torch.std_mean(x, dim=1)
+        arrays = {"x": x, "mean": mean, "sd": sd}
+        found = {name: value.cpu().numpy() for name, value in arrays.items()}
+        return {**found, "index": observed.index}
+
+    def piece(block: Block) -> Mapping[str, np.ndarray]:
+        return job.keep(str(block.number), partial(sample, block))
+
+    for block in todo:
+        piece(block)
+        if block.number not in drawn:
+            job.progress.update(n * len(block))
+
+    def parts(split: str, name: str) -> Iterator[np.ndarray]:
+        return (piece(block)[name] for block in todo if block.split == split)
+
+    names = [(split, name) for split in counts for name in ("x", "mean", "sd", "index")]
+    draw = prior.posterior_sampler(**e_step)
+    write_hdf5(
+        output,
+        {f"{split}/{name}": parts(split, name) for split, name in names},
+        {
+            **_attributes(prior, draw, job.seed, batch),
+            "covariance": "exact" if prior.exact else draw.covariance.name,
+            "samples": n,
+            "seconds": time.monotonic() - began,
+        },
+    )
+
+
+def read_posteriors(
+    path: str | Path, observations: Observations, count: int
+) -> dict[str, np.ndarray]:
+    r"""Reads the first posteriors of a file of :func:`write_posteriors`, for a figure.
+
+    Arguments:
+        path: The file.
+        observations: The observations that they are of.
+        count: How many observations to read, of the first split.
+
+    Returns:
+        ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N, *event)``, and what was seen as an
+        event: ``y`` with NaN where nothing was observed, if it has the event's shape, or else
+        ``adjoint``, :math:`A^\top y`.
+    """
+    split = observations.splits()[0]
+    observed = observations.load(split, slice(0, count))
+    shape = observations.event_shape
+    with Reader(path) as file:
+        shown = {
+            name: file.read(f"{split}/{name}", slice(0, count)) for name in ("x", "mean", "sd")
+        }
+    if shown["mean"].shape != (len(observed.y), *shape):
+        raise DiemError(f"{path}: it holds no posteriors of {observations.path}.")
+    if observed.operator.observation_shape == shape:
+        shown["y"] = torch.where(observed.operator.observed(), observed.y, torch.nan).numpy()
+    else:
+        shown["adjoint"] = observed.operator.adjoint(observed.y).numpy()
+    return shown
+
+
+def _check_units(prior: PriorDenoiser, observations: Observations) -> None:
+    if observations.has_attribute("scale") and (prior.offset, prior.scale) != (0, 1):
+        raise DiemError(
+            f"{observations.path}: its y are already scaled to train on; posteriors are of the file"
+            f" that it was made from, {observations.attribute('source')}."
+        )
+
+
+def _attributes(
+    prior: PriorDenoiser, draw: PosteriorSampler, seed: int, batch: int
+) -> dict[str, Any]:
+    """Returns the attributes of a file of samples: what made them."""
+    origin = draw.describe(prior.prior)
+    return {
+        "seed": seed,
+        "batch": batch,
+        "device": prior.device.type,
+        **{key: origin[key] for key in ("sampler", "steps", "denoiser_evaluations", "precision")},
+        "versions": json.dumps(versions()),
+        "prior": json.dumps(prior.card),
+    }
