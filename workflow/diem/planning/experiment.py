@@ -12,6 +12,7 @@ from typing import Any
 from diem.config.resolve import ceiling_training, evaluated_laps, training_of_lap
 from diem.data.sets import DATASETS
 from diem.em.blocks import whole_blocks
+from diem.evaluation.metrics import METRICS
 from diem.planning import declared
 from diem.planning.work import FLOAT, Amounts, Kinds, Stage, samples_by_split, summed
 
@@ -122,10 +123,9 @@ class Experiment:
     @property
     def evaluated(self) -> int:
         """The posterior samples of an evaluation."""
-        entry, count = self.entry["evaluation"], self.shown
-        if "prediction" in entry["metrics"]:
-            count += min(entry["predicted_observations"], self.counts["test"])
-        return count * self.draws
+        entry, observations = self.entry["evaluation"], self.counts["test"]
+        metrics = map(METRICS.parse, entry["metrics"])
+        return self.shown * self.draws + sum(m.draws(entry, observations) for m in metrics)
 
     # The stages
 
