@@ -1,16 +1,22 @@
 # make        sets up and runs the demo: every table, every figure, and the report
 # make test   sets up and runs all tests
 # make bench  sets up and runs the benchmarks, each of which writes its table beside itself
-# make lint   sets up and checks the style of workflow and code
+# make lint   sets up and checks the style and the types of workflow and code
 # make clean  removes the virtual environment; results stay
+#
+# For work on the code, see CONTRIBUTING.md:
+# make test-fast             runs the tests that are not slow
+# make coverage              runs them in one process and shows the lines that none of them runs
+# make unchanged BASE=main   makes small results by a commit and by the code here, and compares them
 
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
+BASE ?= main
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo setup test bench lint clean
+.PHONY: demo setup test test-fast coverage unchanged bench lint clean
 
 demo: $(READY)
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
@@ -33,6 +39,15 @@ test: $(READY)
 	@echo "diem: running the tests"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
+test-fast: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not slurm"
+
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" --cov --cov-report term-missing:skip-covered
+
+unchanged: $(READY)
+	$(BIN)/python tests/unchanged.py $(BASE)
+
 bench: export OMP_NUM_THREADS := 1
 bench: $(READY)
 	@echo "diem: running the benchmarks"
@@ -47,6 +62,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+	$(BIN)/mypy
 
 clean:
 	rm -rf $(VENV)
