@@ -1,7 +1,8 @@
 """Makes results of the workflow in forks of one process that has imported everything already.
 
-Jobs of Snakemake spend seconds on imports. Here a server imports the libraries once, and each request
-to make results is answered by a fork of it, so that nothing that one leaves behind reaches another.
+Jobs of Snakemake spend seconds on imports. Here a server imports the libraries once, and each
+request to make results is answered by a fork of it, so that nothing that one leaves behind reaches
+another.
 """
 
 import importlib

@@ -3,8 +3,8 @@
     python tests/unchanged.py main
     make unchanged BASE=main
 
-It makes the results of tests/every_kind.yaml twice, by the code of a commit and by the code here, each
-in one process, and tells what differs. It takes some minutes and ends with 0 if nothing does.
+It makes the results of tests/every_kind.yaml twice, by the code of a commit and by the code here,
+each in one process, and tells what differs. It takes some minutes, and ends with 0 if nothing does.
 """
 
 import argparse

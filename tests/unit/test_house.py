@@ -142,7 +142,9 @@ def function_lengths(path):
 @LANDING
 @pytest.mark.parametrize("folder", ["diem", "scripts"])
 def test_no_function_is_over_60_lines(folder):
-    lengths = [item for path in (WORKFLOW / folder).rglob("*.py") for item in function_lengths(path)]
+    lengths = [
+        item for path in (WORKFLOW / folder).rglob("*.py") for item in function_lengths(path)
+    ]
     assert [(name, length) for name, length in lengths if length > 60] == []
 
 

@@ -6,15 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from running import copy_of_repository
 from safetensors.numpy import load_file
-
-ROOT = Path(__file__).parents[2]
 
 
 def samples(workflow, lap, shards=1):
@@ -53,17 +51,7 @@ def one_sentence(result) -> str:
 
 @pytest.mark.slow
 def test_dry_run_and_lint_in_a_clean_copy(tmp_path):
-    files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in files.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tmp_path / name)
+    copy_of_repository(tmp_path)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     for arguments in (["-n"], ["--lint"]):
         result = subprocess.run(
