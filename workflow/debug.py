@@ -5,8 +5,8 @@
 
 The first runs the job that makes one result, whatever there is of it, and needs its inputs; a
 debugger stops in the script and in the library. With ``--all``, every job that the targets need is
-run, one after another, as Snakemake would plan it. Snakemake itself only plans: it keeps no record of
-what is run here, holds no lock, and removes no output that is marked as temporary.
+run, one after another, as Snakemake would plan it. Snakemake itself only plans: it keeps no record
+of what is run here, holds no lock, and removes no output that is marked as temporary.
 """
 
 import argparse

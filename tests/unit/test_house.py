@@ -1,4 +1,4 @@
-"""The rooms of the library: imports go down one way, declarations are light, and nothing is too long."""
+"""The rooms of the library: imports go down, declarations are light, and nothing is too long."""
 
 import ast
 import subprocess
@@ -35,7 +35,7 @@ def modules():
 
 
 def imported(path):
-    """Returns the modules of the library that a file imports, also within functions and for types."""
+    """Returns the modules of the library that a file imports, in functions and for types too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

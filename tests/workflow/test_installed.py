@@ -1,4 +1,4 @@
-"""The installed package, without the repository: the workflow and the command in an empty folder."""
+"""The installed package without the repository: the workflow and the command in any folder."""
 
 import os
 import shutil
