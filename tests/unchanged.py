@@ -5,14 +5,17 @@
 
 It makes the results of tests/every_kind.yaml twice, by the code of a commit and by the code here,
 each in one process, and tells what differs. It takes some minutes, and ends with 0 if nothing does.
+The code here is copied first: it may be changed meanwhile.
 """
 
 import argparse
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +24,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import yaml
+from running import copy_of_repository
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
@@ -148,13 +152,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        git = ["git", "-C", str(ROOT), "worktree"]
-        subprocess.run(
-            [*git, "add", "--quiet", "--detach", folder / "code", options.base], check=True
-        )
+        git = ["git", "-C", str(ROOT), "archive", "--format", "tar", options.base]
+        archive = subprocess.run(git, stdout=subprocess.PIPE, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder / "base", filter="tar")
+        copy_of_repository(folder / "here")
+        runs = {"before": start(folder / "base", folder / "before")}
+        runs["after"] = start(folder / "here", folder / "after")
         try:
-            runs = {"before": start(folder / "code", folder / "before")}
-            runs["after"] = start(ROOT, folder / "after")
             for name, run in runs.items():
                 if run.wait():
                     print((folder / name / "printed.txt").read_text(encoding="utf-8"))
@@ -162,7 +167,6 @@ def main() -> None:
         finally:
             for run in runs.values():
                 run.kill()
-            subprocess.run([*git, "remove", "--force", folder / "code"], check=True)
         sys.exit(not compare(folder / "before/results", folder / "after/results"))
 
 
