@@ -28,6 +28,7 @@ def benchmark():
     return load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["e_step", "m_step"])
 def test_all_variants_of_the_engine_run(half, benchmark):
     engine = benchmark("engine")
@@ -53,12 +54,14 @@ def test_a_machine_keeps_the_others_figures(tmp_path, benchmark):
     assert page.count("\n## ") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "photographs"])
 def test_the_data_of_the_recipes_are_measured(name, benchmark):
     (row,) = benchmark("recipe").case_of(name, 0, "data", {})
     assert row["prior/sliced_wasserstein"] > 0
 
 
+@pytest.mark.slow
 def test_the_recipes_learn_and_are_measured(benchmark):
     recipe = benchmark("recipe")
     case = recipe.Case("manifold", 0)
@@ -82,6 +85,7 @@ def test_recipes_are_compared_at_equal_flops(benchmark):
     assert found == pytest.approx([2, 4, 2.5, 0.625, 1, 0.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["E-step", "M-step"])
 def test_memory_is_measured(half, benchmark):
     memory = benchmark("memory")
@@ -89,12 +93,14 @@ def test_memory_is_measured(half, benchmark):
     assert min(memory.measured("digits", half, (64, 128), "cpu")["peaks"]) > 0
 
 
+@pytest.mark.slow
 def test_growth_is_measured(tmp_path, benchmark):
     growth = benchmark("growth")
     small = {"samples": growth.BLOCK + 1, "steps": 1, "size": 4, "iterations": 1}
     assert growth.clocked(growth.prepared(tmp_path, 0, **small)) > 0
 
 
+@pytest.mark.slow
 def test_the_laps_that_a_plan_is_held_against_are_run(tmp_path, benchmark):
     estimate = benchmark("estimate")
     demo = yaml.safe_load((FOLDER.parent / "config" / "config.yaml").read_text(encoding="utf-8"))
