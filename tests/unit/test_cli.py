@@ -260,6 +260,7 @@ sys.exit(cli.main(command))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "points"), [("sample", (3, 6, 8, 11)), ("posterior", (5, 12))])
 def test_a_killed_command_goes_on(network, monkeypatch, verb, points):
     assert run(f"{LONG[verb]} -o whole.h5") == 0

@@ -111,6 +111,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_no_flipped_byte_is_read_as_something_else(name, tmp_path):
     path = tmp_path / name
