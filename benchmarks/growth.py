@@ -51,8 +51,7 @@ from diem.jobs.job import Job
 from diem.networks import NETWORKS
 from diem.planning import calibration
 from diem.planning.flops import FlopCounter
-from diem.report.figures import save
-from diem.report.figures.drawing import WIDTH, caption, styled
+from diem.report.drawing.style import WIDTH, annotate, save, styled
 from diem.seeds import Stage, rng
 
 ROOT = Path(__file__).parents[1]
@@ -394,7 +393,7 @@ def drawn(grown: dict, machine: dict) -> Figure:
         f" {few['steps']} steps. U-Net of channels {NETWORK['channels']}, one thread, medians of"
         f" {machine['repeats']} with the whole spread, PyTorch {machine['torch']}."
     )
-    caption(figure, "An E-step's time grows linearly with what is asked of it", note)
+    annotate(figure, "An E-step's time grows linearly with what is asked of it", note)
     return figure
 
 

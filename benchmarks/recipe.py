@@ -60,7 +60,7 @@ from diem.evaluation.metrics.residual import residual, residual_summary
 from diem.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
 from diem.files.atomic import atomic
 from diem.planning.flops import FlopCounter
-from diem.report.figures.drawing import WIDTH, save, styled
+from diem.report.drawing.style import WIDTH, save, styled
 from diem.seeds import Stage, rng, torch_generator
 
 HERE = Path(__file__).parent

@@ -7,9 +7,8 @@ from helpers import random_gaussian
 import diem
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.errors import DiemError
-from diem.evaluation.rows import CARD
+from diem.evaluation.rows import CARD, write_rows
 from diem.files.tensors import load_tensors
-from diem.report import tables
 from diem.report.export import export
 
 SHAPE = (1, 2, 3)
@@ -30,7 +29,7 @@ def write_metrics(folder, value):
     row |= {"subject": "prior", "metric": "psnr", "value": value, "lap": 1, "samples": 12}
     row |= {"split": "test", "sampler": "ddim", "sampler_steps": 3, "denoiser_evaluations": 4}
     folder.mkdir(parents=True, exist_ok=True)
-    tables.write_rows(folder / "metrics.csv", [row])
+    write_rows(folder / "metrics.csv", [row])
 
 
 @pytest.fixture

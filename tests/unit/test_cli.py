@@ -17,7 +17,7 @@ from diem.data.observations import save_observations
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.files.hdf5 import CHECKSUM, Reader, write_hdf5
 from diem.jobs import resume
-from diem.report import figures
+from diem.report.drawing import style
 
 SHAPE = (1, 2, 3)
 MASK = {"name": "mask", "missing": 0.5}
@@ -222,7 +222,7 @@ def test_posteriors_are_not_drawn_again_for_a_figure(network, monkeypatch):
     made = []
     each_piece(monkeypatch, lambda: made.append(1))
     with monkeypatch.context() as patch:
-        patch.setattr(figures, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(style, "save", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit):
             run(f"{LONG['posterior']} -o p.h5 --figure f.png")
 

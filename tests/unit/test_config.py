@@ -891,8 +891,8 @@ def test_inpainting_of_observations_of_another_shape(config, operator):
 @pytest.mark.parametrize(
     ("y", "event", "words"),
     [
-        ((5, 2, 8, 8), (1, 8, 8), ["'inpainting' needs observations of the data's shape"]),
-        ((5, 30), (1, 8, 8), ["'inpainting' needs observations of the data's shape"]),
+        ((5, 2, 8, 8), (1, 8, 8), ["'inpainting'", "needs observations of the data's shape"]),
+        ((5, 30), (1, 8, 8), ["'inpainting'", "needs observations of the data's shape"]),
         ((5, 4, 8, 8), (4, 8, 8), ["'inpainting' cannot be drawn"]),
         ((5, 3, 8, 8), (3, 8, 8), []),
         (None, (1, 8, 8), ["digits.data.path", "observations.h5: 'train/y' is missing"]),

@@ -34,7 +34,7 @@ from diem.files import hdf5
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.job import Job
 from diem.jobs.resume import Pieces
-from diem.report.tables import summary
+from diem.report.tables.experiment import summary
 
 IMAGE, VECTOR = (1, 12, 12), (5,)
 MANIFOLD = {"name": "manifold", "dimensions": 5, "alpha": 3.0, "epsilon": 1e-3}

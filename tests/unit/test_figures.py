@@ -1,19 +1,18 @@
 """Figures show what they are given, where a reader looks for it."""
 
-from pathlib import Path
-
 import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from diem.errors import DiemError
 from diem.files import hdf5
-from diem.report import figures
-from diem.report.figures import Evaluation, Row, Source, drawing
-
-WORKFLOW = Path(__file__).parents[2] / "workflow"
+from diem.report.drawing import laps
+from diem.report.drawing.images import Heading, image_rows
+from diem.report.drawing.laps import by_lap
+from diem.report.drawing.style import MISSING, save
+from diem.report.figures import Evaluation, Source
+from diem.report.figures.base import figure_named
 
 CARD = {
     "experiment": "digits",
@@ -52,6 +51,10 @@ def metric_rows(**changes) -> pd.DataFrame:
     return pd.DataFrame([{**CARD, **dict(zip(names, row, strict=True)), **changes} for row in rows])
 
 
+def drawn_by(name, source):
+    return figure_named(name).draw(source)
+
+
 def lines(ax, marker: bool):
     return [line for line in ax.lines if (line.get_marker() not in ("", "None")) == marker]
 
@@ -60,17 +63,8 @@ def note(figure) -> str:
     return " ".join(figure._supxlabel.get_text().split())
 
 
-def test_the_names_are_those_of_the_config_and_each_has_a_caption():
-    schema = yaml.safe_load((WORKFLOW / "schemas" / "config.schema.yaml").read_text())
-    known = schema["$defs"]["experiment"]["properties"]["figures"]["items"]["enum"]
-
-    assert list(figures.FIGURES) == known
-    for name in known:
-        assert len((WORKFLOW / "report" / f"{name}.rst").read_text().splitlines()) == 2
-
-
 def test_distance_has_a_panel_for_each_set_of_observations():
-    figure = figures.distance(Source("digits", LABELS, rows=metric_rows()))
+    figure = drawn_by("distance", Source("digits", LABELS, rows=metric_rows()))
     first, second = figure.axes
 
     assert [ax.get_title() for ax in figure.axes] == ["missing_50", "missing_75"]
@@ -82,7 +76,7 @@ def test_distance_has_a_panel_for_each_set_of_observations():
 
 
 def test_a_run_starts_at_its_floor_and_goes_through_its_laps_in_order():
-    figure = figures.distance(Source("digits", LABELS, rows=metric_rows()))
+    figure = drawn_by("distance", Source("digits", LABELS, rows=metric_rows()))
     tweedie, cov_t = lines(figure.axes[1], marker=True)
 
     np.testing.assert_array_equal(tweedie.get_xydata(), [[0, 16], [1, 4], [4, 2]])
@@ -91,7 +85,7 @@ def test_a_run_starts_at_its_floor_and_goes_through_its_laps_in_order():
 
 
 def test_names_stand_beside_their_lines_and_not_on_each_other():
-    figure = figures.distance(Source("digits", LABELS, rows=metric_rows()))
+    figure = drawn_by("distance", Source("digits", LABELS, rows=metric_rows()))
     first, second = figure.axes
     texts = {text.get_text(): text for text in second.texts}
 
@@ -113,7 +107,7 @@ def test_distance_shows_fid_and_inception_score_with_what_is_better():
     fid = one.assign(metric="fid")
     score = one.assign(metric="inception_score", value=2 + one["value"] / 100)
 
-    figure = figures.distance(Source("cifar10", LABELS, rows=pd.concat([score, fid])))
+    figure = drawn_by("distance", Source("cifar10", LABELS, rows=pd.concat([score, fid])))
 
     labels = [ax.get_ylabel() for ax in figure.axes]
     assert labels == ["FID\n(inception) ↓", "Inception score\n(inception, 10 splits) ↑"]
@@ -122,7 +116,7 @@ def test_distance_shows_fid_and_inception_score_with_what_is_better():
 
 
 def test_the_note_says_what_made_the_numbers():
-    said = note(figures.distance(Source("digits", LABELS, rows=metric_rows())))
+    said = note(drawn_by("distance", Source("digits", LABELS, rows=metric_rows())))
 
     for words in ("2,048 samples", "ddpm with 64 steps", "clean test (450)", "0.9955", "Seed 7"):
         assert words in said
@@ -132,7 +126,7 @@ def test_the_note_says_what_made_the_numbers():
 def test_samples_of_the_e_step_are_not_drawn():
     rows = pd.concat([metric_rows(), metric_rows(subject="e_step", value=99.0)])
 
-    figure = figures.distance(Source("digits", LABELS, rows=rows))
+    figure = drawn_by("distance", Source("digits", LABELS, rows=rows))
 
     assert not any(99 in line.get_ydata() for ax in figure.axes for line in ax.lines)
 
@@ -143,7 +137,7 @@ def test_divergence_has_a_panel_for_each_metric_that_is_there():
     wide = one.assign(metric="sinkhorn_divergence", extractor="")
     narrow = one.assign(metric="distance_to_manifold", extractor="", value=3 + one["value"] / 8)
 
-    figure = figures.divergence(Source("manifold", LABELS, rows=pd.concat([narrow, wide])))
+    figure = drawn_by("divergence", Source("manifold", LABELS, rows=pd.concat([narrow, wide])))
 
     labels = [ax.get_ylabel() for ax in figure.axes]
     assert labels == [
@@ -157,7 +151,7 @@ def test_values_that_are_not_positive_have_a_linear_axis():
     rows = metric_rows()
     rows.loc[rows["stage"] == "ceiling", "value"] = -0.1
 
-    ax = figures.distance(Source("digits", LABELS, rows=rows)).axes[0]
+    ax = drawn_by("distance", Source("digits", LABELS, rows=rows)).axes[0]
 
     assert ax.get_yscale() == "linear"
     assert ax.get_ylim()[0] <= -0.1
@@ -167,26 +161,26 @@ def test_all_panels_of_a_row_show_all_values():
     rows = pd.concat([metric_rows(), metric_rows(metric="sliced_wasserstein", extractor="")])
     rows["value"] = 10 + rows["value"]
 
-    figure = figures.by_lap(rows, ("frechet_distance", "sliced_wasserstein"), LABELS, "title")
+    figure = by_lap(rows, ("frechet_distance", "sliced_wasserstein"), LABELS, "title")
 
     assert [ax.get_ylim()[1] > 26 for ax in figure.axes] == [True] * 4
 
 
 def test_missing_metrics_are_told():
     with pytest.raises(DiemError, match=r"evaluation\.metrics with frechet_distance"):
-        figures.distance(Source("digits", LABELS, rows=metric_rows(metric="psnr")))
+        drawn_by("distance", Source("digits", LABELS, rows=metric_rows(metric="psnr")))
 
 
 def test_numbers_of_many_laps_do_not_run_into_each_other():
-    assert drawing._lap_ticks({0, 1, 2, 4, 8, 16, 32}) == [32, 16, 8, 4, 2, 0]
-    assert drawing._lap_ticks({0, 1, 2, 4, 7, 10}) == [10, 7, 4, 2, 1, 0]
+    assert laps._lap_ticks({0, 1, 2, 4, 8, 16, 32}) == [32, 16, 8, 4, 2, 0]
+    assert laps._lap_ticks({0, 1, 2, 4, 7, 10}) == [10, 7, 4, 2, 1, 0]
 
 
 def test_spread_moves_no_more_than_it_must():
-    assert drawing._spread([0.0, 1.0, 2.0], gap=0.5) == [0, 1, 2]
-    np.testing.assert_allclose(drawing._spread([0.0, 1.0, 1.0], gap=0.5), [0, 0.75, 1.25])
+    assert laps._spread([0.0, 1.0, 2.0], gap=0.5) == [0, 1, 2]
+    np.testing.assert_allclose(laps._spread([0.0, 1.0, 1.0], gap=0.5), [0, 0.75, 1.25])
     values = sorted(np.random.default_rng(0).uniform(size=9))
-    moved = drawing._spread(values, gap=0.2)
+    moved = laps._spread(values, gap=0.2)
     assert np.diff(moved).min() > 0.2 - 1e-9
     assert np.mean(moved) == pytest.approx(np.mean(values))
 
@@ -212,7 +206,7 @@ def vectors(stage, lap, x):
 def test_evolution_goes_from_the_gaussian_to_the_truth():
     parts = [vectors("floor", 0, POINT), vectors("lap", 1, POINT), vectors("lap", 8, POINT + 0.2)]
 
-    figure = figures.evolution(Source("manifold", LABELS, truth=POINT, evaluations=parts))
+    figure = drawn_by("evolution", Source("manifold", LABELS, truth=POINT, evaluations=parts))
     axes = np.reshape(figure.axes, (3, 4))
 
     titles = [ax.get_title() for ax in axes[0]]
@@ -229,14 +223,15 @@ def test_evolution_goes_from_the_gaussian_to_the_truth():
 def test_evolution_of_vectors_of_two_values_has_one_pair():
     parts = [vectors("lap", 1, POINT[:, :2])]
 
-    figure = figures.evolution(Source("m", LABELS, truth=POINT[:, :2], evaluations=parts))
+    figure = drawn_by("evolution", Source("m", LABELS, truth=POINT[:, :2], evaluations=parts))
 
     assert len(figure.axes) == 2
 
 
 def test_corner_has_pairs_below_the_diagonal_and_coordinates_on_it():
-    figure = figures.corner_model(
-        Source("manifold", LABELS, truth=POINT, evaluations=[vectors("lap", 8, POINT)])
+    figure = drawn_by(
+        "corner_model",
+        Source("manifold", LABELS, truth=POINT, evaluations=[vectors("lap", 8, POINT)]),
     )
     axes = np.reshape(figure.axes, (5, 5))
 
@@ -252,7 +247,7 @@ def test_corner_has_pairs_below_the_diagonal_and_coordinates_on_it():
 
 
 def test_corner_of_the_truth_is_the_truth_alone():
-    figure = figures.corner_truth(Source("manifold", LABELS, truth=POINT))
+    figure = drawn_by("corner_truth", Source("manifold", LABELS, truth=POINT))
 
     assert len(figure.axes[0].patches) == 1
     assert not figure.axes[1].texts
@@ -264,7 +259,7 @@ def test_marginals_of_parts_are_those_of_the_whole(monkeypatch):
     def shown():
         source = Source("m", LABELS, truth=truth, evaluations=[vectors("lap", 8, x)])
         pictures, edges = [], []
-        for figure in (figures.evolution(source), figures.corner_model(source)):
+        for figure in (drawn_by("evolution", source), drawn_by("corner_model", source)):
             pictures += [image.get_array() for ax in figure.axes for image in ax.images]
             edges += [patch.get_xy() for ax in figure.axes for patch in ax.patches]
         return pictures, edges
@@ -283,7 +278,7 @@ def test_marginals_of_parts_are_those_of_the_whole(monkeypatch):
 @pytest.mark.parametrize("shape", [(10, 1), (10, 1, 8, 8)])
 def test_marginals_need_vectors(shape):
     with pytest.raises(DiemError, match="vectors"):
-        figures.corner_truth(Source("digits", LABELS, truth=np.zeros(shape)))
+        drawn_by("corner_truth", Source("digits", LABELS, truth=np.zeros(shape)))
 
 
 def cell(figure, block: int, row: int, column: int) -> np.ndarray:
@@ -299,26 +294,26 @@ def test_grey_values_and_missing_pixels():
     images = np.full((3, 1, 8, 8), -2.0)
     images[1], images[2] = 5.0, np.nan  # beyond the range, and missing
 
-    figure = figures.image_rows({"block": {Row(0, "row"): images}}, "title", "note")
+    figure = image_rows({"block": {Heading(0, "row"): images}}, "title", "note")
 
     np.testing.assert_allclose(cell(figure, 0, 0, 0), 0)
     np.testing.assert_allclose(cell(figure, 0, 0, 1), 1)
-    np.testing.assert_allclose(cell(figure, 0, 0, 2), drawing.MISSING)
-    assert len(set(drawing.MISSING)) == 3
+    np.testing.assert_allclose(cell(figure, 0, 0, 2), MISSING)
+    assert len(set(MISSING)) == 3
 
 
 def test_colour_images_keep_their_colours():
     images = np.full((2, 3, 16, 16), -2.0)
     images[:, 1] = 2.0
 
-    figure = figures.image_rows({"block": {Row(0, "row"): images}}, "title", "note")
+    figure = image_rows({"block": {Heading(0, "row"): images}}, "title", "note")
 
     np.testing.assert_allclose(cell(figure, 0, 0, 1), (0, 1, 0))
 
 
 def test_images_have_one_channel_or_three():
     with pytest.raises(DiemError, match="one channel or three"):
-        figures.image_rows({"block": {Row(0, "row"): np.zeros((2, 2, 8, 8))}}, "title", "note")
+        image_rows({"block": {Heading(0, "row"): np.zeros((2, 2, 8, 8))}}, "title", "note")
 
 
 def constant(value: float, count: int = 12) -> np.ndarray:
@@ -328,15 +323,15 @@ def constant(value: float, count: int = 12) -> np.ndarray:
 def test_prior_has_a_block_for_each_set_of_observations():
     """Runs of different laps: rows stay in order, and what a block lacks stays white."""
     parts = []
-    for observations, run, laps in (("half", "a", (1, 8)), ("quarter", "c", (1, 2))):
+    for observations, run, numbers in (("half", "a", (1, 8)), ("quarter", "c", (1, 2))):
         parts.append(Evaluation(observations, "floor", "floor", 0, {"prior/x": constant(0)}))
         parts += [
             Evaluation(observations, run, "lap", lap, {"prior/x": constant(lap / 8)})
-            for lap in laps
+            for lap in numbers
         ]
         parts.append(Evaluation(observations, "ceiling", "ceiling", 0, {"prior/x": constant(-1)}))
 
-    figure = figures.prior(Source("digits", LABELS, evaluations=parts))
+    figure = drawn_by("prior", Source("digits", LABELS, evaluations=parts))
 
     assert [ax.get_title() for ax in figure.axes] == ["half, tweedie", "quarter, cov_t"]
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
@@ -355,7 +350,7 @@ def test_prior_of_data_that_are_no_images_is_of_curves():
         Evaluation("quarter", "c", "lap", 2, {"prior/x": x}),
     ]
 
-    figure = figures.prior(Source("signals", LABELS, evaluations=parts))
+    figure = drawn_by("prior", Source("signals", LABELS, evaluations=parts))
 
     assert [ax.get_title() for ax in figure.axes[:3]] == ["Gaussian\n(lap 0)", "lap 1", "lap 2"]
     drawn = [[line.get_ydata().tolist() for line in ax.lines] for ax in figure.axes]
@@ -386,11 +381,11 @@ def test_inpainting_goes_from_the_observation_to_the_truth():
         inpainted("lap", 2, (0, 1)),
     ]
 
-    figure = figures.inpainting(Source("digits", LABELS, evaluations=parts))
+    figure = drawn_by("inpainting", Source("digits", LABELS, evaluations=parts))
 
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["observed", "Gaussian\n(lap 0)", "lap 1", "lap 2", "posterior\nmean", "truth"]
-    np.testing.assert_allclose(cell(figure, 0, 0, 0), drawing.MISSING)
+    np.testing.assert_allclose(cell(figure, 0, 0, 0), MISSING)
     shown = [cell(figure, 0, row, 1)[0] for row in range(6)]
     np.testing.assert_allclose(shown, (np.array([0.5, -2, -1, 0, 0.5, 2]) + 2) / 4)
     assert "2 samples" in note(figure)
@@ -401,8 +396,9 @@ def test_inpainting_needs_observations_of_the_shape_of_the_data():
     arrays = {**part.arrays, "posterior/y": np.zeros((8, 2))}
 
     with pytest.raises(DiemError, match=r"'half' has \(2,\)"):
-        figures.inpainting(
-            Source("digits", LABELS, evaluations=[Evaluation("half", "a", "lap", 1, arrays)])
+        drawn_by(
+            "inpainting",
+            Source("digits", LABELS, evaluations=[Evaluation("half", "a", "lap", 1, arrays)]),
         )
 
 
@@ -410,8 +406,8 @@ def test_a_saved_figure_is_the_same_every_time_and_has_real_text(tmp_path, monke
     rows = metric_rows()
     for kind in ("pdf", "png"):
         for name in ("one", "two"):
-            figure = figures.distance(Source("digits", LABELS, rows=rows))
-            figures.save(figure, tmp_path / f"{name}.{kind}", kind)
+            figure = drawn_by("distance", Source("digits", LABELS, rows=rows))
+            save(figure, tmp_path / f"{name}.{kind}", kind)
             # The user's own settings have no say.
             monkeypatch.setitem(matplotlib.rcParams, "font.size", 30)
             monkeypatch.setitem(matplotlib.rcParams, "pdf.fonttype", 3)

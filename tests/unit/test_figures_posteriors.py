@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diem.report import figures
+from diem.report.posteriors import posteriors
 
 
 def shown(shape, seen="y", count=5, samples=4):
@@ -19,7 +19,7 @@ def note(figure):
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 6), (2, 8, 8)])
 def test_images_have_a_row_for_each_thing(shape):
-    figure = figures.posteriors(shown(shape), "night")
+    figure = posteriors(shown(shape), "night")
 
     (ax,) = figure.axes
     rows = [label.get_text().replace("\n", " ") for label in ax.get_yticklabels()]
@@ -35,7 +35,7 @@ def test_the_grey_scale_is_told():
     arrays["mean"] = np.linspace(10, 20, arrays["mean"].size).reshape(arrays["mean"].shape)
     arrays["sd"][:] = 0.25
 
-    text = note(figures.posteriors(arrays, "night"))
+    text = note(posteriors(arrays, "night"))
     assert "from 10 (black) to 20 (white)" in text
     assert "from 0 to 0.25" in text
 
@@ -43,7 +43,7 @@ def test_the_grey_scale_is_told():
 def test_the_adjoint_stands_for_observations_of_another_shape():
     arrays = shown((1, 8, 8), "adjoint")
     arrays["adjoint"] = np.nan_to_num(arrays["adjoint"])
-    figure = figures.posteriors(arrays, "night")
+    figure = posteriors(arrays, "night")
 
     assert figure.axes[0].get_yticklabels()[0].get_text().startswith("adjoint")
     assert "Orange" not in note(figure)
@@ -52,7 +52,7 @@ def test_the_adjoint_stands_for_observations_of_another_shape():
 @pytest.mark.parametrize("seen", ["y", "adjoint"])
 @pytest.mark.parametrize("shape", [(5,), (4, 3), (40, 2, 2)])
 def test_other_events_are_curves(shape, seen):
-    figure = figures.posteriors(shown(shape, seen), "night")
+    figure = posteriors(shown(shape, seen), "night")
 
     assert len(figure.axes) == 4
     mean = figure.axes[0].lines[4]  # after four samples

@@ -13,10 +13,11 @@ from disks import FULL, fill
 from helpers import random_gaussian
 
 from diem.diffusion.prior import Prior
+from diem.evaluation.rows import write_rows
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import job, logger, progress
 from diem.jobs.resume import Pieces
-from diem.report import figures, tables
+from diem.report.drawing.style import save
 
 
 @pytest.fixture
@@ -38,13 +39,13 @@ def prior(path, size):
 
 
 def rows(path, size):
-    tables.write_rows(path, [{"metric": "psnr", "value": float(i)} for i in range(size // 8)])
+    write_rows(path, [{"metric": "psnr", "value": float(i)} for i in range(size // 8)])
 
 
 def picture(path, size):
     figure, axes = plt.subplots(figsize=(0.5, 0.5) if size < 2**16 else (2, 2))
     axes.imshow(np.random.default_rng(0).random((300, 300)))
-    figures.save(figure, path, "png")
+    save(figure, path, "png")
 
 
 WRITERS = {write.__name__: write for write in (hdf5, parts, prior, rows, picture)}

@@ -17,7 +17,7 @@ from diem.paper.heuristics.figures import coil_corners, divergence_by_sigma
 from diem.paper.heuristics.mixture import Mixture, ObservedMixture
 from diem.paper.heuristics.posteriors import EXACT, log_likelihoods, noisy_posteriors, resample
 from diem.paper.heuristics.table import divergence_table, readable_divergences
-from diem.report import tables
+from diem.report.tables.writing import markdown
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
@@ -211,7 +211,7 @@ def test_order_of_the_heuristics(compared):
 
 def test_the_table_says_every_median_and_its_card(compared):
     readable = readable_divergences(compared)
-    text = tables.markdown(readable)
+    text = markdown(readable)
 
     assert [line[0] for line in readable.body] == ["0.1", "0.5", "1"]
     cells = dict(zip(map(" ".join, readable.header), readable.body[0], strict=True))

@@ -23,9 +23,11 @@ from diem.evaluation.arrays import intensities
 from diem.evaluation.metrics.nmse import nmse
 from diem.evaluation.metrics.psnr import psnr
 from diem.evaluation.reconstruct import Reconstruction, reconstruct
+from diem.evaluation.rows import read_rows
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.job import Job
-from diem.report import figures, tables
+from diem.report.figures.base import Evaluation, Source, figure_named
+from diem.report.tables.reconstructions import readable_reconstructions, reconstructions
 
 PHANTOMS = {
     "name": "phantoms",
@@ -297,9 +299,9 @@ def test_reconstructions_are_those_of_their_definitions(made):
 
 def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
     made[0].to_csv(tmp_path / "rows.csv", index=False)
-    rows = tables.read_rows([tmp_path / "rows.csv"])
+    rows = read_rows([tmp_path / "rows.csv"])
 
-    table = tables.reconstructions(rows, {"base": "tweedie"}, {"base": "r6"})
+    table = reconstructions(rows, {"base": "tweedie"}, {"base": "r6"})
 
     assert list(table["method"].unique()) == [
         "adjoint (zero-filled)",
@@ -308,7 +310,7 @@ def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
     ]
     assert list(table["trained_on"]) == ["", "r6", "r6", "r6", "r6"]
     assert {"psnr", "ssim", "nmse", "card of psnr"} <= set(table.columns)
-    readable = tables.reconstructions_readable(table)
+    readable = readable_reconstructions(table)
     assert len(readable.body) == 5
     text = " ".join(readable.notes)
     assert "in closed form" in text
@@ -317,10 +319,10 @@ def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
 
 def test_figures_of_slices_and_of_uncertainty(made):
     arrays = made[1]
-    part = figures.Evaluation("r6", "base", "lap", 3, arrays)
-    source = figures.Source("mri", {"base": "tweedie"}, evaluations=[part])
+    part = Evaluation("r6", "base", "lap", 3, arrays)
+    source = Source("mri", {"base": "tweedie"}, evaluations=[part])
     for name in ("slices", "uncertainty"):
-        drawn = figures.FIGURES[name](source)
+        drawn = figure_named(name).draw(source)
         assert isinstance(drawn, matplotlib.figure.Figure)
         labels = [text.get_text() for text in drawn.axes[0].get_yticklabels()]
         assert "truth" in labels
@@ -329,6 +331,6 @@ def test_figures_of_slices_and_of_uncertainty(made):
 
 def test_slices_are_of_fourier_observations(made):
     arrays = {**made[1], "posterior/y": np.zeros((8, 5))}
-    part = figures.Evaluation("r6", "base", "lap", 3, arrays)
+    part = Evaluation("r6", "base", "lap", 3, arrays)
     with pytest.raises(DiemError, match="Fourier observations"):
-        figures.FIGURES["slices"](figures.Source("mri", {"base": "tweedie"}, evaluations=[part]))
+        figure_named("slices").draw(Source("mri", {"base": "tweedie"}, evaluations=[part]))

@@ -7,7 +7,7 @@ import pytest
 
 from diem.errors import DiemError
 from diem.paper import published
-from diem.report import tables
+from diem.report.tables.writing import html, latex, markdown
 
 FOLDER = Path(__file__).parents[2] / "workflow" / "published"
 CIFAR10 = FOLDER / "cifar10.csv"
@@ -110,7 +110,7 @@ def test_our_numbers_say_what_made_them(table):
 
 def test_a_table_for_the_eye(table):
     readable = published.readable_published(table)
-    lines = tables.markdown(readable).splitlines()
+    lines = markdown(readable).splitlines()
 
     assert "| DiEM | tweedie | 75% | - | - | 13.18 | 8.14 |" in lines
     assert "| ours, most | tweedie | 75% | 2 | 64 | 120 | 120 |" in lines
@@ -118,7 +118,7 @@ def test_a_table_for_the_eye(table):
     assert f"- {published.WARNING}" in lines
     notes = [note for note in readable.notes if note.startswith("AmbientDiffusion")]
     assert len(notes) == 1  # one source, said once
-    for text in (tables.latex(readable), tables.html(readable)):
+    for text in (latex(readable), html(readable)):
         assert "AmbientDiffusion" in text
         assert "118.69" in text
 

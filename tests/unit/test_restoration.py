@@ -21,6 +21,7 @@ from diem.diffusion.samplers.ddpm import DDPM
 from diem.errors import DiemError
 from diem.evaluation import lpips as perceptual
 from diem.evaluation.metrics.lpips import FILES, LPIPS
+from diem.evaluation.rows import provenance, read_rows, write_rows
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.paper.methods import METHODS, Problem
@@ -30,7 +31,7 @@ from diem.paper.restoration.figures import restoration_images, restoration_metri
 from diem.paper.restoration.prior import pretrained, trained
 from diem.paper.restoration.restore import COLUMNS, compare, restore
 from diem.paper.restoration.table import method_of, readable_restoration, restoration_table
-from diem.report import tables
+from diem.report.tables.writing import html, latex, markdown
 
 SHAPE = (1, 4, 4)
 SCHEDULE = {"alpha_min": 0.01, "sigma_min": 0.01}
@@ -500,7 +501,7 @@ def test_rows_carry_their_card(clean):
         settings = json.loads(row["settings"])
         assert settings["method"] == ENTRIES["mmps_3"]
         assert settings["task"] == ENTRY["tasks"][row["observations"]]
-        assert "5 samples (test split), ddim (eta 1)" in tables.card(row)
+        assert "5 samples (test split), ddim (eta 1)" in provenance(row)
     for task in ENTRY["tasks"]:
         for name in ("x", "y", "observed", "truth"):
             assert len(arrays[f"{task}/{name}"]) == 3  # the first block
@@ -567,8 +568,8 @@ def shown_by_method(clean, folder, entry=ENTRY):
             methods[method] = {
                 name: arrays[f"{task}/{name}"] for name in ("x", "y", "observed", "truth")
             }
-    tables.write_rows(path, rows)
-    return tables.read_rows([path]), shown
+    write_rows(path, rows)
+    return read_rows([path]), shown
 
 
 @pytest.fixture
@@ -608,7 +609,7 @@ def test_readable_table_marks_what_is_absent(table):
     assert all(cell for row in readable.body for cell in row)
     assert any("Published: a paper." in note for note in readable.notes)
     assert any("small: downsample, factor 2, sigma_y 0.1" in note for note in readable.notes)
-    tables.markdown(readable), tables.latex(readable), tables.html(readable)
+    markdown(readable), latex(readable), html(readable)
 
 
 def test_labels_tell_the_iterations_of_mmps():

@@ -16,14 +16,14 @@ from diem.diffusion.samplers.ddim import DDIM
 from diem.errors import DiemError
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.metrics.prediction import crps
-from diem.evaluation.rows import CARD
+from diem.evaluation.rows import CARD, write_rows
 from diem.evaluation.selection import select_laps, selected_lap
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.operators.partial import Partial
 from diem.operators.verify import verify_operator
-from diem.report import tables
-from diem.report.laps import readable_selection
+from diem.report.tables.laps import readable_selection
+from diem.report.tables.writing import markdown
 
 
 def test_crps_is_its_definition():
@@ -144,7 +144,7 @@ def files(folder, scores):
             **{"denoiser_evaluations": 3, "optimizer_steps": lap, "seed": 0, "diem": "0"},
         }
         name = folder / f"{run}_{lap}"
-        tables.write_rows(name.with_suffix(".csv"), [row, {**row, "metric": "residual_rms"}])
+        write_rows(name.with_suffix(".csv"), [row, {**row, "metric": "residual_rms"}])
         write_hdf5(name.with_suffix(".h5"), {"prediction/score": score}, {})
         metrics.append(name.with_suffix(".csv"))
         evaluations.append(name.with_suffix(".h5"))
@@ -164,7 +164,7 @@ def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
     }
 
     table = select_laps(*files(tmp_path, scores), {"a": "A", "b": "B"})
-    text = tables.markdown(readable_selection(table))
+    text = markdown(readable_selection(table))
 
     assert table[["run", "lap", "verdict"]].to_numpy().tolist() == [
         ["a", 0, ""],
@@ -202,6 +202,6 @@ def test_a_last_lap_that_is_chosen_is_told(tmp_path):
 
     table = select_laps(*files(tmp_path, scores), {"a": "A"})
 
-    assert "A: the chosen lap is the last" in tables.markdown(readable_selection(table))
+    assert "A: the chosen lap is the last" in markdown(readable_selection(table))
     with pytest.raises(DiemError, match="'c'"):
         selected_lap(table, "c")

@@ -6,7 +6,9 @@ import re
 import pandas as pd
 import pytest
 
-from diem.report import tables
+from diem.evaluation.rows import provenance, read_rows
+from diem.report.tables.experiment import readable_summary, summary
+from diem.report.tables.writing import html, latex, markdown, rounded
 
 CARD = {
     "experiment": "digits",
@@ -68,7 +70,7 @@ def test_rows_survive_files(rows, tmp_path):
     for name, part in (("one", rows[:4]), ("two", rows[4:])):
         part.to_csv(tmp_path / name, index=False)
 
-    read = tables.read_rows([tmp_path / "one", tmp_path / "two"])
+    read = read_rows([tmp_path / "one", tmp_path / "two"])
 
     assert read["value"].tolist() == rows["value"].tolist()  # to the last bit
     text = read.to_csv(index=False)
@@ -76,7 +78,7 @@ def test_rows_survive_files(rows, tmp_path):
 
 
 def test_a_row_for_each_floor_last_lap_and_ceiling(rows):
-    table = tables.summary(rows, RUNS)
+    table = summary(rows, RUNS)
 
     key = ["observations", "stage", "label", "covariance", "lap"]
     assert list(table[key].itertuples(index=False, name=None)) == [
@@ -91,7 +93,7 @@ def test_a_row_for_each_floor_last_lap_and_ceiling(rows):
 
 
 def test_the_csv_has_every_digit_and_every_card(rows):
-    text = tables.summary(rows, RUNS).to_csv(index=False)
+    text = summary(rows, RUNS).to_csv(index=False)
     read = pd.read_csv(io.StringIO(text), dtype=str)
 
     last = read[read["run"] == "fast"].iloc[0]
@@ -106,17 +108,17 @@ def test_the_csv_has_every_digit_and_every_card(rows):
 
 
 def test_a_missing_metric_is_no_number(rows):
-    table = tables.summary(rows, RUNS)
+    table = summary(rows, RUNS)
     ceiling = table[table["stage"] == "ceiling"].iloc[0]
 
     assert pd.isna(ceiling[PSNR])
-    assert tables.readable(rows, RUNS).body[3][-1] == "-"
+    assert readable_summary(rows, RUNS).body[3][-1] == "-"
 
 
 def test_a_card_without_a_size_or_with_a_split():
     row = {**CARD, "split": "test", "reference": "exact curve", "reference_samples": ""}
 
-    said = tables.card(row)
+    said = provenance(row)
 
     assert said == (
         "2,048 samples (test split), ddpm with 64 steps (65 denoiser evaluations),"
@@ -129,7 +131,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_markdown(rows):
-    lines = tables.markdown(tables.readable(rows, RUNS)).splitlines()
+    lines = markdown(readable_summary(rows, RUNS)).splitlines()
     table = [cells(line) for line in lines if line.startswith("|")]
 
     assert table[0] == [
@@ -144,27 +146,27 @@ def test_markdown(rows):
 
 
 def test_notes_tell_a_card_once_and_whose_it_is(rows):
-    first, second, _ = tables.readable(rows, RUNS).notes
+    first, second, _ = readable_summary(rows, RUNS).notes
 
     assert first.startswith(f"{FRECHET}: floor: 2,048 samples, drawn exactly")
     assert "; slow_run, MMPS, ceiling: 2,048 samples, ddpm" in first
     assert first.count("ddpm") == 1
     assert second.startswith(f"{PSNR}: ")
     alike = pd.concat([rows, rows[rows["metric"] == "psnr"].assign(subject="posterior")])
-    assert len(tables.readable(alike, RUNS).notes) == 3
+    assert len(readable_summary(alike, RUNS).notes) == 3
 
 
 def test_markdown_cells_keep_their_columns(rows):
     runs = {**RUNS, "fast": {"label": "a|b", "covariance": "tweedie"}}
 
-    lines = tables.markdown(tables.readable(rows, runs)).splitlines()
+    lines = markdown(readable_summary(rows, runs)).splitlines()
 
     assert cells(lines[4])[1] == r"a\|b"
     assert len(cells(lines[4])) == 7
 
 
 def test_latex(rows):
-    text = tables.latex(tables.readable(rows, RUNS))
+    text = latex(readable_summary(rows, RUNS))
     before, inside = text.split(r"\toprule")
     inside, after = inside.split(r"\bottomrule")
 
@@ -183,7 +185,7 @@ def test_latex(rows):
 def test_latex_of_special_characters(rows):
     runs = {**RUNS, "fast": {"label": r"50% & \alpha_1 {x}^~ #$", "covariance": "tweedie"}}
 
-    text = tables.latex(tables.readable(rows, runs))
+    text = latex(readable_summary(rows, runs))
 
     expected = r"50\% \& \textbackslash{}alpha\_1 \{x\}\textasciicircum{}\textasciitilde{} \#\$"
     assert expected in text
@@ -192,7 +194,7 @@ def test_latex_of_special_characters(rows):
 def test_html_is_a_page_with_escaped_text(rows):
     runs = {**RUNS, "fast": {"label": "<b>", "covariance": "tweedie"}}
 
-    text = tables.html(tables.readable(rows, runs))
+    text = html(readable_summary(rows, runs))
 
     assert text.startswith("<!doctype html>")
     assert "&lt;b&gt;" in text
@@ -203,7 +205,7 @@ def test_html_is_a_page_with_escaped_text(rows):
 def test_columns_follow_one_order_and_an_unknown_metric_names_itself(rows):
     new = rows[rows["metric"] == "psnr"].assign(metric="new_metric")
 
-    names = list(tables.summary(pd.concat([new, rows]), RUNS).columns)
+    names = list(summary(pd.concat([new, rows]), RUNS).columns)
 
     wanted = [FRECHET, PSNR, "new metric of posterior means"]
     assert [name for name in names if name in wanted] == wanted
@@ -223,4 +225,4 @@ def test_columns_follow_one_order_and_an_unknown_metric_names_itself(rows):
     ],
 )
 def test_rounding(value, expected):
-    assert tables.rounded(value) == expected
+    assert rounded(value) == expected

@@ -310,11 +310,12 @@ def _posterior(options: argparse.Namespace) -> None:
 
 def _draw_posteriors(options: argparse.Namespace, observations: "Observations") -> None:
     from diem.inference.sample_files import read_posteriors
-    from diem.report import figures
+    from diem.report.drawing.style import save
+    from diem.report.posteriors import POSTERIORS, posteriors
 
-    shown = read_posteriors(options.output, observations, figures.POSTERIORS)
-    figure = figures.posteriors(shown, Path(options.observations).stem)
-    figures.save(figure, options.figure, Path(options.figure).suffix[1:])
+    shown = read_posteriors(options.output, observations, POSTERIORS)
+    figure = posteriors(shown, Path(options.observations).stem)
+    save(figure, options.figure, Path(options.figure).suffix[1:])
 
 
 def _estimate(options: argparse.Namespace) -> None:

@@ -10,8 +10,9 @@ PUBLISHED = WORKFLOW / "published"
 # The library is found where it lies: by the rules here, and by the jobs through their environment.
 sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
-# A user's operator is looked for beside the configuration too.
+# A user's operators and figures are looked for beside the configuration too.
 CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in workflow.configfiles)
+os.environ["DIEM_PATH"] = os.pathsep.join(CONFIG_FOLDERS)
 
 from diem.config.resolve import ceiling_training, evaluated_laps, resolve, training_of_lap
 from diem.data.sets import DATASETS
@@ -34,7 +35,6 @@ except DiemError as error:
 THREADS = str(CONFIG["threads"])
 os.environ.update(
     PYTHONPATH=SEARCH_PATH.rstrip(os.pathsep),
-    DIEM_PATH=os.pathsep.join(CONFIG_FOLDERS),
     # Sums are ordered by the number of threads: it is the config's in every library of every job.
     OMP_NUM_THREADS=THREADS,
     MKL_NUM_THREADS=THREADS,

@@ -1,10 +1,18 @@
-include: "figure_inputs.smk"
+from diem.report.figures import files as figure_files
+from diem.report.figures.base import figure_named
 
+CAPTIONS = ".snakemake/diem/captions"
+
+try:
+    # The entries of every figure that an experiment names, by experiment.
+    FIGURES = figure_files.named_figures(EXPERIMENTS)
+except DiemError as error:
+    raise WorkflowError(str(error)) from None
 
 TARGETS = [
     f"{RESULTS}/figures/{experiment}_{figure}.{kind}"
-    for experiment, entry in EXPERIMENTS.items()
-    for figure in entry["figures"]
+    for figure, entries in FIGURES.items()
+    for experiment in entries
     for kind in ("pdf", "png")
 ] + [
     f"{RESULTS}/tables/{experiment}{ending}"
@@ -19,28 +27,69 @@ TARGETS += [
 ]
 
 
+def evaluation_path(experiment, found):
+    """Returns the file of one of the evaluations that a figure reads."""
+    name = "evaluation.h5"
+    if found.stage == "lap":
+        return lap_path(experiment, found.run, found.lap, name)
+    if found.stage == "reconstruction":
+        return reconstruction_path(experiment, found.run, found.observations, name)
+    return observations_path(experiment, found.observations, f"{found.stage}/{name}")
+
+
+def figure_input(entries):
+    """Returns the input function of a figure's rule: what its declaration says that it reads."""
+
+    def look_up(wildcards):
+        experiment, files = wildcards.experiment, {}
+        reads = figure_named(entries[experiment]).reads
+        if reads.rows:
+            files["metrics"] = metrics_paths(experiment)
+        if reads.truth:
+            files |= clean_input(experiment)
+        if reads.stages:
+            ceiling = "ceiling" in bounds_of(experiment)
+            found = figure_files.evaluated(reads, EXPERIMENTS[experiment], ceiling)
+            files["evaluations"] = [evaluation_path(experiment, each) for each in found]
+        return files
+
+    return look_up
+
+
+def figure_entry(entries):
+    return lambda wildcards: entries[wildcards.experiment]
+
+
+def figure_caption(figure, entries):
+    """The report takes captions from files, and a figure declares its own beside its code."""
+    text = figure_named(next(iter(entries.values()))).caption
+    return str(figure_files.write_caption(figure, text, CAPTIONS))
+
+
 # A rule for each figure, so that each has a caption of its own in the report.
-for figure in FIGURES:
+for figure, entries in FIGURES.items():
 
     rule:
         name:
             f"figure_{figure}"
         input:
-            unpack(figure_input(figure)),
+            unpack(figure_input(entries)),
         output:
             pdf=f"{RESULTS}/figures/{{experiment}}_{figure}.pdf",
             png=report(
                 f"{RESULTS}/figures/{{experiment}}_{figure}.png",
-                caption=f"../report/{figure}.rst",
+                caption=figure_caption(figure, entries),
                 category="{experiment}",
                 labels={"result": f"figure: {figure}", "format": "png"},
             ),
         log:
             f"{RESULTS}/logs/{{experiment}}/figure_{figure}.log",
+        wildcard_constraints:
+            experiment="|".join(entries),
         conda:
             "../../envs/diem.yaml"
         params:
-            figure=figure,
+            figure=figure_entry(entries),
             labels=lambda wildcards: {
                 name: run["label"] for name, run in experiment_of(wildcards)["runs"].items()
             },

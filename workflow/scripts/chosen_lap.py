@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from diem.evaluation.selection import select_laps
 from diem.jobs.job import job
-from diem.report import tables
-from diem.report.laps import readable_selection
+from diem.report.tables.laps import readable_selection
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -13,4 +13,4 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.input
     table = select_laps(files.metrics, files.evaluations, snakemake.params.labels)
-    tables.write(snakemake.output, table, readable_selection(table))
+    write_table(snakemake.output, table, readable_selection(table))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from diem.jobs.job import job
 from diem.planning.estimate import estimate, readable, text
-from diem.report import tables
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     rows = estimate(snakemake.config)
     table = readable(rows)
-    tables.write(snakemake.params.files, pd.DataFrame(rows), table)
+    write_table(snakemake.params.files, pd.DataFrame(rows), table)
     print(text(table))

@@ -6,9 +6,9 @@ from diem.data.observations import Observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import read_prior
 from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.evaluation.rows import write_rows
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
-from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -29,4 +29,4 @@ with started(snakemake, unit="sample") as job:
         )
         rows, arrays = evaluate(evaluation, card)
         write_hdf5(snakemake.output.samples, arrays, params.card)
-        tables.write_rows(snakemake.output.metrics, rows)
+        write_rows(snakemake.output.metrics, rows)

@@ -3,9 +3,11 @@
 import contextlib
 from typing import TYPE_CHECKING
 
+from diem.evaluation.rows import read_rows
 from diem.files.hdf5 import Reader, Rows
 from diem.jobs.job import job
-from diem.report import figures, tables
+from diem.report.drawing.style import save
+from diem.report.figures.base import Evaluation, Reads, Source, figure_named
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -19,28 +21,30 @@ with (
     def rows(path: str, name: str) -> Rows:
         return opened.enter_context(Rows([path], name, cache_mb=0))
 
-    def evaluation(path: str, figure: str) -> figures.Evaluation:
-        names, count = figures.READS[figure]
+    def evaluation(path: str, reads: Reads) -> Evaluation:
         with Reader(path) as file:
             # There is no truth where there are no clean data.
-            names = [name for name in names if name in file]
-            return figures.Evaluation(
+            names = [name for name in reads.arrays if name in file]
+            return Evaluation(
                 **{key: file.attribute(key) for key in ("observations", "run", "stage", "lap")},
                 arrays={
-                    name: rows(path, name) if count is None else file.read(name, slice(count))
+                    name: rows(path, name)
+                    if reads.count is None
+                    else file.read(name, slice(reads.count))
                     for name in names
                 },
             )
 
     files, params = snakemake.input, snakemake.params
     metrics, clean = files.get("metrics"), files.get("clean")
-    source = figures.Source(
+    figure = figure_named(params.figure)
+    source = Source(
         snakemake.wildcards.experiment,
         params.labels,
-        rows=tables.read_rows(metrics) if metrics else None,
+        rows=read_rows(metrics) if metrics else None,
         truth=rows(clean, "test/x") if clean else None,
-        evaluations=[evaluation(path, params.figure) for path in files.get("evaluations", [])],
+        evaluations=[evaluation(path, figure.reads) for path in files.get("evaluations", [])],
     )
-    figure = figures.FIGURES[params.figure](source)
+    drawn = figure.draw(source)
     for kind, path in snakemake.output.items():
-        figures.save(figure, path, kind)
+        save(drawn, path, kind)

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from diem.evaluation.rows import write_rows
 from diem.jobs.job import started
 from diem.paper.heuristics.divergences import divergences
-from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -13,4 +13,4 @@ with started(snakemake, unit="noise level") as job:
     params, name = snakemake.params, snakemake.wildcards.heuristics
     first, last = params.cases
     rows = divergences(name, params.entry, range(first, last + 1), job)
-    tables.write_rows(snakemake.output[0], rows)
+    write_rows(snakemake.output[0], rows)

@@ -8,7 +8,7 @@ from diem.files.hdf5 import Reader
 from diem.jobs.job import job
 from diem.paper.heuristics.coil import COIL_ARRAYS
 from diem.paper.heuristics.figures import coil_corners, divergence_by_sigma
-from diem.report.figures import save
+from diem.report.drawing.style import save
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

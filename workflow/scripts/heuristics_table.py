@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from diem.evaluation.rows import write_rows
 from diem.jobs.job import job
 from diem.paper.heuristics.table import divergence_table, readable_divergences
-from diem.report import tables
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -15,5 +16,5 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.output
     rows = pd.concat([pd.read_csv(path) for path in snakemake.input.rows], ignore_index=True)
     table = divergence_table(rows, snakemake.input.published)
-    tables.write(files, table, readable_divergences(table))
-    tables.write_rows(files.rows, rows)
+    write_table(files, table, readable_divergences(table))
+    write_rows(files.rows, rows)

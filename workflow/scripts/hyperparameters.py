@@ -8,7 +8,7 @@ import yaml
 from diem.config.resolve import resolve
 from diem.jobs.job import job
 from diem.paper.hyperparameters import readable_settings, settings_side_by_side
-from diem.report import tables
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -18,4 +18,4 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     text = Path(files.paper).read_text(encoding="utf-8")
     papers = resolve(yaml.safe_load(text), files.schema, files.paper)
     table = settings_side_by_side(snakemake.params.config, papers)
-    tables.write(snakemake.output, table, readable_settings(table))
+    write_table(snakemake.output, table, readable_settings(table))

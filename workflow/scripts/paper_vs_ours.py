@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from diem.evaluation.rows import read_rows
 from diem.jobs.job import job
 from diem.paper.hyperparameters import differences
 from diem.paper.paper_vs_ours import paper_vs_ours, published_numbers, readable_numbers
-from diem.report import tables
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -28,11 +29,11 @@ with job(snakemake.log[0], snakemake.config["threads"]):
         differences(settings),
         read(params.heuristics, files.get("heuristics", [])),
         {
-            name: (tables.read_rows([path]), runs)
+            name: (read_rows([path]), runs)
             for (name, runs), path in zip(
                 params.images.items(), files.get("images", []), strict=True
             )
         },
         read(params.restoration, files.get("restoration", [])),
     )
-    tables.write(snakemake.output, table, readable_numbers(table))
+    write_table(snakemake.output, table, readable_numbers(table))

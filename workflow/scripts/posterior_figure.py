@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from diem.data.observations import users_observations
 from diem.inference.sample_files import read_posteriors
 from diem.jobs.job import job
-from diem.report import figures
+from diem.report.drawing.style import save
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, entry = snakemake.input, snakemake.params.entry
     with users_observations(files.observations, entry["operator"], entry["sigma_y"]) as file:
-        shown = read_posteriors(files.samples, file, figures.POSTERIORS)
-    figure = figures.posteriors(shown, snakemake.wildcards.posterior)
+        shown = read_posteriors(files.samples, file, POSTERIORS)
+    figure = posteriors(shown, snakemake.wildcards.posterior)
     for kind, path in snakemake.output.items():
-        figures.save(figure, path, kind)
+        save(figure, path, kind)

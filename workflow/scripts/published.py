@@ -2,15 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from diem.evaluation.rows import read_rows
 from diem.jobs.job import job
 from diem.paper import published
-from diem.report import tables
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, output = snakemake.input, snakemake.output
-    rows = tables.read_rows(files.metrics)
+    rows = read_rows(files.metrics)
     table = published.with_published(rows, snakemake.params.runs, files.published)
-    tables.write(output, table, published.readable_published(table))
+    write_table(output, table, published.readable_published(table))

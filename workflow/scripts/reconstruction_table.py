@@ -2,15 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+from diem.evaluation.rows import read_rows, write_rows
 from diem.jobs.job import job
-from diem.report import tables
+from diem.report.tables.reconstructions import readable_reconstructions, reconstructions
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, params = snakemake.output, snakemake.params
-    rows = tables.read_rows(snakemake.input)
-    table = tables.reconstructions(rows, params.labels, params.trained)
-    tables.write(files, table, tables.reconstructions_readable(table))
-    tables.write_rows(files.rows, rows)
+    rows = read_rows(snakemake.input)
+    table = reconstructions(rows, params.labels, params.trained)
+    write_table(files, table, readable_reconstructions(table))
+    write_rows(files.rows, rows)

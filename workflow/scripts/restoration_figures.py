@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from diem.evaluation.rows import read_rows
 from diem.files.hdf5 import Reader
 from diem.jobs.job import job
 from diem.paper.restoration.figures import restoration_images, restoration_metrics
-from diem.report import tables
-from diem.report.figures import save
+from diem.report.drawing.style import save
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -21,7 +21,7 @@ def images(path: str, task: str) -> dict:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, name = snakemake.input, snakemake.wildcards.comparison
-    rows = tables.read_rows(files.rows)
+    rows = read_rows(files.rows)
     methods = list(rows["run"].unique())
     shown = {
         task: dict(zip(methods, (images(path, task) for path in files.images), strict=True))

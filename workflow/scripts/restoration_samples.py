@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from diem.evaluation.rows import write_rows
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import started
 from diem.paper.restoration import prior
 from diem.paper.restoration.restore import compare
-from diem.report import tables
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -25,4 +25,4 @@ with started(snakemake, unit="image") as job:
         denoiser, files.clean, entry, wildcards.method, columns, job, metric_files
     )
     write_hdf5(snakemake.output.images, arrays, {"method": wildcards.method})
-    tables.write_rows(snakemake.output.rows, rows)
+    write_rows(snakemake.output.rows, rows)

@@ -2,16 +2,17 @@
 
 from typing import TYPE_CHECKING
 
+from diem.evaluation.rows import read_rows, write_rows
 from diem.jobs.job import job
 from diem.paper.restoration.table import readable_restoration, restoration_table
-from diem.report import tables
+from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     output = snakemake.output
-    rows = tables.read_rows(snakemake.input.rows)
+    rows = read_rows(snakemake.input.rows)
     table = restoration_table(rows, snakemake.input.published)
-    tables.write(output, table, readable_restoration(table, rows))
-    tables.write_rows(output.rows, rows)
+    write_table(output, table, readable_restoration(table, rows))
+    write_rows(output.rows, rows)

@@ -15,6 +15,7 @@ import yaml
 
 from diem.data.sets import DATASETS
 from diem.errors import DiemError, nearest
+from diem.operators.base import OPERATORS
 
 __all__ = [
     "HSV",
@@ -65,12 +66,6 @@ OWN = "hdf5"
 OWN_METRICS = ["residual", "observation_distance", "prediction"]
 """The metrics that need no clean data; the default of the user's own observations."""
 
-NEEDS_TRUTH = {"corner_truth", "corner_model", "slices", "uncertainty"}
-"""The figures that show clean data."""
-
-RESHAPING = {"projection", "sparse", "fourier", "downsample"}
-"""The operators whose observations are no images of the data's shape."""
-
 FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "restoration", "tables"}
 """The folders beside those of the experiments, in the folder of the results."""
 
@@ -82,12 +77,6 @@ SHAPING = ("sampler", "covariance", "iterations", "limit")
 
 HSV = {"hue", "saturation"}
 """The changes of training images that need colour."""
-
-DISTANCES = {"frechet_distance", "fid", "inception_score"}
-"""The metrics that the figure ``distance`` shows."""
-
-BY_LAP = {"sinkhorn_divergence", "sliced_wasserstein", "distance_to_manifold"}
-"""The metrics that the figure ``divergence`` shows."""
 
 
 def resolve(config: Mapping[str, Any], schema: str | Path, source: str) -> dict[str, Any]:
@@ -385,11 +374,9 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
         raise DiemError(f"{where}.schedule.sigma_min must be less than sigma_max.")
     metrics, data = experiment["evaluation"]["metrics"], experiment["data"]["name"]
     images, colour = data in IMAGES, data in COLOUR
-    visible = images and not experiment["data"].get("complex", False)
     if data == OWN:
         shape = _check_own(experiment, where)
         images, colour = len(shape) == 3, len(shape) == 3 and shape[0] == 3
-        visible = images and shape[0] in (1, 3)
     if "distance_to_manifold" in metrics and data != "manifold":
         raise DiemError(
             f"{where}.evaluation.metrics: 'distance_to_manifold' needs data.name 'manifold'."
@@ -404,38 +391,12 @@ def _check_values(experiment: Mapping[str, Any], where: str) -> None:
             raise DiemError(
                 f"{where}.evaluation.metrics: {metric!r} needs colour images (data.name 'cifar10')."
             )
-    operators = [
-        entry.get("operator", {}).get("name") for entry in experiment["observations"].values()
-    ]
-    fourier = images and set(operators) == {"fourier"}
     for metric in ("ssim", "nmse"):
         if metric in metrics and not images:
             raise DiemError(f"{where}.evaluation.metrics: {metric!r} needs images.")
     if experiment["evaluation"]["reconstruct"] and not images:
         raise DiemError(f"{where}.evaluation.reconstruct needs images.")
-    possible = {
-        "distance": not DISTANCES.isdisjoint(metrics),
-        "divergence": not BY_LAP.isdisjoint(metrics),
-        "lap_choice": "prediction" in metrics,
-        "prior": visible or not images,
-        "inpainting": visible,
-        "slices": fourier,
-        "uncertainty": images and bool(experiment["evaluation"]["reconstruct"]),
-        "evolution": not images,
-        "corner_truth": not images,
-        "corner_model": not images,
-    }
-    if data == OWN:
-        possible |= dict.fromkeys(NEEDS_TRUTH, False)
-    for figure in experiment["figures"]:
-        if not possible[figure]:
-            others = ", ".join(name for name, can in possible.items() if can)
-            raise DiemError(
-                f"{where}.figures: {figure!r} cannot be drawn of data.name {data!r} with these"
-                f" evaluation.metrics (what can: {others or 'none'})."
-            )
-    if "inpainting" in experiment["figures"]:
-        _check_inpainting(experiment, where)
+    _check_figures(experiment, where)
     for name, entry in experiment["observations"].items():
         _check_operator(entry.get("operator", {}), f"{where}.observations.{name}")
     for key, run in experiment["runs"].items():
@@ -489,22 +450,37 @@ def _told(shape: str, experiment: Mapping[str, Any], where: str) -> tuple[int, .
         raise DiemError(f"{where}.data.path: {error}") from None
 
 
-def _check_inpainting(experiment: Mapping[str, Any], where: str) -> None:
-    """Refuses the figure of observations that are no images of the data's shape.
+def _check_figures(experiment: Mapping[str, Any], where: str) -> None:
+    """Refuses figures that cannot be drawn of the experiment."""
+    if not experiment["figures"]:
+        return
+    from diem.report.figures.base import Facts, check_figures
 
-    What a class of the user's own would simulate is known only when it runs.
-    """
-    other = experiment["data"]["name"] == OWN and (
-        _told("observation_shape", experiment, where) != _told("event_shape", experiment, where)
+    evaluation, own = experiment["evaluation"], experiment["data"]["name"] == OWN
+    used = dict.fromkeys(run["observations"] for run in experiment["runs"].values())
+    if own:
+        shape = _told("event_shape", experiment, where)
+        same = _told("observation_shape", experiment, where) == shape
+        operators = dict.fromkeys(used, _Observed(keeps_shape=same))
+    else:
+        shape = DATASETS.parse(experiment["data"]).event_shape()
+        entries = experiment["observations"]
+        operators = {name: OPERATORS.find(entries[name]["operator"]["name"]) for name in used}
+    facts = Facts(
+        tuple(shape),
+        set(evaluation["metrics"]),
+        not own,
+        bool(evaluation["reconstruct"]),
+        operators,
     )
-    for run in experiment["runs"].values():
-        name = run["observations"]
-        operator = experiment["observations"][name].get("operator", {}).get("name")
-        if other or operator in RESHAPING:
-            raise DiemError(
-                f"{where}.figures: 'inpainting' needs observations of the data's shape, and those"
-                f" of observations.{name} have another."
-            )
+    check_figures(experiment["figures"], facts, f"{where}.figures")
+
+
+class _Observed(NamedTuple):
+    """What a user's file tells of its operators."""
+
+    keeps_shape: bool
+    kspace: bool = False
 
 
 def _settle_rank(entry: dict[str, Any], data: Mapping[str, Any], where: str) -> None:

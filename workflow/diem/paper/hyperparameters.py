@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from diem.config.resolve import Pair, pairs
-from diem.report.tables import NONE, Readable
+from diem.report.tables.writing import NONE, Readable
 
 __all__ = ["SAME", "differences", "readable_settings", "settings_side_by_side"]
 

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from diem.config.resolve import Pair
+from diem.evaluation.rows import provenance
 from diem.paper.restoration.table import published_title
-from diem.report.tables import METRICS, NONE, Readable, card, metric_label, rounded
+from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.writing import NONE, Readable, rounded
 
 __all__ = ["paper_vs_ours", "published_numbers", "readable_numbers"]
 
@@ -162,7 +164,7 @@ def _our_images(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> It
         for row in last[last["metric"].isin(places)].to_dict("records"):
             settings, metric = runs[run], places[row["metric"]]
             key = "DiEM", settings["heuristic"], settings["corruption"], metric
-            text = f"lap {row['lap']}, {card(row)}, seed {row['seed']}"
+            text = f"lap {row['lap']}, {provenance(row)}, seed {row['seed']}"
             yield Ours(key, row["value"], metric_label(row["metric"], row["extractor"]), text)
 
 

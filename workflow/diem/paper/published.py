@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 
 from diem.errors import DiemError
-from diem.report.tables import METRICS, NONE, Readable, card, rounded
+from diem.evaluation.rows import provenance
+from diem.report.tables.labels import METRICS
+from diem.report.tables.writing import NONE, Readable, rounded
 
 __all__ = ["readable_published", "with_published"]
 
@@ -30,7 +32,7 @@ def with_published(
     """Returns published numbers, each followed by the last laps of the runs that it speaks of.
 
     Arguments:
-        rows: The experiment's metric rows, see :func:`diem.report.tables.read_rows`.
+        rows: The experiment's metric rows, see :func:`diem.evaluation.rows.read_rows`.
         runs: Of each run its ``heuristic`` (the covariance) and ``corruption`` (the probability
             that a pixel misses, or :py:`None`).
         path: The published numbers: ``method``, ``heuristic``, ``corruption``, metrics, ``source``.
@@ -76,7 +78,9 @@ def _ours(
 ) -> dict[str, Any]:
     found = {row["metric"]: row for row in last.to_dict("records")}
     first = next(iter(found.values()))
-    cards = [f"{METRICS[name].name}: {card(found[name])}" for name in metrics if name in found]
+    cards = [
+        f"{METRICS[name].name}: {provenance(found[name])}" for name in metrics if name in found
+    ]
     training = f"{int(first['optimizer_steps']):,} optimizer steps, seed {first['seed']}"
     return {
         "method": OURS,

@@ -21,7 +21,7 @@ from diem.errors import DiemError, nearest
 from diem.jobs.devices import select_device
 from diem.planning import calibration
 from diem.planning.stages import stages
-from diem.report.tables import NONE, Readable, rounded
+from diem.report.tables.writing import NONE, Readable, rounded
 
 __all__ = ["PEAKS", "SUSTAINED", "estimate", "readable", "text"]
 

@@ -13,8 +13,9 @@ from tabulate import tabulate
 
 from diem.diffusion.prior import read_prior
 from diem.errors import DiemError
+from diem.evaluation.rows import provenance, read_rows
 from diem.files.atomic import atomic
-from diem.report import tables
+from diem.report.tables.labels import SUBJECTS, metric_label
 
 __all__ = ["export", "markdown"]
 
@@ -30,7 +31,7 @@ x = prior.posterior(y, operator, sigma_y, 16)  # of observations y = A x + noise
 HEADING = "# Prior "
 """How a card begins."""
 
-SUBJECTS = {**tables.SUBJECTS, "e_step": "samples it was trained on"}
+SUBJECTS = {**SUBJECTS, "e_step": "samples it was trained on"}
 
 SETTINGS = {
     "data": "data",
@@ -83,7 +84,7 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
         )
     prior = read_prior(source)
     metrics = run / f"lap_{prior.card['lap']:02d}" / "metrics.csv"
-    rows = tables.read_rows([metrics]).to_dict("records") if metrics.is_file() else []
+    rows = read_rows([metrics]).to_dict("records") if metrics.is_file() else []
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
     prior.save(output)
     card = read_prior(output).card
@@ -125,9 +126,9 @@ def markdown(card: Mapping[str, Any], name: str) -> str:
     rows = [
         (
             SUBJECTS.get(row["subject"], row["subject"]),
-            tables.metric_label(row["metric"], row.get("extractor", "")),
+            metric_label(row["metric"], row.get("extractor", "")),
             f"{row['value']:.4g}",
-            tables.card({**blank, **row}),
+            provenance({**blank, **row}),
         )
         for row in card["metrics"]
     ]

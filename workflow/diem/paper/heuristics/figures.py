@@ -9,17 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 
 from diem.paper.heuristics.posteriors import EXACT
-from diem.report.figures.drawing import (
-    GREY,
+from diem.report.drawing.marginals import (
     MODEL_COLORS,
     TRUTH_COLORS,
-    WIDTH,
-    caption,
     color_norm,
     pair_density,
     show_density,
-    styled,
 )
+from diem.report.drawing.style import GREY, WIDTH, annotate, styled
 
 __all__ = ["coil_corners", "divergence_by_sigma"]
 
@@ -78,7 +75,7 @@ def divergence_by_sigma(table: pd.DataFrame, name: str) -> Figure:
         *(f"Published: {source}." for source in table["source"].unique() if source),
     ]
     title = f"{name}: how far q(x_t | y) is from p(x_t | y), by covariance"
-    caption(figure, title, "\n".join(notes))
+    annotate(figure, title, "\n".join(notes))
     return figure
 
 
@@ -104,7 +101,7 @@ def coil_corners(
         for part, key in zip(group, keys, strict=False):
             _corner(part, samples[key], NAMES.get(key, f"$q(x_t | y)$, {key}"), key in NAMES)
     count = len(next(iter(samples.values())))
-    caption(
+    annotate(
         figure,
         f"{name}: the coil, observed once as y = x_1 + 2 x_3 + n = 0, at noise level {sigma:g}",
         f"Pair marginals of {count:,} samples each, resampled from {prior_samples:,} of the prior,"

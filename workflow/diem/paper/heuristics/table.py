@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from diem.paper.heuristics.posteriors import EXACT
-from diem.report.tables import NONE, Readable
+from diem.report.tables.writing import NONE, Readable
 
 __all__ = ["divergence_table", "readable_divergences"]
 

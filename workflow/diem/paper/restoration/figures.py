@@ -12,8 +12,8 @@ from matplotlib.ticker import NullLocator
 
 from diem.paper.methods import Method
 from diem.paper.restoration.table import method_of
-from diem.report import tables
-from diem.report.figures.drawing import WIDTH, caption, colours, styled
+from diem.report.drawing.style import WIDTH, annotate, colours, styled
+from diem.report.tables.labels import METRICS, metric_label
 
 
 def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
@@ -42,7 +42,7 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
         name: The comparison's name.
     """
     rows = rows.assign(steps=rows["sampler_steps"].map(int))
-    metrics = [metric for metric in tables.METRICS if (rows["metric"] == metric).any()]
+    metrics = [metric for metric in METRICS if (rows["metric"] == metric).any()]
     tasks, styles = list(rows["observations"].unique()), _styles(rows)
     figure = Figure(figsize=(WIDTH, 1.7 * len(metrics) + 1.2))
     axes = figure.subplots(len(metrics), len(tasks), sharex=True, squeeze=False)
@@ -61,11 +61,11 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
             ax.set_xlabel("steps")
         if task == tasks[0]:
             extractor = next((e for e in panel["extractor"] if e), "")
-            better = tables.METRICS[metric].better
-            ax.set_ylabel(f"{tables.metric_label(metric, extractor)} {better}".strip())
+            better = METRICS[metric].better
+            ax.set_ylabel(f"{metric_label(metric, extractor)} {better}".strip())
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), frameon=False, fontsize=7)
     title = f"{name}: restoration by posterior samplers, by the number of steps"
-    caption(figure, title, _note(rows, "Means over the images."))
+    annotate(figure, title, _note(rows, "Means over the images."))
     return figure
 
 
@@ -109,7 +109,7 @@ def restoration_images(
         f"Of the first {len(truth)} test images the one of the most contrast, restored with {steps}"
         " steps. Missing pixels are orange."
     )
-    caption(figure, f"{name}: what posterior samplers restore", _note(rows, first))
+    annotate(figure, f"{name}: what posterior samplers restore", _note(rows, first))
     return figure
 
 

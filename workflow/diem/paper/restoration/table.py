@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from diem.evaluation.rows import provenance
 from diem.paper.methods import METHODS, Method
-from diem.report.tables import METRICS, NONE, Readable, card, metric_label, rounded
+from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.writing import NONE, Readable, rounded
 
 __all__ = ["method_of", "published_title", "readable_restoration", "restoration_table"]
 
@@ -38,7 +40,7 @@ def restoration_table(rows: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Returns our numbers with the published ones beside them, and those that stand alone.
 
     Arguments:
-        rows: The rows of a comparison, see :func:`diem.report.tables.read_rows` and
+        rows: The rows of a comparison, see :func:`diem.evaluation.rows.read_rows` and
             :data:`diem.paper.restoration.restore.COLUMNS`.
         path: The published numbers: ``method``, ``steps``, ``iterations``, ``task``, metrics and
             ``source``.
@@ -86,7 +88,7 @@ def _ours(rows: pd.DataFrame) -> pd.DataFrame:
         found[task, run, steps] |= {
             metric: row["value"],
             f"{metric}_standard_error": row["standard_error"],
-            f"{metric}_card": card(row),
+            f"{metric}_card": provenance(row),
         }
     return pd.DataFrame(list(found.values()))
 

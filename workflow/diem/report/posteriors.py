@@ -5,7 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from diem.report.figures.drawing import WIDTH, Row, caption, image_rows, styled
+from diem.report.drawing.images import Heading, image_rows
+from diem.report.drawing.style import WIDTH, annotate, styled
+
+__all__ = ["POSTERIORS", "posteriors"]
 
 POSTERIORS = 8
 """The observations whose posteriors are shown, at most."""
@@ -37,17 +40,21 @@ def _images(shown: Mapping[str, np.ndarray], title: str) -> Figure:
         return 4 * (_visible(values) - low) / max(high - low, 1e-12) - 2
 
     if "y" in shown:
-        rows = {Row(0, "observed"): grey(shown["y"])}
+        rows = {Heading(0, "observed"): grey(shown["y"])}
     else:
         # The adjoint has units of its own.
         adjoint = _visible(shown["adjoint"])
         ends = np.quantile(adjoint, (0.002, 0.998))
-        rows = {Row(0, "adjoint\n$A^T y$"): 4 * (adjoint - ends[0]) / max(np.ptp(ends), 1e-12) - 2}
+        rows = {
+            Heading(0, "adjoint\n$A^T y$"): 4 * (adjoint - ends[0]) / max(np.ptp(ends), 1e-12) - 2
+        }
     rows |= {
-        Row(1, "posterior\nmean"): grey(shown["mean"]),
-        Row(2, "standard\ndeviation"): 4 * sd / max(white, 1e-12) - 2,
+        Heading(1, "posterior\nmean"): grey(shown["mean"]),
+        Heading(2, "standard\ndeviation"): 4 * sd / max(white, 1e-12) - 2,
     }
-    rows |= {Row(3 + k, f"sample {k + 1}"): grey(x[:, k]) for k in range(min(SAMPLES, x.shape[1]))}
+    rows |= {
+        Heading(3 + k, f"sample {k + 1}"): grey(x[:, k]) for k in range(min(SAMPLES, x.shape[1]))
+    }
     missing = " Orange was not observed." if "y" in shown and np.isnan(shown["y"]).any() else ""
     return image_rows(
         {"": rows},
@@ -81,7 +88,7 @@ def _curves(shown: Mapping[str, np.ndarray], title: str) -> Figure:
         ax.set(title=f"observation {i}", xlabel="component of $x$")
     axes[0].set_ylabel("value")
     seen = " Orange crosses are what was observed." if "y" in shown else ""
-    caption(
+    annotate(
         figure,
         title,
         f"Line: mean of {x.shape[1]} samples an observation; band: one standard deviation; thin"

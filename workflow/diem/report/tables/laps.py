@@ -1,9 +1,10 @@
-"""The table of the selected laps, for the eye."""
+"""The table of the laps to use, which :mod:`diem.evaluation.selection` selects."""
 
 import pandas as pd
 
 from diem.evaluation.selection import CHOSEN, selected_lap
-from diem.report.tables import METRICS, NONE, Readable, metric_label, rounded
+from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, rounded
 
 __all__ = ["readable_selection"]
 
@@ -19,9 +20,7 @@ def readable_selection(table: pd.DataFrame) -> Readable:
     better = METRICS["prediction"].better
     header = [["Observations"], ["Prior"], ["Lap"], [metric_label("prediction"), better]]
     header += [["Above the", "chosen lap"], ["Standard error"], ["Verdict"]]
-    body: list[list[str]] = []
-    notes: list[str] = []
-    made: dict[str, list[str]] = {}
+    body, notes, cards = [], [], []
     for run, rows in table.groupby("run", sort=False):
         label, chosen = rows["label"].iloc[0], selected_lap(table, str(run))
         for row in rows.to_dict("records"):
@@ -32,12 +31,10 @@ def readable_selection(table: pd.DataFrame) -> Readable:
             for key in ("difference", "standard_error"):
                 numbers.append(rounded(row[key]) if differs else NONE)
             body.append([*words, *numbers, row["verdict"] or NONE])
-            made.setdefault(row["card"], []).append(f"{label} {name}")
+            cards.append((f"{label} {name}", row["card"]))
         if rows["difference"].min() < 0:
             notes.append(f"{label}: the Gaussian prior predicts better than every lap.")
         elif chosen == rows["lap"].max():
             notes.append(f"{label}: the chosen lap is the last; more laps may be better still.")
-    cards = [f"{', '.join(names)}: {text}." for text, names in made.items()]
-    first = table.iloc[0]
-    end = f"Seed {first['seed']}, diem {first['diem']}, PyTorch {first['torch']}."
-    return Readable(header, body, 3, [RULE, *notes, *cards, end])
+    notes = [RULE, *notes, *notes_once(cards), closing_note(table.iloc[0])]
+    return Readable(header, body, 3, notes)

@@ -1,0 +1,1 @@
+"""What figures are drawn by: style, and the kinds of panels that they share."""

@@ -1,0 +1,174 @@
+"""Metrics by lap: a panel a metric and set of observations, a line a run."""
+
+import itertools
+from collections.abc import Mapping, Sequence, Set
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from diem.errors import DiemError
+from diem.evaluation.rows import provenance
+from diem.report.drawing.style import GREY, WIDTH, annotate, styled
+from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.writing import notes_once
+
+__all__ = ["by_lap"]
+
+
+@styled
+def by_lap(
+    rows: pd.DataFrame,
+    metrics: Sequence[str],
+    labels: Mapping[str, str],
+    title: str,
+    marked: bool = False,
+) -> Figure:
+    """Draws metrics by lap: a panel per metric and set of observations.
+
+    Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceiling of
+    each panel's observations are horizontal lines. The metrics are those of prior samples, and the
+    prediction of hidden observations.
+
+    Arguments:
+        rows: An experiment's metric rows, see :func:`diem.evaluation.rows.read_rows`.
+        metrics: The metrics to draw; those that the rows lack are left out.
+        labels: The label of each run.
+        title: The title.
+        marked: Whether the best lap of each line, by the panel's own metric, has a ring.
+
+    Raises:
+        DiemError: If the rows have none of the metrics.
+    """
+    of_priors = (rows["subject"] == "prior") | (rows["metric"] == "prediction")
+    rows = rows[of_priors & rows["metric"].isin(metrics)]
+    found = [metric for metric in metrics if (rows["metric"] == metric).any()]
+    if not found:
+        raise DiemError(f"figures: this one needs evaluation.metrics with {' or '.join(metrics)}.")
+    sets = list(rows["observations"].unique())
+    # One set of observations leaves the width to the metrics.
+    shape = (1, len(found)) if len(sets) == 1 else (len(found), len(sets))
+    figure = Figure(figsize=(WIDTH, 2.1 * shape[0] + 0.9))
+    axes = figure.subplots(*shape, sharey="none" if len(sets) == 1 else "row", squeeze=False)
+    pairs = [(metric, observations) for metric in found for observations in sets]
+    styles = _line_styles(labels)
+    ends = []
+    for ax, (metric, observations) in zip(axes.flat, pairs, strict=True):
+        of_metric = rows[rows["metric"] == metric]
+        panel = of_metric[of_metric["observations"] == observations]
+        ends.append((ax, _lines(ax, panel, labels, styles)))
+        if marked:
+            _ring_best(ax, panel, labels, styles)
+        ax.set_xlabel("lap")
+        if metric == found[0] and len(sets) > 1:
+            ax.set_title(observations)
+        if observations == sets[0]:
+            label = metric_label(metric, of_metric["extractor"].iloc[0])
+            better = METRICS[metric].better
+            ax.set_ylabel(f"{label} {better}".replace(" (", "\n("))
+
+    for ax, (metric, _) in zip(axes.flat, pairs, strict=True):  # shared, so when all are drawn
+        _scale(ax, rows.loc[rows["metric"] == metric, "value"], METRICS[metric].least)
+    annotate(figure, title, _note(rows))
+    figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
+    for ax, labelled in ends:
+        _label_ends(ax, labelled)
+    return figure
+
+
+def _note(rows: pd.DataFrame) -> str:
+    """Returns what made the numbers of all laps, and what the bounds are."""
+    laps = rows[rows["stage"] == "lap"].to_dict("records")
+    cards = notes_once((METRICS[row["metric"]].name, provenance(row)) for row in laps)
+    bounds = "Floor: the Gaussian prior of lap 0."
+    if (rows["stage"] == "ceiling").any():
+        bounds += " Ceiling: the same network trained on clean data."
+    return "\n".join([*cards, f"{bounds} Seed {rows['seed'].iloc[0]}."])
+
+
+def _line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
+    """Returns colour and marker of each label, the same in every panel."""
+    cycle = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
+    return dict(zip(dict.fromkeys(labels.values()), cycle, strict=False))
+
+
+def _lines(
+    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str], styles: Mapping[str, dict]
+) -> list[tuple[float, str, str]]:
+    """Draws a panel and returns the ends to label: value, text, colour."""
+    bounds = panel[panel["stage"] != "lap"].set_index("stage")["value"]
+    ends = []
+    for stage, style in (("floor", "--"), ("ceiling", ":")):
+        if stage in bounds:
+            ax.axhline(bounds[stage], color=GREY, linestyle=style, marker="", linewidth=1)
+            ends.append((bounds[stage], stage, GREY))
+    for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
+        line = line.sort_values("lap")
+        laps, values = list(line["lap"]), list(line["value"])
+        if "floor" in bounds:
+            laps, values = [0, *laps], [bounds["floor"], *values]
+        ax.plot(laps, values, **styles[labels[run]])
+        ends.append((values[-1], labels[run], styles[labels[run]]["color"]))
+    ax.set_xticks(_lap_ticks({0, *panel["lap"]}))
+    return ends
+
+
+def _ring_best(
+    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str], styles: Mapping[str, dict]
+) -> None:
+    """Rings the best lap of each run."""
+    for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
+        falls = METRICS[line["metric"].iloc[0]].better == "↓"
+        best = line.loc[line["value"].idxmin() if falls else line["value"].idxmax()]
+        color = styles[labels[run]]["color"]
+        ring = {"ms": 10, "mfc": "none", "mec": color, "mew": 1.5, "clip_on": False}
+        ax.plot(best["lap"], best["value"], "o", **ring)
+
+
+def _lap_ticks(laps: Set[int]) -> list[int]:
+    """Returns the laps, without those whose numbers would run into the next one."""
+    ticks: list[int] = []
+    for lap in sorted(laps, reverse=True):
+        if not ticks or ticks[-1] - lap > 0.06 * max(laps):
+            ticks.append(lap)
+    return ticks
+
+
+def _scale(ax: Axes, values: pd.Series, lowest: float | None) -> None:
+    """Chooses a logarithmic axis where values span a wide range, and else starts at the lowest."""
+    if values.min() > 0 and values.max() > 4 * values.min():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    elif lowest is None:
+        ax.margins(y=0.12)
+    else:
+        ax.set_ylim(bottom=min(lowest, values.min()))
+
+
+def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Writes a line's name beside its end; names that would overlap move apart."""
+    height = ax.get_window_extent().height / ax.figure.dpi * 72  # in points, like the text
+    ends = sorted(ends)
+    places = [
+        ax.transAxes.inverted().transform(ax.transData.transform((0, y)))[1] for y, *_ in ends
+    ]
+    places = _spread(places, gap=8.5 / height)
+    for place, (_, text, color) in zip(places, ends, strict=True):
+        ax.text(1.03, place, text, color=color, transform=ax.transAxes, va="center", fontsize=7)
+
+
+def _spread(values: Sequence[float], gap: float) -> list[float]:
+    """Moves ascending values apart to at least a gap, and as little as possible."""
+    # Isotonic regression of v_i - i * gap, by pooling neighbours in the wrong order.
+    pools: list[list[float]] = []
+    for i, value in enumerate(values):
+        pools.append([value - i * gap])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    level = [float(np.mean(pool)) for pool in pools for _ in pool]
+    return [value + i * gap for i, value in enumerate(level)]

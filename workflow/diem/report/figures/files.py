@@ -1,0 +1,116 @@
+"""The figures that a configuration names, and the results that each is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diem.components import split
+from diem.config.resolve import evaluated_laps
+from diem.errors import DiemError
+from diem.files.atomic import atomic
+from diem.report.figures.base import Figure, Reads, figure_named
+
+__all__ = ["Evaluated", "evaluated", "named_figures", "write_caption"]
+
+
+class Evaluated(NamedTuple):
+    """An evaluation of an experiment.
+
+    Attributes:
+        stage: ``floor``, ``lap``, ``ceiling`` or ``reconstruction``.
+        run: The run.
+        observations: The set of observations that it is of.
+        lap: The lap; 0 for a floor or a ceiling.
+    """
+
+    stage: str
+    run: str
+    observations: str
+    lap: int
+
+
+def named_figures(experiments: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the entries of all figures by the figure's name and by experiment.
+
+    Arguments:
+        experiments: The resolved experiments.
+
+    Raises:
+        DiemError: If two figures would write the same files.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    classes: dict[str, type[Figure]] = {}
+    stems: set[str] = set()
+    for experiment, settings in experiments.items():
+        for spec in settings["figures"]:
+            where = f"experiments.{experiment}.figures"
+            figure = type(figure_named(spec, where))
+            stem = f"{experiment}_{figure.name}"
+            if stem in stems or classes.setdefault(figure.name, figure) is not figure:
+                raise DiemError(
+                    f"{where}: {split(spec, where)[0]!r} and another figure of the configuration"
+                    f" would both be called {figure.name!r} or write the same files ({stem!r})."
+                )
+            stems.add(stem)
+            entries.setdefault(figure.name, {})[experiment] = spec
+    return entries
+
+
+def evaluated(reads: Reads, experiment: Mapping[str, Any], ceiling: bool) -> list[Evaluated]:
+    """Returns the evaluations that a figure reads, in its order.
+
+    Arguments:
+        reads: What the figure reads.
+        experiment: The resolved experiment.
+        ceiling: Whether the experiment has ceilings.
+    """
+    first: dict[str, str] = {}
+    for run, settings in experiment["runs"].items():
+        first.setdefault(settings["observations"], run)
+    runs = list(first.values()) if reads.every else list(first.values())[:1]
+    return [
+        found
+        for run in runs
+        for stage in reads.stages
+        if ceiling or stage != "ceiling"
+        for found in _of_stage(stage, run, experiment)
+    ]
+
+
+def _of_stage(stage: str, run: str, experiment: Mapping[str, Any]) -> Iterator[Evaluated]:
+    observations = experiment["runs"][run]["observations"]
+    laps = evaluated_laps(experiment, run)
+    if stage == "reconstructions":
+        for other in experiment["evaluation"]["reconstruct"]:
+            yield Evaluated("reconstruction", run, other, laps[-1])
+    elif stage in ("laps", "last"):
+        for lap in laps if stage == "laps" else laps[-1:]:
+            yield Evaluated("lap", run, observations, lap)
+    elif stage in ("floor", "ceiling"):
+        yield Evaluated(stage, run, observations, 0)
+    else:
+        raise DiemError(
+            f"figures: a figure reads the stage {stage!r}, which is none of floor, laps, last,"
+            " ceiling, reconstructions."
+        )
+
+
+def write_caption(name: str, text: str, folder: str | Path) -> Path:
+    """Writes a figure's caption to a file, where Snakemake's report looks for captions.
+
+    Arguments:
+        name: The figure's name.
+        text: The caption.
+        folder: The folder of the captions.
+
+    Returns:
+        The absolute path of the file, which is written only if it differs.
+    """
+    path = Path(folder).absolute() / f"{name}.rst"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return path

@@ -1,0 +1,1 @@
+"""Tables of metric rows, at full precision and for the eye. Nothing is computed here."""

@@ -1,0 +1,116 @@
+"""The table of an experiment: floors, the last laps of the runs, and ceilings."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from diem.evaluation.rows import provenance
+from diem.report.tables.labels import METRICS, SUBJECTS, Metric, metric_label
+from diem.report.tables.writing import (
+    NONE,
+    Readable,
+    closing_note,
+    names_by_text,
+    notes_once,
+    rounded,
+)
+
+__all__ = ["readable_summary", "summary"]
+
+STAGES = {"floor": "floor (fitted Gaussian)", "lap": "", "ceiling": "ceiling (clean data)"}
+
+
+def summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    """Returns the table of an experiment at full precision, with the card of each number beside it.
+
+    Each set of observations has its floor, the last lap of each run, and its ceiling, in this
+    order. The samples that a lap was trained on (the subject ``e_step``) are left to the rows.
+
+    Arguments:
+        rows: The experiment's metric rows.
+        runs: The ``label`` and ``covariance`` of each run.
+    """
+    table = []
+    for prior in _priors(rows):
+        first = prior.iloc[0]
+        run = runs[first["run"]] if first["stage"] == "lap" else {}
+        entry = {
+            **{key: first[key] for key in ("experiment", "observations", "stage", "run")},
+            "label": run.get("label", first["stage"]),
+            "covariance": run.get("covariance", ""),
+            **{key: first[key] for key in ("lap", "optimizer_steps", "seed", "diem", "torch")},
+        }
+        for metric, subject in _columns(rows):
+            name = f"{metric_label(metric, _extractor(rows))} of {SUBJECTS.get(subject, subject)}"
+            cell = prior[(prior["metric"] == metric) & (prior["subject"] == subject)]
+            entry[name] = cell["value"].iloc[0] if len(cell) else None
+            entry[f"card of {name}"] = provenance(cell.iloc[0]) if len(cell) else None
+        table.append(entry)
+    return pd.DataFrame(table)
+
+
+def readable_summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Readable:
+    """Returns the same table as :func:`summary` for the eye, its cards gathered in notes.
+
+    Arguments:
+        rows: The experiment's metric rows.
+        runs: The ``label`` and ``covariance`` of each run.
+    """
+    full = summary(rows, runs)
+    values = [name for name in full.columns if f"card of {name}" in full.columns]
+    header = [["Observations"], ["Prior"], ["Covariance"], ["Lap"], ["Optimizer", "steps"]]
+    for metric, subject in _columns(rows):
+        name, unit, better = METRICS.get(metric, Metric(metric.replace("_", " ")))
+        unit = f"({unit.format(extractor=_extractor(rows))})" if unit else ""
+        subject = f"of {SUBJECTS.get(subject, subject)} {better}".strip()
+        header.append([line for line in (name, unit, subject) if line])
+
+    body = []
+    for _, row in full.iterrows():
+        lap = row["lap"] if row["stage"] == "lap" else NONE
+        prior = STAGES[row["stage"]] or row["label"]
+        words = [row["observations"], prior, row["covariance"] or NONE]
+        numbers = [str(lap), f"{int(row['optimizer_steps']):,}"]
+        body.append(words + numbers + [rounded(row[name]) for name in values])
+
+    notes = [*_notes(full, values), closing_note(full.iloc[0])]
+    return Readable(header, body, 3, notes)
+
+
+def _priors(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Returns the rows of each prior of the summary, in its order."""
+    stages = list(STAGES)
+    found = {}
+    for key, group in rows.groupby(["observations", "stage", "run"], sort=False):
+        found[key] = group[group["lap"] == group["lap"].max()]
+    sets = list(rows["observations"].unique())
+    # Sorting is stable: runs stay in the order of the rows.
+    keys = sorted(found, key=lambda key: (sets.index(key[0]), stages.index(key[1])))
+    return [found[key] for key in keys]
+
+
+def _columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Returns the pairs of metric and subject that the rows have, known metrics first."""
+    pairs = dict.fromkeys(zip(rows["metric"], rows["subject"], strict=True))
+    pairs = [pair for pair in pairs if pair[1] != "e_step"]
+    order = list(METRICS)
+    return sorted(pairs, key=lambda p: order.index(p[0]) if p[0] in order else len(order))
+
+
+def _notes(full: pd.DataFrame, values: Sequence[str]) -> list[str]:
+    """Returns what made the numbers of a summary, said once for all columns that it is of."""
+    of_columns = []
+    for name in values:
+        cards = zip(full["label"], full[f"card of {name}"], strict=True)
+        labels_of = names_by_text((label, text) for label, text in cards if isinstance(text, str))
+        if len(labels_of) == 1:
+            note = next(iter(labels_of))
+        else:
+            note = "; ".join(f"{', '.join(labels)}: {text}" for text, labels in labels_of.items())
+        of_columns.append((name, note))
+    return notes_once(of_columns)
+
+
+def _extractor(rows: pd.DataFrame) -> str:
+    names = [name for name in rows["extractor"].unique() if name]
+    return " and ".join(names)
