@@ -5,15 +5,11 @@ rule chosen_lap:
     input:
         unpack(choice_input),
     output:
-        csv=f"{RESULTS}/tables/{{experiment}}_chosen_lap.csv",
-        html=report(
-            f"{RESULTS}/tables/{{experiment}}_chosen_lap.html",
-            caption="../report/chosen_lap.rst",
+        **table_output(
+            "{experiment}_chosen_lap",
             category="{experiment}",
-            labels={"result": "table of the lap to use", "format": "html"},
+            table=("chosen_lap", "table of the lap to use"),
         ),
-        markdown=f"{RESULTS}/tables/{{experiment}}_chosen_lap.md",
-        latex=f"{RESULTS}/tables/{{experiment}}_chosen_lap.tex",
     log:
         f"{RESULTS}/logs/{{experiment}}/chosen_lap.log",
     conda:

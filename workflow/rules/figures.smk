@@ -103,25 +103,12 @@ rule table:
     input:
         lambda wildcards: metrics_paths(wildcards.experiment),
     output:
-        csv=report(
-            f"{RESULTS}/tables/{{experiment}}.csv",
-            caption="../report/table_csv.rst",
+        **table_output(
+            "{experiment}",
             category="{experiment}",
-            labels={"result": "table at full precision", "format": "csv"},
-        ),
-        html=report(
-            f"{RESULTS}/tables/{{experiment}}.html",
-            caption="../report/table.rst",
-            category="{experiment}",
-            labels={"result": "table", "format": "html"},
-        ),
-        markdown=f"{RESULTS}/tables/{{experiment}}.md",
-        latex=f"{RESULTS}/tables/{{experiment}}.tex",
-        rows=report(
-            f"{RESULTS}/tables/{{experiment}}_rows.csv",
-            caption="../report/rows.rst",
-            category="{experiment}",
-            labels={"result": "table of all metric rows", "format": "csv"},
+            table=("table", "table"),
+            csv=("table_csv", "table"),
+            rows=("rows", "table of all metric rows"),
         ),
     log:
         f"{RESULTS}/logs/{{experiment}}/table.log",
@@ -150,16 +137,12 @@ rule reconstruction_table:
     input:
         reconstructions,
     output:
-        csv=f"{RESULTS}/tables/{{experiment}}_reconstructions.csv",
-        html=report(
-            f"{RESULTS}/tables/{{experiment}}_reconstructions.html",
-            caption="../report/reconstructions.rst",
+        **table_output(
+            "{experiment}_reconstructions",
             category="{experiment}",
-            labels={"result": "table of reconstructions", "format": "html"},
+            table=("reconstructions", "table of reconstructions"),
+            rows="plain",
         ),
-        markdown=f"{RESULTS}/tables/{{experiment}}_reconstructions.md",
-        latex=f"{RESULTS}/tables/{{experiment}}_reconstructions.tex",
-        rows=f"{RESULTS}/tables/{{experiment}}_reconstructions_rows.csv",
     log:
         f"{RESULTS}/logs/{{experiment}}/reconstruction_table.log",
     conda:
@@ -182,15 +165,11 @@ rule published:
         metrics=lambda wildcards: metrics_paths(wildcards.experiment),
         published=lambda wildcards: published_path(wildcards.experiment),
     output:
-        csv=f"{RESULTS}/tables/{{experiment}}_published.csv",
-        html=report(
-            f"{RESULTS}/tables/{{experiment}}_published.html",
-            caption="../report/published.rst",
+        **table_output(
+            "{experiment}_published",
             category="{experiment}",
-            labels={"result": "table beside the published numbers", "format": "html"},
+            table=("published", "table beside the published numbers"),
         ),
-        markdown=f"{RESULTS}/tables/{{experiment}}_published.md",
-        latex=f"{RESULTS}/tables/{{experiment}}_published.tex",
     log:
         f"{RESULTS}/logs/{{experiment}}/published.log",
     conda:

@@ -53,25 +53,12 @@ rule heuristics_table:
         rows=lambda wildcards: paper.heuristics_blocks(CONFIG, wildcards.heuristics),
         published=str(PUBLISHED / "heuristics_divergence.csv"),
     output:
-        csv=report(
-            f"{RESULTS}/tables/heuristics_{{heuristics}}.csv",
-            caption="../report/heuristics_table.rst",
+        **table_output(
+            "heuristics_{heuristics}",
             category="heuristics",
-            labels={"result": "{heuristics}: table at full precision", "format": "csv"},
-        ),
-        html=report(
-            f"{RESULTS}/tables/heuristics_{{heuristics}}.html",
-            caption="../report/heuristics_table.rst",
-            category="heuristics",
-            labels={"result": "{heuristics}: table", "format": "html"},
-        ),
-        markdown=f"{RESULTS}/tables/heuristics_{{heuristics}}.md",
-        latex=f"{RESULTS}/tables/heuristics_{{heuristics}}.tex",
-        rows=report(
-            f"{RESULTS}/tables/heuristics_{{heuristics}}_rows.csv",
-            caption="../report/heuristics_rows.rst",
-            category="heuristics",
-            labels={"result": "{heuristics}: table of all rows", "format": "csv"},
+            table=("heuristics_table", "{heuristics}: table"),
+            csv=("heuristics_table", "{heuristics}: table at full precision"),
+            rows=("heuristics_rows", "{heuristics}: table of all rows"),
         ),
     log:
         f"{RESULTS}/logs/heuristics/{{heuristics}}/table.log",

@@ -12,15 +12,11 @@ rule hyperparameters:
         paper=str(PAPER_CONFIG),
         schema=str(SCHEMA),
     output:
-        csv=f"{RESULTS}/tables/hyperparameters.csv",
-        html=report(
-            f"{RESULTS}/tables/hyperparameters.html",
-            caption="../report/hyperparameters.rst",
+        **table_output(
+            "hyperparameters",
             category="paper",
-            labels={"result": "table of hyperparameters", "format": "html"},
+            table=("hyperparameters", "table of hyperparameters"),
         ),
-        markdown=f"{RESULTS}/tables/hyperparameters.md",
-        latex=f"{RESULTS}/tables/hyperparameters.tex",
     log:
         f"{RESULTS}/logs/paper/hyperparameters.log",
     conda:
@@ -37,15 +33,11 @@ rule paper_vs_ours:
     input:
         **paper.paper_tables(CONFIG, PAIRS),
     output:
-        csv=f"{RESULTS}/tables/paper_vs_ours.csv",
-        html=report(
-            f"{RESULTS}/tables/paper_vs_ours.html",
-            caption="../report/paper_vs_ours.rst",
+        **table_output(
+            "paper_vs_ours",
             category="paper",
-            labels={"result": "every published number beside ours", "format": "html"},
+            table=("paper_vs_ours", "every published number beside ours"),
         ),
-        markdown=f"{RESULTS}/tables/paper_vs_ours.md",
-        latex=f"{RESULTS}/tables/paper_vs_ours.tex",
     log:
         f"{RESULTS}/logs/paper/paper_vs_ours.log",
     conda:

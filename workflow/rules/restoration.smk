@@ -87,20 +87,11 @@ rule restoration_table:
         rows=lambda wildcards: paper.restoration_files(CONFIG, wildcards.comparison, ".csv"),
         published=str(PUBLISHED / "posterior_samplers_ffhq.csv"),
     output:
-        csv=f"{RESULTS}/tables/restoration_{{comparison}}.csv",
-        markdown=f"{RESULTS}/tables/restoration_{{comparison}}.md",
-        latex=f"{RESULTS}/tables/restoration_{{comparison}}.tex",
-        html=report(
-            f"{RESULTS}/tables/restoration_{{comparison}}.html",
-            caption="../report/restoration_table.rst",
+        **table_output(
+            "restoration_{comparison}",
             category="{comparison}",
-            labels={"result": "table of posterior samplers", "format": "html"},
-        ),
-        rows=report(
-            f"{RESULTS}/tables/restoration_{{comparison}}_rows.csv",
-            caption="../report/restoration_rows.rst",
-            category="{comparison}",
-            labels={"result": "table of all metric rows", "format": "csv"},
+            table=("restoration_table", "table of posterior samplers"),
+            rows=("restoration_rows", "table of all metric rows"),
         ),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/table.log",
