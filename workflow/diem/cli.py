@@ -346,9 +346,9 @@ def _estimate(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from diem.report import export as cards
+    from diem.report.export import export
 
-    card = cards.export(options.run, options.output, options.lap)
+    card = export(options.run, options.output, options.lap)
     readable = Path(options.output).with_suffix(".md")
     print(f"{options.output}: the prior of lap {card['lap']}, with {len(card['metrics'])} metrics.")
     print(f"{readable}: its card.")

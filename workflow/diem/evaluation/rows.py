@@ -83,13 +83,13 @@ def read_rows(paths: Sequence[str | Path]) -> pd.DataFrame:
     return rows.assign(value=rows["value"].map(float), lap=rows["lap"].map(int))
 
 
-def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, object]]) -> None:
+def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[Any, Any]]) -> None:
     """Writes metric rows as CSV, whole or not at all."""
     with atomic(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
 
 
-def provenance(row: Mapping[Any, Any]) -> str:
+def provenance(row: Mapping[Any, Any] | pd.Series) -> str:
     """Returns what made the number of a row, in words: samples, sampler, reference, extractor."""
     samples = f"{int(row['samples']):,} samples"
     if row["split"] != "none":
@@ -112,6 +112,6 @@ def provenance(row: Mapping[Any, Any]) -> str:
     return ", ".join(phrases)
 
 
-def software(row: Mapping[Any, Any]) -> str:
+def software(row: Mapping[Any, Any] | pd.Series) -> str:
     """Returns the seed and the versions that made a row, in words."""
     return f"seed {row['seed']}, diem {row['diem']}, PyTorch {row['torch']}"

@@ -5,6 +5,7 @@ into one safetensors file, and writes the same for human readers beside it.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from diem.evaluation.rows import provenance, read_rows
 from diem.files.atomic import atomic
 from diem.report.tables.labels import SUBJECTS, metric_label
 
-__all__ = ["export", "markdown"]
+__all__ = ["card_text", "export"]
 
 USE = """\
 ```python
@@ -30,8 +31,6 @@ x = prior.posterior(y, operator, sigma_y, 16)  # of observations y = A x + noise
 
 HEADING = "# Prior "
 """How a card begins."""
-
-SUBJECTS = {**SUBJECTS, "e_step": "samples it was trained on"}
 
 SETTINGS = {
     "data": "data",
@@ -52,7 +51,7 @@ SETTINGS = {
     "version": "diem",
     "versions": "libraries",
 }
-"""What the card tells of a prior, in its order, and how it is called."""
+"""The settings that the card shows, in its order, with their labels."""
 
 
 def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[str, Any]:
@@ -72,14 +71,14 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
     run, output = Path(run), Path(output)
     if output.suffix != ".safetensors":
         raise DiemError(f"{output}: the name of a prior's file must end in .safetensors.")
-    source, readable = _prior(run, lap), output.with_suffix(".md")
+    source, beside = _prior_file(run, lap), output.with_suffix(".md")
     if output.resolve().is_relative_to(run.resolve()):
         raise DiemError(
             f"{output}: this is in the run's own folder, give the output a place elsewhere."
         )
-    if readable.exists() and not readable.read_bytes().startswith(HEADING.encode()):
+    if beside.exists() and not beside.read_bytes().startswith(HEADING.encode()):
         raise DiemError(
-            f"{readable}: this file is no card of a prior and would be overwritten, give the output"
+            f"{beside}: this file is no card of a prior and would be overwritten, give the output"
             " another name."
         )
     prior = read_prior(source)
@@ -88,12 +87,12 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
     prior.save(output)
     card = read_prior(output).card
-    with atomic(readable) as temporary:
-        temporary.write_text(markdown(card, output.name), encoding="utf-8")
+    with atomic(beside) as temporary:
+        temporary.write_text(card_text(card, output.name), encoding="utf-8")
     return card
 
 
-def _prior(run: Path, lap: int | None) -> Path:
+def _prior_file(run: Path, lap: int | None) -> Path:
     if lap is not None:
         return run / f"lap_{lap:02d}" / "prior.safetensors"
     found = [*run.glob("chosen/prior.safetensors"), *sorted(run.glob("lap_*/prior.safetensors"))]
@@ -102,46 +101,42 @@ def _prior(run: Path, lap: int | None) -> Path:
     return found[0] if found[0].parent.name == "chosen" else found[-1]
 
 
-def markdown(card: Mapping[str, Any], name: str) -> str:
-    """Returns a prior's card for human readers.
+def card_text(card: Mapping[str, Any], name: str) -> str:
+    """Returns a prior's card for human readers, as Markdown.
 
     Arguments:
         card: The card of an exported prior.
         name: The name of its file.
     """
     title = "/".join(str(card[key]) for key in ("experiment", "run") if key in card)
-    made = [(told, _words(card[key])) for key, told in SETTINGS.items() if key in card]
-    parts = [
+    settings = [(label, _on_one_line(card[key])) for key, label in SETTINGS.items() if key in card]
+    metrics = [
+        (
+            SUBJECTS.get(row["subject"], row["subject"]),
+            metric_label(row["metric"], row.get("extractor", "")),
+            f"{row['value']:.4g}",
+            provenance(defaultdict(str, row)),  # empty columns are left out of a card
+        )
+        for row in card["metrics"]
+    ]
+    paragraphs = [
         f"{HEADING}{title}, lap {card['lap']}",
         "A prior of `x` that was learned from observations `y = A x + noise` alone, in the units of"
         " these observations.",
         USE.format(name=name),
         "## What made it",
-        tabulate(made, ("", ""), "pipe", disable_numparse=True),
+        tabulate(settings, ("", ""), "pipe", disable_numparse=True),
         "## How good it is",
+        tabulate(metrics, ("of", "metric", "value", "made by"), "pipe")
+        if metrics
+        else "It has not been evaluated.",
     ]
-    blank = dict.fromkeys(
-        ("samples", "split", "sampler", "sampler_steps", "denoiser_evaluations"), ""
-    ) | dict.fromkeys(("reference", "reference_samples", "extractor", "extractor_accuracy"), "")
-    rows = [
-        (
-            SUBJECTS.get(row["subject"], row["subject"]),
-            metric_label(row["metric"], row.get("extractor", "")),
-            f"{row['value']:.4g}",
-            provenance({**blank, **row}),
-        )
-        for row in card["metrics"]
-    ]
-    if rows:
-        parts.append(tabulate(rows, ("of", "metric", "value", "made by"), "pipe"))
-    else:
-        parts.append("It has not been evaluated.")
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
 
 
-def _words(value: Any) -> str:
+def _on_one_line(value: Any) -> str:
     """Returns a setting on one line, as YAML would have it."""
     if isinstance(value, Mapping):
-        told = ", ".join(f"{key}: {_words(child)}" for key, child in value.items())
-        return f"{{{told}}}"
+        entries = ", ".join(f"{key}: {_on_one_line(child)}" for key, child in value.items())
+        return f"{{{entries}}}"
     return value if isinstance(value, str) else json.dumps(value)

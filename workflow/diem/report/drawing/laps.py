@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -110,8 +111,9 @@ def _lines(
         laps, values = list(line["lap"]), list(line["value"])
         if "floor" in bounds:
             laps, values = [0, *laps], [bounds["floor"], *values]
-        ax.plot(laps, values, **styles[labels[run]])
-        ends.append((values[-1], labels[run], styles[labels[run]]["color"]))
+        label = labels[str(run)]
+        ax.plot(laps, values, **styles[label])
+        ends.append((values[-1], label, styles[label]["color"]))
     ax.set_xticks(_lap_ticks({0, *panel["lap"]}))
     return ends
 
@@ -122,9 +124,9 @@ def _ring_best(
     """Rings the best lap of each run."""
     for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
         falls = METRICS[line["metric"].iloc[0]].better == "↓"
-        best = line.loc[line["value"].idxmin() if falls else line["value"].idxmax()]
-        color = styles[labels[run]]["color"]
-        ring = {"ms": 10, "mfc": "none", "mec": color, "mew": 1.5, "clip_on": False}
+        best = line.iloc[int(line["value"].argmin() if falls else line["value"].argmax())]
+        color = styles[labels[str(run)]]["color"]
+        ring: dict[str, Any] = {"ms": 10, "mfc": "none", "mec": color, "mew": 1.5, "clip_on": False}
         ax.plot(best["lap"], best["value"], "o", **ring)
 
 

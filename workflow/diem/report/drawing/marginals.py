@@ -117,7 +117,7 @@ def corner(samples: HasRows, title: str, note: str, truth: HasRows | None = None
 def _show_marginal(ax: Axes, x: HasRows, i: int, **style: Any) -> None:
     edges = np.linspace(-LIMIT, LIMIT, BINS + 1)
     counts = sum(np.histogram(part[:, i], edges)[0] for part in row_parts(x))
-    ax.hist(edges[:-1], edges, weights=counts, density=True, **style)
+    ax.hist(edges[:-1], list(edges), weights=counts, density=True, **style)
 
 
 def _check_vectors(x: HasRows) -> None:

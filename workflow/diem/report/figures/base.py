@@ -17,9 +17,6 @@ from diem.errors import DiemError
 
 if TYPE_CHECKING:
     import matplotlib.figure
-    import pandas as pd
-
-    from diem.files.hdf5 import HasRows
 
 __all__ = [
     "FIGURES",
@@ -151,14 +148,15 @@ class Evaluation:
         run: The run; for a floor or a ceiling, the stage.
         stage: ``floor``, ``lap`` or ``ceiling``.
         lap: The lap.
-        arrays: Those arrays that the figure reads; what it reads all of need not be in memory.
+        arrays: Those arrays that the figure reads: NumPy's, or if it reads all of their rows, what
+            has rows as :class:`diem.files.hdf5.HasRows` says, which need not be in memory.
     """
 
     observations: str
     run: str
     stage: str
     lap: int
-    arrays: Mapping[str, HasRows]
+    arrays: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -169,14 +167,15 @@ class Source:
         experiment: The experiment.
         labels: The label of each run.
         rows: The metric rows, see :func:`diem.evaluation.rows.read_rows`.
-        truth: The clean test data, with shape ``(N, *event)``.
+        truth: The clean test data, with shape ``(N, *event)``, as
+            :class:`diem.files.hdf5.HasRows`; none where there are none.
         evaluations: Evaluations in the order of their laps, set by set of observations.
     """
 
     experiment: str
     labels: Mapping[str, str]
-    rows: pd.DataFrame | None = None
-    truth: HasRows | None = None
+    rows: Any = None
+    truth: Any = None
     evaluations: Sequence[Evaluation] = ()
 
 
@@ -196,7 +195,12 @@ class Figures(Kind[Figure]):
         return figure
 
 
-FIGURES = Figures("figures", "diem.report.figures", Figure, besides=("base", "files"))
+FIGURES = Figures(
+    "figures",
+    "diem.report.figures",
+    Figure,  # type: ignore[type-abstract]
+    besides=("base", "files"),
+)
 """The figures that the configuration may name, and the user's own by import path."""
 
 

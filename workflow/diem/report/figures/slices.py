@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Slices"]
 
+COUNT = 8
+"""The slices that the figure shows, at most, of one set of observations."""
+
 
 class Slices(Figure):
     """Test slices: k-space, zero-filled inverse, posterior samples by lap, and the truth."""
@@ -26,7 +29,7 @@ class Slices(Figure):
         stages=("floor", "laps"),
         every=True,
         arrays=tuple(f"posterior/{name}" for name in ("x", "y", "observed", "adjoint", "truth")),
-        count=8,
+        count=COUNT,
     )
     caption = """\
 Test slices of ``{{ snakemake.wildcards.experiment }}``: what was measured of k-space, its
@@ -52,7 +55,7 @@ zero-filled inverse, and how posterior samples change over the laps.
             panel[Heading.of(evaluation.stage, evaluation.lap)] = grey(draws[:, 0])
             panel[Heading(math.inf, "posterior\nmean")] = grey(draws.mean(axis=1))
             panel[Heading(math.inf, "truth")] = grey(arrays["posterior/truth"])
-        count = max(4, self.reads.count // len(panels))
+        count = max(4, COUNT // len(panels))
         return image_rows(
             {name: {row: x[:count] for row, x in panel.items()} for name, panel in panels.items()},
             f"{source.experiment}: test slices, from k-space to posterior samples, lap by lap",

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Uncertainty"]
 
+COUNT = 8
+"""The slices that the figure shows, at most, of one set of observations."""
+
 
 class Uncertainty(Figure):
     """Posterior mean and standard deviation, beside the truth and the error of the mean."""
@@ -22,7 +25,7 @@ class Uncertainty(Figure):
     reads = Reads(
         stages=("reconstructions",),
         arrays=("posterior/x", "posterior/adjoint", "posterior/truth"),
-        count=8,
+        count=COUNT,
     )
     caption = """\
 Posterior mean and standard deviation of test slices of ``{{ snakemake.wildcards.experiment
@@ -53,7 +56,7 @@ trained on.
         levels = [np.concatenate([np.abs(mean - x), sd]) for _, x, _, mean, sd in found]
         white = max(np.quantile(level, 0.995) for level in levels)
         panels = {}
-        count = max(4, self.reads.count // len(found))
+        count = max(4, COUNT // len(found))
         for name, truth, adjoint, mean, deviation in found:
             rows = {
                 Heading(0, "truth"): truth,

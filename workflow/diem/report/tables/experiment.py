@@ -1,6 +1,7 @@
 """The table of an experiment: floors, the last laps of the runs, and ceilings."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -80,7 +81,7 @@ def readable_summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) 
 def _priors(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """Returns the rows of each prior of the summary, in its order."""
     stages = list(STAGES)
-    found = {}
+    found: dict[Any, pd.DataFrame] = {}
     for key, group in rows.groupby(["observations", "stage", "run"], sort=False):
         found[key] = group[group["lap"] == group["lap"].max()]
     sets = list(rows["observations"].unique())
@@ -91,8 +92,8 @@ def _priors(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 def _columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Returns the pairs of metric and subject that the rows have, known metrics first."""
-    pairs = dict.fromkeys(zip(rows["metric"], rows["subject"], strict=True))
-    pairs = [pair for pair in pairs if pair[1] != "e_step"]
+    every = dict.fromkeys(zip(rows["metric"], rows["subject"], strict=True))
+    pairs = [pair for pair in every if pair[1] != "e_step"]
     order = list(METRICS)
     return sorted(pairs, key=lambda p: order.index(p[0]) if p[0] in order else len(order))
 

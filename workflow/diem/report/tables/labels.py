@@ -11,6 +11,7 @@ SUBJECTS = {
     "prior": "prior samples",
     "posterior": "posterior samples",
     "posterior_mean": "posterior means",
+    "e_step": "samples it was trained on",
 }
 """How the subjects of metrics are called."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -84,7 +85,7 @@ def notes_once(labelled: Iterable[tuple[str, str]], separator: str = ", ") -> li
     return [f"{separator.join(names)}: {text}." for text, names in by_text.items()]
 
 
-def closing_note(row: Mapping[str, object]) -> str:
+def closing_note(row: Mapping[Any, Any] | pd.Series) -> str:
     """Returns the last note of a table of metric rows: the seed and the versions of one of them."""
     text = software(row)
     return f"{text[0].upper()}{text[1:]}."
