@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from diem.errors import DiemError
-from diem.evaluation.rows import provenance
+from diem.evaluation.rows import provenance, software
 from diem.report.tables.labels import METRICS
-from diem.report.tables.writing import NONE, Readable, rounded
+from diem.report.tables.writing import NONE, Readable, notes_once, rounded
 
 __all__ = ["readable_published", "with_published"]
 
@@ -81,7 +81,7 @@ def _ours(
     cards = [
         f"{METRICS[name].name}: {provenance(found[name])}" for name in metrics if name in found
     ]
-    training = f"{int(first['optimizer_steps']):,} optimizer steps, seed {first['seed']}"
+    training = f"{int(first['optimizer_steps']):,} optimizer steps, {software(first)}"
     return {
         "method": OURS,
         "run": run,
@@ -89,9 +89,7 @@ def _ours(
         "lap": first["lap"],
         "samples": int(first["samples"]),
         **{name: row["value"] for name, row in found.items()},
-        "source": "; ".join(
-            [*cards, f"{training}, diem {first['diem']}, PyTorch {first['torch']}"]
-        ),
+        "source": "; ".join([*cards, training]),
     }
 
 
@@ -103,7 +101,7 @@ def readable_published(table: pd.DataFrame) -> Readable:
         metric = METRICS[name]
         header.append([metric.name, metric.better])
     body: list[list[str]] = []
-    sources: dict[str, list[str]] = {}
+    sources: list[tuple[str, str]] = []
     for row in table.to_dict("records"):
         method = f"{OURS}, {row['run']}" if row["method"] == OURS else row["method"]
         corruption = f"{row['corruption']:.0%}" if row["corruption"] != "" else NONE
@@ -115,6 +113,5 @@ def readable_published(table: pd.DataFrame) -> Readable:
             + [number or NONE for number in numbers]
         )
         name = ", ".join(word for word in (method, heuristic, corruption) if word != NONE)
-        sources.setdefault(row["source"], []).append(name)
-    notes = [f"{'; '.join(names)}: {source}." for source, names in sources.items()]
-    return Readable(header, body, 2, [*notes, WARNING])
+        sources.append((name, row["source"]))
+    return Readable(header, body, 2, [*notes_once(sources, "; "), WARNING])

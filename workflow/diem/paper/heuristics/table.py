@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from diem.evaluation.rows import software
 from diem.paper.heuristics.posteriors import EXACT
 from diem.report.tables.writing import NONE, Readable
 
@@ -45,8 +46,8 @@ def _words(rows: pd.DataFrame) -> str:
         f" dimensions, thickness {row['thickness']:g}, {row['rows']} observed value(s), sigma_y"
         f" {row['sigma_y']:g}; {row['samples']:,} samples resampled from {row['prior_samples']:,}"
         f" of the prior; at most {row['iterations']:,} Sinkhorn iterations from zero, lambda"
-        f" {row['regularization']:g}, tolerance {row['tolerance']:g}, floor {row['floor']:g}; seed"
-        f" {row['seed']}, diem {row['diem']}, PyTorch {row['torch']}"
+        f" {row['regularization']:g}, tolerance {row['tolerance']:g}, floor {row['floor']:g};"
+        f" {software(row)}"
     )
 
 

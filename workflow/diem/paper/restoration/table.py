@@ -13,7 +13,7 @@ import pandas as pd
 from diem.evaluation.rows import provenance
 from diem.paper.methods import METHODS, Method
 from diem.report.tables.labels import METRICS, metric_label
-from diem.report.tables.writing import NONE, Readable, rounded
+from diem.report.tables.writing import NONE, Readable, closing_note, rounded
 
 __all__ = ["method_of", "published_title", "readable_restoration", "restoration_table"]
 
@@ -137,5 +137,5 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         f"Ours: {int(first['samples']):,} test images of {prior['data']} with"
         f" {prior['name']}, one sample each, {first['sampler']}, the same observations and noise"
         f" for every method; means. {told}, where images span [-1, 1].",
-        f"Seed {first['seed']}, diem {first['diem']}, PyTorch {first['torch']}.",
+        closing_note(first),
     ]
