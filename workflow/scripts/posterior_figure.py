@@ -6,6 +6,7 @@ from diem.data.observations import users_observations
 from diem.inference.sample_files import read_posteriors
 from diem.jobs.job import job
 from diem.report.drawing.style import save
+from diem.report.posteriors import POSTERIORS, posteriors
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
