@@ -27,6 +27,9 @@ import diem
 from diem import operators
 from diem.data.observations import Observations, Observed, save_observations
 from diem.diffusion.prior import Prior, build_denoiser
+from diem.diffusion.samplers.ddim import DDIM
+from diem.diffusion.samplers.ddpm import DDPM
+from diem.diffusion.samplers.pc import PC
 from diem.errors import DiemError
 from diem.inference.prior_denoiser import PriorDenoiser
 from diem.inference.sample_files import write_posteriors, write_samples
@@ -199,6 +202,18 @@ def test_the_e_step_that_made_a_prior_is_its_default(path):
     assert (changed.limit, changed.iterations) == (1.5, 2)
     assert (changed.sampler.steps, changed.sampler.spacing) == (7, "karras")
     assert exact().posterior_sampler().sampler.steps == 256
+
+
+def test_options_of_another_sampler_are_not_inherited():
+    # Cards of version 0.1 have the options of pc with every sampler.
+    card = {"e_step": {"sampler": {"name": "ddpm", "steps": 3, "corrections": 2, "delta": 0.2}}}
+    prior = PriorDenoiser(Prior(gaussian(), None, card))
+
+    assert prior.posterior_sampler().sampler == DDPM(steps=3)
+    assert prior.posterior_sampler(sampler="ddim").sampler == DDIM(steps=3)
+    changed = prior.posterior_sampler(sampler={"name": "pc", "delta": 0.1}).sampler
+    assert changed == PC(steps=3, corrections=2, delta=0.1)
+    refused(lambda: prior.posterior_sampler(sampler={"delta": 0.1}), "sampler.delta is unknown")
 
 
 def test_progress_adds_up_to_the_samples():
