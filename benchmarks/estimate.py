@@ -20,7 +20,8 @@ from typing import Any
 import torch
 import yaml
 
-from diem.config.resolve import resolve, training_of_lap
+from diem.config.resolve import resolve
+from diem.em.laps import training_of_lap
 from diem.data import simulate as observing
 from diem.data.observations import Observations
 from diem.data.sets import DATASETS
@@ -48,7 +49,7 @@ def main() -> None:
     lines = []
     for name in demo["experiments"]:
         config = shortened(demo, name)
-        config = resolve(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", path.name)
+        config = resolve(config, path.name)
         planned = plan(config)
         with tempfile.TemporaryDirectory() as folder:
             for stage, found in real(config["experiments"][name], Path(folder)).items():

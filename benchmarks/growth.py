@@ -205,7 +205,7 @@ def overhead(folder: Path) -> dict:
     """Measures what a lap of the paper's CIFAR-10 does outside its network."""
     path = ROOT / "config" / "paper.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config = resolve(config, ROOT / "workflow" / "schemas" / "config.schema.yaml", path.name)
+    config = resolve(config, path.name)
     entry = config["experiments"]["cifar10"]
     run = entry["runs"]["missing_50"]
     data = DATASETS.parse(entry["data"])

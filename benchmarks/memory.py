@@ -92,7 +92,7 @@ def peak(case: str, half: str, batch: int, device: torch.device) -> float:
     path, name, _ = CASES[case]
     text = (ROOT / "config" / path).read_text(encoding="utf-8")
     config = resolve(
-        yaml.safe_load(text), ROOT / "workflow" / "schemas" / "config.schema.yaml", path
+        yaml.safe_load(text), path
     )
     entry = config["experiments"][name]
     run = next(iter(entry["runs"].values()))

@@ -41,7 +41,8 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from torch import Tensor
 
 from diem import operators
-from diem.config.resolve import resolve, training_of_lap
+from diem.config.resolve import resolve
+from diem.em.laps import training_of_lap
 from diem.data.sets import DATASETS
 from diem.data.simulate import observe
 from diem.diffusion.gaussian import fit_to_observations, fit_to_samples
@@ -64,7 +65,6 @@ from diem.report.drawing.style import WIDTH, save, styled
 from diem.seeds import Stage, rng, torch_generator
 
 HERE = Path(__file__).parent
-SCHEMA = HERE.parent / "workflow" / "schemas" / "config.schema.yaml"
 LAPS = {"paper": 32, "short": 10}
 """The laps of the paper's recipe; in the paper itself 16, 32, and 64 on the manifold."""
 
@@ -219,7 +219,7 @@ def settings(name: str, recipe: str, laps: int) -> dict[str, Any]:
     entry |= {"laps": laps, "runs": {"only": {"observations": "only"}}}
     entry["recipe"] = "fast" if recipe in TENTH_OF else "paper"
     config = {"experiments": {name: entry}}
-    return resolve(config, SCHEMA, "benchmarks/recipe.py")["experiments"][name]
+    return resolve(config, "benchmarks/recipe.py")["experiments"][name]
 
 
 class Case:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import yaml
 
-from diem.config.resolve import RECIPES, ceiling_training, merge, resolve, training_of_lap
+from diem.config.resolve import RECIPES, resolve
+from diem.em.laps import ceiling_training, training_of_lap
+from diem.components import merge
 from diem.data import ingest as own
 from diem.em.training import Training
 from diem.errors import DiemError
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 SOURCE = "some.yaml"
 
 MANIFOLD = {
@@ -75,7 +76,7 @@ def drop(config, key):
 def refused(config):
     """Returns the sentence with which a configuration is refused, and asserts that it is one."""
     with pytest.raises(DiemError) as error:
-        resolve(config, SCHEMA, SOURCE)
+        resolve(config, SOURCE)
     message = str(error.value)
     assert message.startswith(f"{SOURCE}: ")
     assert message.endswith(".")
@@ -89,7 +90,7 @@ def refused(config):
 
 
 def test_defaults_of_every_level(config):
-    resolved = resolve(config, SCHEMA, SOURCE)
+    resolved = resolve(config, SOURCE)
 
     assert resolved["seed"] == 3
     assert (resolved["shards"], resolved["device"], resolved["results"]) == (1, "auto", "results")
@@ -118,7 +119,7 @@ def test_defaults_of_every_level(config):
 
 
 def test_runs_hold_all_settings_of_their_own(config):
-    runs = resolve(config, SCHEMA, SOURCE)["experiments"]["line"]["runs"]
+    runs = resolve(config, SOURCE)["experiments"]["line"]["runs"]
 
     base, other = runs["base"], runs["other"]
     assert set(base) == set(other) == {"observations", "label", "laps", "e_step", "m_step"}
@@ -145,7 +146,7 @@ def test_a_run_may_switch_off_what_the_experiment_switches_on(config):
     put(config, f"{LINE}.e_step.limit", 2.0)
     put(config, f"{LINE}.runs.other.e_step.restart", None)
 
-    runs = resolve(config, SCHEMA, SOURCE)["experiments"]["line"]["runs"]
+    runs = resolve(config, SOURCE)["experiments"]["line"]["runs"]
 
     assert runs["base"]["e_step"]["restart"] == [4.0, 1.0]
     assert runs["other"]["e_step"]["restart"] is None
@@ -158,7 +159,7 @@ def test_the_fast_recipe_fills_what_the_experiment_leaves_open(config):
     put(config, f"{LINE}.m_step", {"ema": 0.5})
     fast = RECIPES["fast"]
 
-    run = resolve(config, SCHEMA, "c")["experiments"]["line"]["runs"]["base"]
+    run = resolve(config, "c")["experiments"]["line"]["runs"]["base"]
 
     assert run["e_step"]["sampler"]["steps"] == 5
     assert run["e_step"]["sampler"]["spacing"] == fast["e_step"]["sampler"]["spacing"]
@@ -172,7 +173,7 @@ def test_without_a_recipe_the_papers_is_meant(config):
     named = copy.deepcopy(config)
     named["experiments"]["line"]["recipe"] = "paper"
 
-    assert resolve(config, SCHEMA, "c") == resolve(named, SCHEMA, "c")
+    assert resolve(config, "c") == resolve(named, "c")
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(10, None), (10, 4)])
@@ -205,7 +206,7 @@ def test_the_rate_falls_to_zero_in_the_last_lap_alone(decay):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.yaml")), ids=lambda p: p.name)
 def test_the_configurations_of_benchmarks_are_valid(path):
-    resolved = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, str(path))
+    resolved = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
 
     assert resolved["experiments"]
 
@@ -218,13 +219,13 @@ def test_the_configuration_of_ones_own_data_is_valid(tmp_path):
     own.write_observations(path, {"train": np.ones((9, 1, 32, 32))}, operator="mask", sigma_y=0.1)
     config["experiments"]["sky"]["data"]["path"] = str(path)
 
-    assert resolve(config, SCHEMA, "sky.yaml")["experiments"]["sky"]["laps"] == 6
+    assert resolve(config, "sky.yaml")["experiments"]["sky"]["laps"] == 6
 
 
 def test_the_configuration_that_was_read_is_not_changed(config):
     before = copy.deepcopy(config)
 
-    resolved = resolve(config, SCHEMA, SOURCE)
+    resolved = resolve(config, SOURCE)
     resolved["experiments"]["line"]["runs"]["base"]["e_step"]["sampler"]["steps"] = 99
 
     assert config == before
@@ -232,17 +233,17 @@ def test_the_configuration_that_was_read_is_not_changed(config):
 
 
 def test_resolving_again_changes_nothing(config):
-    once = resolve(config, SCHEMA, SOURCE)
+    once = resolve(config, SOURCE)
 
-    assert resolve(once, SCHEMA, SOURCE) == once
+    assert resolve(once, SOURCE) == once
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
 def test_the_configurations_that_come_with_diem_are_valid(path):
     with path.open(encoding="utf-8") as file:
-        once = resolve(yaml.safe_load(file), SCHEMA, path.name)
+        once = resolve(yaml.safe_load(file), path.name)
 
-    assert resolve(once, SCHEMA, path.name) == once
+    assert resolve(once, path.name) == once
     assert yaml.safe_load(yaml.safe_dump(once)) == once
 
 
@@ -503,7 +504,7 @@ def test_whole_numbers_written_with_a_point_become_integers(config, key):
     # JSON schema takes 4.0 for an integer; range(4.0) does not.
     put(config, key, 4.0)
 
-    value = resolve(config, SCHEMA, SOURCE)
+    value = resolve(config, SOURCE)
     for part in key.split("."):
         value = value[part]
     assert isinstance(value, int)
@@ -594,7 +595,7 @@ def test_names_that_yaml_reads_as_numbers(config, where):
     parent[50] = copy.deepcopy(next(iter(parent.values())))
 
     try:
-        resolved = resolve(config, SCHEMA, SOURCE)
+        resolved = resolve(config, SOURCE)
     except DiemError as error:
         assert str(error).startswith(f"{SOURCE}: {where}")
         assert "50" in str(error)
@@ -633,7 +634,7 @@ def test_restarts_outside_of_the_schedule(config, where, restart):
 def test_restarts_within_the_schedule(config):
     put(config, f"{LINE}.e_step.restart", [10.0, 0.01])
 
-    resolve(config, SCHEMA, SOURCE)
+    resolve(config, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -662,7 +663,7 @@ def test_colour_images(config):
     digits["figures"] = ["distance", "prior", "inpainting"]
     digits["m_step"] = {"augment": {"flip": True, "hue": 0.01, "saturation": [0.95, 1.05]}}
 
-    resolved = resolve(config, SCHEMA, SOURCE)["experiments"]
+    resolved = resolve(config, SOURCE)["experiments"]
 
     entry = resolved["digits"]
     counts = {"train": 50000, "validation": 10000, "test": 10000}
@@ -713,7 +714,7 @@ def test_the_first_of_several_mistakes_is_one_sentence(config):
 
 
 def test_heuristics_alone_and_their_defaults():
-    resolved = resolve({"heuristics": {"curves": {"cases": 2}}}, SCHEMA, SOURCE)
+    resolved = resolve({"heuristics": {"curves": {"cases": 2}}}, SOURCE)
 
     entry = resolved["heuristics"]["curves"]
     assert resolved["experiments"] == {}
@@ -726,7 +727,7 @@ def test_heuristics_alone_and_their_defaults():
 @pytest.mark.parametrize("config", [{}, {"experiments": {}}, {"heuristics": {}, "seed": 1}])
 def test_a_configuration_of_nothing(config):
     with pytest.raises(DiemError, match="none of experiments, heuristics, restoration"):
-        resolve(config, SCHEMA, SOURCE)
+        resolve(config, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -740,7 +741,7 @@ def test_a_configuration_of_nothing(config):
 )
 def test_heuristics_that_do_not_fit(key, value, words):
     with pytest.raises(DiemError, match=words) as error:
-        resolve({"heuristics": {"curves": {key: value}}}, SCHEMA, SOURCE)
+        resolve({"heuristics": {"curves": {key: value}}}, SOURCE)
 
     assert "heuristics.curves" in str(error.value)
 
@@ -753,7 +754,7 @@ COMPARISON = {"data": {"name": "photographs"}, "train": {"network": {"name": "un
 def test_defaults_of_a_comparison_are_the_papers(config):
     config["restoration"] = {"faces": COMPARISON}
 
-    entry = resolve(config, SCHEMA, SOURCE)["restoration"]["faces"]
+    entry = resolve(config, SOURCE)["restoration"]["faces"]
 
     assert entry["steps"] == [10, 100, 1000]
     assert entry["tasks"] == {
@@ -879,7 +880,7 @@ def test_images_and_reconstructions_that_do_not_fit(config, key, value, words):
 def test_inpainting_of_observations_of_another_shape(config, operator):
     put(config, "experiments.digits.figures", ["inpainting"])
     put(config, "experiments.digits.observations.small", {"operator": operator, "sigma_y": 0.01})
-    resolve(config, SCHEMA, SOURCE)  # no run is on them
+    resolve(config, SOURCE)  # no run is on them
     put(config, "experiments.digits.runs.other", {"observations": "small"})
 
     message = refused(config)
@@ -911,7 +912,7 @@ def test_inpainting_of_ones_own_observations(config, tmp_path, y, event, words):
         "figures": ["inpainting"],
     }
     if not words:
-        resolve(config, SCHEMA, SOURCE)
+        resolve(config, SOURCE)
         return
 
     message = refused(config)
@@ -958,7 +959,7 @@ def test_names_that_are_taken(config, name, words):
     config["heuristics"] = {"exact": {}}
     config["restoration"] = {"patches": {"data": {"name": "photographs"}, "train": {}}}
     config["restoration"]["patches"]["train"]["network"] = {"name": "mlp"}
-    resolve(config, SCHEMA, SOURCE)
+    resolve(config, SOURCE)
     config["experiments"][name] = config["experiments"]["digits"]
 
     assert words in refused(config)
@@ -967,4 +968,4 @@ def test_names_that_are_taken(config, name, words):
 def test_endings_of_tables_are_no_names_to_avoid_by_themselves(config):
     config["experiments"] = {"line_rows": MANIFOLD, "line_published": DIGITS}
 
-    assert resolve(config, SCHEMA, SOURCE)["experiments"].keys() == config["experiments"].keys()
+    assert resolve(config, SOURCE)["experiments"].keys() == config["experiments"].keys()

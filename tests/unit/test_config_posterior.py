@@ -7,7 +7,6 @@ import pytest
 from diem.config.resolve import resolve
 from diem.errors import DiemError
 
-SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 
 EXPERIMENT = {
     "data": {"name": "digits"},
@@ -23,7 +22,7 @@ def resolved(prior, **entry):
         "experiments": {"digits": EXPERIMENT},
         "posterior": {"new": {"prior": prior, "observations": "new.h5", **entry}},
     }
-    return resolve(config, SCHEMA, "my.yaml")["posterior"]["new"]
+    return resolve(config, "my.yaml")["posterior"]["new"]
 
 
 def test_what_is_not_told_is_left_to_the_prior():
@@ -46,7 +45,7 @@ def test_the_prior_of_a_run():
 
 def test_posteriors_alone():
     entry = {"prior": "prior.safetensors", "observations": "new.h5"}
-    config = resolve({"posterior": {"new": entry}}, SCHEMA, "my.yaml")
+    config = resolve({"posterior": {"new": entry}}, "my.yaml")
     assert config["experiments"] == {}
 
 

@@ -36,7 +36,6 @@ from diem.planning.stages import stages
 from diem.planning.work import Work
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 
 # Large enough that the structure of an HDF5 file is little of it.
 TINY = {
@@ -81,7 +80,7 @@ SEED = 0
 
 
 def resolved(config):
-    return resolve(config, SCHEMA, "tiny.yaml")
+    return resolve(config, "tiny.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +295,7 @@ def test_counter_counts_attention_and_products_with_the_jacobian():
 
 def test_paper_is_planned_from_its_config_alone():
     path = ROOT / "config" / "paper.yaml"
-    config = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, path.name)
+    config = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
     data = config["experiments"]["cifar10"]["data"]
     assert DATASETS.parse(data).event_shape() == (3, 32, 32)
     assert DATASETS.parse(data).counts() == {"train": 50000, "validation": 10000, "test": 10000}

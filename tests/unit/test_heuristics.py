@@ -20,13 +20,12 @@ from diem.paper.heuristics.table import divergence_table, readable_divergences
 from diem.report.tables.writing import markdown
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
-SCHEMA = WORKFLOW / "schemas" / "config.schema.yaml"
 PUBLISHED = WORKFLOW / "published" / "heuristics_divergence.csv"
 
 
 def entry(**keys):
     """Returns an entry with the schema's defaults, the paper's, but for some keys."""
-    config = resolve({"heuristics": {"test": keys}}, SCHEMA, "test.yaml")
+    config = resolve({"heuristics": {"test": keys}}, "test.yaml")
     return config["heuristics"]["test"]
 
 

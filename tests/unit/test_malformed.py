@@ -19,7 +19,6 @@ from diem.data.validate import check_file
 from diem.errors import DiemError
 from diem.files.hdf5 import CHECKSUM
 
-SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 
 
@@ -475,7 +474,7 @@ def test_configs(tmp_path, monkeypatch, key, value, words):
     place[last] = value
 
     with pytest.raises(DiemError) as error:
-        resolve(config, SCHEMA, "mine.yaml")
+        resolve(config, "mine.yaml")
 
     one_sentence(error.value, f"mine.yaml: {MINE}", *words)
 
@@ -489,7 +488,7 @@ def test_a_good_config(tmp_path, monkeypatch):
     observations["told"] = {}
     config["experiments"]["mine"]["figures"] = ["prior", "inpainting", "lap_choice"]
 
-    mine = resolve(config, SCHEMA, "mine.yaml")["experiments"]["mine"]
+    mine = resolve(config, "mine.yaml")["experiments"]["mine"]
 
     assert mine["observations"]["all"] == {"operator": {"name": "mask"}}
     assert mine["observations"]["other"]["operator"] == {"name": "telescope:Beam"}

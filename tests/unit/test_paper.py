@@ -6,19 +6,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from diem.config.resolve import Pair, pairs, resolve
+from diem.paper.pairs import Pair, pairs
+from diem.config.resolve import resolve
 from diem.networks import NETWORKS
 from diem.paper import hyperparameters
 from diem.paper.paper_vs_ours import paper_vs_ours, published_numbers, readable_numbers
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 PUBLISHED = ROOT / "workflow" / "published"
 
 
 def load(name):
     path = ROOT / "config" / name
-    return resolve(yaml.safe_load(path.read_text(encoding="utf-8")), SCHEMA, name)
+    return resolve(yaml.safe_load(path.read_text(encoding="utf-8")), name)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diem.config.resolve import Pair, resolve
+from diem.paper.pairs import Pair
+from diem.config.resolve import resolve
 from diem.paper import inputs
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
 PAPER = ROOT / "config" / "paper.yaml"
 
 
@@ -26,9 +26,7 @@ def config():
                 "patches": {"data": data, "train": prior, "methods": {"a": {"name": "dps"}}},
                 "faces": {"data": data, "pretrained": given, "lpips_weights": "hub"},
             },
-        },
-        SCHEMA,
-        "test.yaml",
+        }, "test.yaml",
     )
 
 

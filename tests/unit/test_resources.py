@@ -50,7 +50,7 @@ def test_operations_are_near_the_counted(network, shape):
 @pytest.fixture(scope="module")
 def paper():
     config = yaml.safe_load((ROOT / "config/paper.yaml").read_text(encoding="utf-8"))
-    return resolve(config, ROOT / "workflow/schemas/config.schema.yaml", "paper.yaml")
+    return resolve(config, "paper.yaml")
 
 
 CIFAR = {"experiment": "cifar10", "run": "missing_75", "lap": "02"}
@@ -139,7 +139,7 @@ def test_evaluations_ask_for_what_they_draw(paper):
 
 def test_the_prior_of_restorations_asks_for_its_training():
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
-    config = resolve(config, ROOT / "workflow/schemas/config.schema.yaml", "config.yaml")
+    config = resolve(config, "config.yaml")
     (name,) = config["restoration"]
     assert resources.restoration_training(config, {"comparison": name}).flops > 0
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-SCHEMA = Path(__file__).parents[1] / "schemas" / "config.schema.yaml"
 
 CHECK = """\
 examples:
@@ -332,7 +331,7 @@ def _estimate(options: argparse.Namespace) -> None:
         raise DiemError(f"{path}: this is no YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(config, dict):
         raise DiemError(f"{path}: a configuration is a mapping of keys.")
-    config = resolve(config, SCHEMA, str(path))
+    config = resolve(config, str(path))
 
     import torch
 

@@ -221,6 +221,7 @@ class Kind(Generic[C]):
 
     def __init__(self, key: str, package: str, base: type[C], besides: Iterable[str] = ()) -> None:
         self.key, self.package, self.base, self.besides = key, package, base, {*besides}
+        self._found: dict[str, type[C]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -246,7 +247,8 @@ class Kind(Generic[C]):
             raise DiemError(
                 f"{where} is {short(name)}, which is unknown{nearest(name, self.names)}."
             )
-        return self._of(importlib.import_module(f"{self.package}.{name}"), name)
+        self._found[name] = self._of(importlib.import_module(f"{self.package}.{name}"), name)
+        return self._found[name]
 
     def _of(self, module: Any, name: str) -> type[C]:
         for value in vars(module).values():

@@ -1,9 +1,6 @@
-include: "choice_inputs.smk"
-
-
 rule chosen_lap:
     input:
-        unpack(choice_input),
+        unpack(IN.selection_input),
     output:
         **table_output(
             "{experiment}_chosen_lap",
@@ -15,9 +12,7 @@ rule chosen_lap:
     conda:
         "../../envs/diem.yaml"
     params:
-        labels=lambda wildcards: {
-            name: run["label"] for name, run in experiment_of(wildcards)["runs"].items()
-        },
+        labels=IN.labels,
     message:
         "Choosing the lap of each run of {wildcards.experiment}, by held-out observations"
     script:
@@ -26,7 +21,7 @@ rule chosen_lap:
 
 rule chosen_prior:
     input:
-        unpack(chosen_prior_input),
+        unpack(IN.selected_prior_input),
     output:
         f"{RESULTS}/{{experiment}}/runs/{{run}}/chosen/prior.safetensors",
     log:

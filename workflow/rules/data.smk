@@ -17,7 +17,7 @@ rule download:
 
 rule clean_data:
     input:
-        unpack(clean_data_input),
+        unpack(IN.clean_data_input),
     output:
         f"{RESULTS}/{{experiment}}/clean.h5",
     log:
@@ -25,7 +25,7 @@ rule clean_data:
     conda:
         "../../envs/diem.yaml"
     params:
-        data=setting("data"),
+        data=IN.setting("data"),
         seed=SEED,
     message:
         "Clean data of {wildcards.experiment}, for simulation and evaluation only"
@@ -53,7 +53,7 @@ rule extractor:
 rule inception_reference:
     input:
         clean=f"{RESULTS}/{{experiment}}/clean.h5",
-        weights=lambda wildcards: inception_weights_path(wildcards.experiment),
+        weights=lambda wildcards: PATHS.inception_weights(wildcards.experiment),
     output:
         f"{RESULTS}/{{experiment}}/inception_reference.safetensors",
     log:
@@ -77,11 +77,11 @@ rule corrupt:
     log:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_corrupt.log",
     wildcard_constraints:
-        experiment="|".join(name for name in EXPERIMENTS if name not in OWN) or "(?!)",
+        experiment=names(filter(PATHS.has_clean, CONFIG["experiments"])),
     conda:
         "../../envs/diem.yaml"
     params:
-        entry=lambda wildcards: experiment_of(wildcards)["observations"][wildcards.observations],
+        entry=IN.observations,
         seed=SEED,
     message:
         "Observations {wildcards.observations} of {wildcards.experiment}"
@@ -91,18 +91,18 @@ rule corrupt:
 
 rule ingest:
     input:
-        lambda wildcards: experiment_of(wildcards)["data"]["path"],
+        IN.data_file,
     output:
         f"{RESULTS}/{{experiment}}/observations/{{observations}}/observations.h5",
     log:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_ingest.log",
     wildcard_constraints:
-        experiment="|".join(OWN) or "(?!)",
+        experiment=names(name for name in CONFIG["experiments"] if not PATHS.has_clean(name)),
     conda:
         "../../envs/diem.yaml"
     params:
-        data=setting("data"),
-        entry=lambda wildcards: experiment_of(wildcards)["observations"][wildcards.observations],
+        data=IN.setting("data"),
+        entry=IN.observations,
         seed=SEED,
     message:
         "Observations {wildcards.observations} of {wildcards.experiment}, from the user's file"
@@ -122,8 +122,8 @@ rule gaussian_prior:
     resources:
         gpu=GPUS,
     params:
-        made=lambda wildcards: learned_from(experiment_of(wildcards), wildcards.observations),
-        gaussian=setting("gaussian"),
+        made=IN.learned_from,
+        gaussian=IN.setting("gaussian"),
         seed=SEED,
     message:
         "Gaussian prior of {wildcards.experiment} from the observations {wildcards.observations}"

@@ -1,6 +1,6 @@
 rule evaluate_lap:
     input:
-        unpack(evaluate_lap_input),
+        unpack(IN.lap_input),
     output:
         metrics=f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/metrics.csv",
         samples=f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/evaluation.h5",
@@ -14,16 +14,10 @@ rule evaluate_lap:
         mem_mb=asked_memory(resources.evaluation),
         runtime=asked_minutes(resources.evaluation),
     params:
-        card=lambda wildcards: {
-            "experiment": wildcards.experiment,
-            "run": wildcards.run,
-            "observations": run_of(wildcards)["observations"],
-            "stage": "lap",
-            "lap": int(wildcards.lap),
-        },
-        evaluation=lambda wildcards: evaluation_entry(wildcards.experiment),
-        e_step=run_setting("e_step"),
-        data=setting("data"),
+        card=IN.lap_card,
+        evaluation=IN.evaluation,
+        e_step=IN.run_setting("e_step"),
+        data=IN.setting("data"),
         seed=SEED,
     message:
         "Evaluation of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
@@ -33,23 +27,17 @@ rule evaluate_lap:
 
 use rule evaluate_lap as evaluate_bound with:
     input:
-        unpack(evaluate_bound_input),
+        unpack(IN.bound_input),
     output:
         metrics=f"{RESULTS}/{{experiment}}/observations/{{observations}}/{{stage}}/metrics.csv",
         samples=f"{RESULTS}/{{experiment}}/observations/{{observations}}/{{stage}}/evaluation.h5",
     log:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_{{stage}}_evaluate.log",
     params:
-        card=lambda wildcards: {
-            "experiment": wildcards.experiment,
-            "run": wildcards.stage,
-            "observations": wildcards.observations,
-            "stage": wildcards.stage,
-            "lap": 0,
-        },
-        evaluation=lambda wildcards: evaluation_entry(wildcards.experiment),
-        e_step=setting("e_step"),
-        data=setting("data"),
+        card=IN.bound_card,
+        evaluation=IN.evaluation,
+        e_step=IN.setting("e_step"),
+        data=IN.setting("data"),
         seed=SEED,
     message:
         "Evaluation of {wildcards.experiment}: {wildcards.stage} for {wildcards.observations}"
@@ -57,7 +45,7 @@ use rule evaluate_lap as evaluate_bound with:
 
 rule reconstruct:
     input:
-        unpack(reconstruct_input),
+        unpack(IN.reconstruct_input),
     output:
         metrics=f"{RESULTS}/{{experiment}}/runs/{{run}}/reconstruction/{{observations}}/metrics.csv",
         samples=f"{RESULTS}/{{experiment}}/runs/{{run}}/reconstruction/{{observations}}/evaluation.h5",
@@ -71,14 +59,9 @@ rule reconstruct:
         mem_mb=asked_memory(resources.reconstruction),
         runtime=asked_minutes(resources.reconstruction),
     params:
-        card=lambda wildcards: {
-            "experiment": wildcards.experiment,
-            "run": wildcards.run,
-            "observations": wildcards.observations,
-            "lap": run_of(wildcards)["laps"],
-        },
-        evaluation=lambda wildcards: evaluation_entry(wildcards.experiment),
-        e_step=run_setting("e_step"),
+        card=IN.reconstruct_card,
+        evaluation=IN.evaluation,
+        e_step=IN.run_setting("e_step"),
         seed=SEED,
     message:
         "Reconstruction of {wildcards.observations} by {wildcards.experiment}/{wildcards.run}"

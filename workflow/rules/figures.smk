@@ -5,55 +5,13 @@ CAPTIONS = ".snakemake/diem/captions"
 
 try:
     # The entries of every figure that an experiment names, by experiment.
-    FIGURES = figure_files.named_figures(EXPERIMENTS)
+    FIGURES = figure_files.named_figures(CONFIG["experiments"])
 except DiemError as error:
     raise WorkflowError(str(error)) from None
 
-TARGETS = [
-    f"{RESULTS}/figures/{experiment}_{figure}.{kind}"
-    for figure, entries in FIGURES.items()
-    for experiment in entries
-    for kind in ("pdf", "png")
-] + [
-    f"{RESULTS}/tables/{experiment}{ending}"
-    for experiment in EXPERIMENTS
-    for ending in (".csv", ".md", ".tex", ".html", "_rows.csv")
-]
-TARGETS += [
-    f"{RESULTS}/tables/{experiment}_published.{kind}"
-    for experiment, entry in EXPERIMENTS.items()
-    if "published" in entry
-    for kind in ("csv", "md", "tex", "html")
-]
-
-
-def evaluation_path(experiment, found):
-    """Returns the file of one of the evaluations that a figure reads."""
-    name = "evaluation.h5"
-    if found.stage == "lap":
-        return lap_path(experiment, found.run, found.lap, name)
-    if found.stage == "reconstruction":
-        return reconstruction_path(experiment, found.run, found.observations, name)
-    return observations_path(experiment, found.observations, f"{found.stage}/{name}")
-
 
 def figure_input(entries):
-    """Returns the input function of a figure's rule: what its declaration says that it reads."""
-
-    def look_up(wildcards):
-        experiment, files = wildcards.experiment, {}
-        reads = figure_named(entries[experiment]).reads
-        if reads.rows:
-            files["metrics"] = metrics_paths(experiment)
-        if reads.truth:
-            files |= clean_input(experiment)
-        if reads.stages:
-            ceiling = "ceiling" in bounds_of(experiment)
-            found = figure_files.evaluated(reads, EXPERIMENTS[experiment], ceiling)
-            files["evaluations"] = [evaluation_path(experiment, each) for each in found]
-        return files
-
-    return look_up
+    return lambda wildcards: IN.figure_input(wildcards, entries[wildcards.experiment])
 
 
 def figure_entry(entries):
@@ -90,9 +48,7 @@ for figure, entries in FIGURES.items():
             "../../envs/diem.yaml"
         params:
             figure=figure_entry(entries),
-            labels=lambda wildcards: {
-                name: run["label"] for name, run in experiment_of(wildcards)["runs"].items()
-            },
+            labels=IN.labels,
         message:
             f"Figure {figure} of {{wildcards.experiment}}"
         script:
@@ -101,7 +57,7 @@ for figure, entries in FIGURES.items():
 
 rule table:
     input:
-        lambda wildcards: metrics_paths(wildcards.experiment),
+        lambda wildcards: PATHS.metrics(wildcards.experiment),
     output:
         **table_output(
             "{experiment}",
@@ -115,27 +71,16 @@ rule table:
     conda:
         "../../envs/diem.yaml"
     params:
-        runs=lambda wildcards: {
-            name: {"label": run["label"], "covariance": run["e_step"]["covariance"]}
-            for name, run in experiment_of(wildcards)["runs"].items()
-        },
+        runs=IN.labels_and_covariances,
     message:
         "Table of {wildcards.experiment}"
     script:
         "../scripts/table.py"
 
 
-TARGETS += [
-    f"{RESULTS}/tables/{experiment}_reconstructions{ending}"
-    for experiment, entry in EXPERIMENTS.items()
-    if entry["evaluation"]["reconstruct"]
-    for ending in (".csv", ".md", ".tex", ".html", "_rows.csv")
-]
-
-
 rule reconstruction_table:
     input:
-        reconstructions,
+        lambda wildcards: PATHS.reconstructions(wildcards.experiment),
     output:
         **table_output(
             "{experiment}_reconstructions",
@@ -148,12 +93,8 @@ rule reconstruction_table:
     conda:
         "../../envs/diem.yaml"
     params:
-        labels=lambda wildcards: {
-            name: run["label"] for name, run in experiment_of(wildcards)["runs"].items()
-        },
-        trained=lambda wildcards: {
-            name: run["observations"] for name, run in experiment_of(wildcards)["runs"].items()
-        },
+        labels=IN.labels,
+        trained=IN.training_sets,
     message:
         "Table of the reconstructions of {wildcards.experiment}"
     script:
@@ -162,8 +103,8 @@ rule reconstruction_table:
 
 rule published:
     input:
-        metrics=lambda wildcards: metrics_paths(wildcards.experiment),
-        published=lambda wildcards: published_path(wildcards.experiment),
+        metrics=lambda wildcards: PATHS.metrics(wildcards.experiment),
+        published=lambda wildcards: str(PUBLISHED / f"{IN.experiment(wildcards)['published']}.csv"),
     output:
         **table_output(
             "{experiment}_published",
@@ -175,7 +116,7 @@ rule published:
     conda:
         "../../envs/diem.yaml"
     params:
-        runs=lambda wildcards: runs_by_setting(wildcards.experiment),
+        runs=lambda wildcards: IN.runs_by_setting(wildcards.experiment),
     message:
         "Published numbers beside those of {wildcards.experiment}"
     script:

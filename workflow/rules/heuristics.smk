@@ -1,8 +1,5 @@
 from diem.paper import inputs as paper
 
-TARGETS += paper.heuristics_targets(CONFIG)
-
-
 rule heuristics_block:
     output:
         f"{RESULTS}/heuristics/{{heuristics}}/block_{{block}}.csv",

@@ -1,6 +1,11 @@
+def kept(samples):
+    """Marks samples that are removed once nothing needs them, if they are not to be kept."""
+    return samples if CONFIG["keep_samples"] else temp(samples)
+
+
 rule e_step:
     input:
-        unpack(e_step_input),
+        unpack(IN.e_step_input),
     output:
         kept(f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples_{{shard}}-of-{SHARDS}.h5"),
     log:
@@ -13,11 +18,9 @@ rule e_step:
         mem_mb=asked_memory(resources.e_step),
         runtime=asked_minutes(resources.e_step),
     params:
-        e_step=run_setting("e_step"),
-        laps=lambda wildcards: (
-            run_of(wildcards)["laps"] if run_of(wildcards)["e_step"]["restart"] else None
-        ),
-        network=setting("network"),
+        e_step=IN.run_setting("e_step"),
+        laps=IN.restarting_laps,
+        network=IN.setting("network"),
         seed=SEED,
     message:
         "E-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}, shard {wildcards.shard}"
@@ -27,7 +30,7 @@ rule e_step:
 
 rule m_step:
     input:
-        unpack(m_step_input),
+        unpack(IN.m_step_input),
     output:
         prior=f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/prior.safetensors",
         losses=f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/losses.csv",
@@ -41,11 +44,11 @@ rule m_step:
         mem_mb=asked_memory(resources.training),
         runtime=asked_minutes(resources.training),
     params:
-        made=lambda wildcards: made_of(wildcards, run_of(wildcards)),
-        m_step=m_step_entry,
-        network=setting("network"),
-        schedule=setting("schedule"),
-        gaussian=setting("gaussian"),
+        made=IN.provenance,
+        m_step=IN.m_step,
+        network=IN.setting("network"),
+        schedule=IN.setting("schedule"),
+        gaussian=IN.setting("gaussian"),
         seed=SEED,
     message:
         "M-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
@@ -62,11 +65,11 @@ use rule m_step as ceiling with:
     log:
         f"{RESULTS}/logs/{{experiment}}/ceiling.log",
     params:
-        made=lambda wildcards: {"data": experiment_of(wildcards)["data"]},
-        m_step=ceiling_entry,
-        network=setting("network"),
-        schedule=setting("schedule"),
-        gaussian=setting("gaussian"),
+        made=lambda wildcards: {"data": IN.experiment(wildcards)["data"]},
+        m_step=IN.ceiling,
+        network=IN.setting("network"),
+        schedule=IN.setting("schedule"),
+        gaussian=IN.setting("gaussian"),
         seed=SEED,
     message:
         "Ceiling of {wildcards.experiment}: the same network trained on clean data"

@@ -4,13 +4,9 @@ PAPER_CONFIG = WORKFLOW.parent / "config" / "paper.yaml"
 PAIRS = paper.pairs_with_paper(CONFIG, PAPER_CONFIG)
 
 
-TARGETS += paper.paper_targets(CONFIG, PAIRS)
-
-
 rule hyperparameters:
     input:
         paper=str(PAPER_CONFIG),
-        schema=str(SCHEMA),
     output:
         **table_output(
             "hyperparameters",
@@ -47,7 +43,7 @@ rule paper_vs_ours:
         heuristics=paper.standing_for(PAIRS, "heuristics"),
         restoration=paper.standing_for(PAIRS, "restoration"),
         images={
-            name: runs_by_setting(name)
+            name: IN.runs_by_setting(name)
             for name in paper.standing_for(PAIRS, "experiments", "cifar10")
         },
     message:

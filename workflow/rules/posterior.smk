@@ -1,12 +1,6 @@
-include: "posterior_inputs.smk"
-
-
-TARGETS += posterior_targets()
-
-
 rule posterior:
     input:
-        posterior_targets(),
+        [*posterior_targets(PATHS)],
     localrule: True
     message:
         "Posterior samples are in {RESULTS}/posterior, their figures in {RESULTS}/figures."
@@ -14,13 +8,11 @@ rule posterior:
 
 rule posterior_samples:
     input:
-        unpack(posterior_input),
+        unpack(IN.posterior_input),
     output:
-        posterior_path("samples.h5"),
+        f"{RESULTS}/posterior/{{posterior}}/samples.h5",
     log:
         f"{RESULTS}/logs/posterior/{{posterior}}.log",
-    wildcard_constraints:
-        posterior=POSTERIORS,
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
@@ -28,11 +20,8 @@ rule posterior_samples:
         gpu=GPUS,
         runtime=long_minutes,
     params:
-        entry=lambda wildcards: {
-            key: posterior_of(wildcards).get(key)
-            for key in ("operator", "sigma_y", "samples", "batch")
-        },
-        e_step=lambda wildcards: posterior_settings(posterior_of(wildcards)),
+        entry=IN.posterior_entry,
+        e_step=IN.posterior_e_step,
         seed=SEED,
     message:
         "Posterior samples of the observations {wildcards.posterior}"
@@ -42,8 +31,8 @@ rule posterior_samples:
 
 rule posterior_figure:
     input:
-        samples=posterior_path("samples.h5"),
-        observations=lambda wildcards: posterior_of(wildcards)["observations"],
+        samples=f"{RESULTS}/posterior/{{posterior}}/samples.h5",
+        observations=lambda wildcards: IN.posterior(wildcards)["observations"],
     output:
         pdf=f"{RESULTS}/figures/posterior_{{posterior}}.pdf",
         png=report(
@@ -54,14 +43,10 @@ rule posterior_figure:
         ),
     log:
         f"{RESULTS}/logs/posterior/{{posterior}}_figure.log",
-    wildcard_constraints:
-        posterior=POSTERIORS,
     conda:
         "../../envs/diem.yaml"
     params:
-        entry=lambda wildcards: {
-            key: posterior_of(wildcards).get(key) for key in ("operator", "sigma_y")
-        },
+        entry=IN.posterior_observing,
     message:
         "Figure of the posterior samples {wildcards.posterior}"
     script:

@@ -1,12 +1,5 @@
+from diem.em.laps import training_of_lap
 from diem.paper import inputs as paper
-
-TARGETS += paper.restoration_targets(CONFIG)
-
-
-wildcard_constraints:
-    # No name matches where there is none.
-    comparison="|".join(CONFIG["restoration"]) or "(?!)",
-
 
 def comparison_of(wildcards):
     return CONFIG["restoration"][wildcards.comparison]

@@ -16,6 +16,6 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.input
     text = Path(files.paper).read_text(encoding="utf-8")
-    papers = resolve(yaml.safe_load(text), files.schema, files.paper)
+    papers = resolve(yaml.safe_load(text), files.paper)
     table = settings_side_by_side(snakemake.params.config, papers)
     write_table(snakemake.output, table, readable_settings(table))

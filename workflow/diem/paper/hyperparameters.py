@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from diem.config.resolve import Pair, pairs
+from diem.paper.pairs import Pair, pairs
 from diem.report.tables.writing import NONE, Readable
 
 __all__ = ["SAME", "differences", "readable_settings", "settings_side_by_side"]

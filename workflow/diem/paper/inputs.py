@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from diem.config.resolve import Pair, pairs
 from diem.evaluation.metrics import find_all
+from diem.paper.pairs import Pair, pairs
 
 __all__ = [
     "case_settings",

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from diem.config.resolve import Pair
 from diem.evaluation.rows import provenance
+from diem.paper.pairs import Pair
 from diem.paper.restoration.table import published_title
 from diem.report.tables.labels import METRICS, metric_label
 from diem.report.tables.writing import NONE, Readable, rounded

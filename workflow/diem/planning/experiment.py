@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diem.config.resolve import ceiling_training, evaluated_laps, training_of_lap
 from diem.data.sets import DATASETS
 from diem.em.blocks import whole_blocks
+from diem.em.laps import ceiling_training, evaluated_laps, training_of_lap
 from diem.evaluation.metrics import METRICS
 from diem.planning import declared
 from diem.planning.work import FLOAT, Amounts, Kinds, Stage, samples_by_split, summed

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diem.config.resolve import ceiling_training
+from diem.em.laps import ceiling_training
 from diem.errors import DiemError
 from diem.planning.experiment import Experiment
 from diem.planning.stages import RestorationPrior

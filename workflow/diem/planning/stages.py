@@ -11,9 +11,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from diem.config.resolve import posterior_settings, training_of_lap
+from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
 from diem.diffusion.samplers import changed_sampler
+from diem.em.laps import training_of_lap
 from diem.errors import DiemError
 from diem.planning import declared
 from diem.planning.experiment import Experiment

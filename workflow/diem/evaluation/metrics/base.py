@@ -99,6 +99,8 @@ class Metric(Component, abc.ABC):
     """Where it is drawn by lap."""
     quality: ClassVar[float | None] = None
     """How telling it is of a prior's quality, by clean data: the lowest is the most telling."""
+    selects: ClassVar[bool] = False
+    """Whether the lap to use is selected by it: it needs no clean data then."""
     sections: ClassVar[frozenset[str]] = frozenset({"experiments"})
     """The sections of the configuration whose entries it can be named in."""
 

@@ -63,6 +63,7 @@ class Prediction(Metric):
     """
 
     name = "prediction"
+    selects = True
     order = 70
     labels = {
         "prediction": Label(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diem.components import split
-from diem.config.resolve import evaluated_laps
+from diem.em.laps import evaluated_laps
 from diem.errors import DiemError
 from diem.files.atomic import atomic
 from diem.report.figures.base import Figure, Reads, figure_named

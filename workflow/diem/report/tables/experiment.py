@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from diem.evaluation.metrics import Label
 from diem.evaluation.rows import provenance
-from diem.report.tables.labels import METRICS, SUBJECTS, Metric, metric_label
+from diem.report.tables.labels import METRICS, SUBJECTS, metric_label
 from diem.report.tables.writing import (
     NONE,
     Readable,
@@ -61,7 +62,7 @@ def readable_summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) 
     values = [name for name in full.columns if f"card of {name}" in full.columns]
     header = [["Observations"], ["Prior"], ["Covariance"], ["Lap"], ["Optimizer", "steps"]]
     for metric, subject in _columns(rows):
-        name, unit, better = METRICS.get(metric, Metric(metric.replace("_", " ")))
+        name, unit, better, _ = METRICS.get(metric, Label(metric.replace("_", " ")))
         unit = f"({unit.format(extractor=_extractor(rows))})" if unit else ""
         subject = f"of {SUBJECTS.get(subject, subject)} {better}".strip()
         header.append([line for line in (name, unit, subject) if line])

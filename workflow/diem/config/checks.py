@@ -1,0 +1,228 @@
+"""Checks across keys: what no single key can tell. Each raises a DiemError of one sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diem.components import short
+from diem.data.sets import DATASETS
+from diem.data.sets.base import DataSet
+from diem.em.augmentations import AUGMENTATIONS
+from diem.errors import DiemError, nearest
+from diem.evaluation.metrics import METRICS
+from diem.operators import OPERATORS
+from diem.report.figures.base import Facts, check_figures
+
+__all__ = [
+    "check_experiment",
+    "check_names",
+    "check_prior",
+    "check_references",
+    "check_restoration",
+    "check_results",
+]
+
+FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "restoration", "tables"}
+"""The folders beside those of the experiments, in the folder of the results."""
+
+TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_reconstructions_rows")
+"""How the names of an experiment's tables end."""
+
+LACKING = {
+    "clean": "compares with clean data, of which there are none",
+    "labels": "needs labelled images to train its extractor on",
+    "images": "needs images",
+    "colour": "needs colour images",
+    "curve": "needs data on a known curve",
+}
+"""What is told of a metric whose need the data do not meet."""
+
+
+def check_results(results: Any, source: str) -> None:
+    """Refuses a folder of results whose name Snakemake cannot take."""
+    if any(character in "{}" or not character.isprintable() for character in results):
+        raise DiemError(
+            f"{source}: results is {short(results)}, and Snakemake takes no path with braces or"
+            " control characters."
+        )
+
+
+def check_names(config: Mapping[str, Any], source: str) -> None:
+    """Refuses names by which two entries would write the same file."""
+    for name in config["experiments"]:
+        if name in FOLDERS:
+            raise DiemError(
+                f"{source}: experiments.{name} has the name of a folder of the results that is no"
+                f" experiment's ({', '.join(sorted(FOLDERS))})."
+            )
+    entries = [(f"experiments.{name}", name, TABLES) for name in config["experiments"]]
+    for part in ("heuristics", "restoration"):
+        entries += [(f"{part}.{name}", f"{part}_{name}", ("", "_rows")) for name in config[part]]
+    written = dict.fromkeys(("estimate", "hyperparameters", "paper_vs_ours"), "the workflow")
+    for where, name, endings in entries:
+        for table in (f"{name}{ending}" for ending in endings):
+            if table in written:
+                raise DiemError(
+                    f"{source}: {where} has a name by which it and {written[table]} would write"
+                    f" the same table, {table!r}."
+                )
+            written[table] = where
+
+
+def check_references(experiment: Mapping[str, Any], where: str) -> None:
+    """Refuses sets of observations that are not there."""
+    known = experiment["observations"]
+    for key, run in experiment["runs"].items():
+        name = run["observations"]
+        if name not in known:
+            raise DiemError(
+                f"{where}.runs.{key}.observations is {short(name)}, which is unknown"
+                f"{nearest(name, known)}."
+            )
+    for name in experiment.get("evaluation", {}).get("reconstruct", []):
+        if name not in known:
+            raise DiemError(
+                f"{where}.evaluation.reconstruct holds {short(name)}, which is unknown"
+                f"{nearest(name, known)}."
+            )
+
+
+def check_prior(prior: Mapping[str, Any], experiments: Mapping[str, Any], where: str) -> None:
+    """Checks that a run's prior is one that the configuration makes."""
+    known = experiments
+    for key in ("experiment", "run"):
+        if prior[key] not in known:
+            raise DiemError(
+                f"{where}.{key} is {short(prior[key])}, which is unknown"
+                f"{nearest(prior[key], known)}."
+            )
+        known = known[prior[key]].get("runs", known)
+    laps = known[prior["run"]]["laps"]
+    if prior["lap"] is not None and prior["lap"] > laps:
+        raise DiemError(f"{where}.lap is {prior['lap']}, and the run has {laps} laps.")
+
+
+def check_experiment(experiment: Mapping[str, Any], where: str) -> None:
+    """Checks that the keys of an experiment fit each other and its data."""
+    _check_schedule(experiment["schedule"], f"{where}.schedule")
+    data = DATASETS.parse(experiment["data"], f"{where}.data")
+    facts = _facts(data, f"{where}.data.path")
+    _check_metrics(experiment["evaluation"]["metrics"], "experiments", facts, where)
+    if experiment["evaluation"]["reconstruct"]:
+        for fact in ("clean", "images"):
+            if fact not in facts:
+                raise DiemError(f"{where}.evaluation.reconstruct {LACKING[fact]}.")
+    check_figures(experiment["figures"], _known(experiment, data), f"{where}.figures")
+    for name, run in experiment["runs"].items():
+        _check_run(run, experiment["schedule"], facts, f"{where}.runs.{name}")
+
+
+def check_restoration(entry: Mapping[str, Any], where: str) -> None:
+    """Checks that the keys of a comparison of posterior samplers fit each other."""
+    if ("train" in entry) == ("pretrained" in entry):
+        raise DiemError(f"{where} needs a prior: either 'train' or 'pretrained'.")
+    facts = _facts(DATASETS.parse(entry["data"], f"{where}.data"), f"{where}.data.path")
+    if not {"clean", "images"} <= facts:
+        raise DiemError(f"{where}.data.name must be of clean images.")
+    if "train" in entry:
+        _check_schedule(entry["train"]["schedule"], f"{where}.train.schedule")
+    without = [name for name in entry["metrics"] if name != "lpips" or entry["lpips_weights"]]
+    if not without:
+        raise DiemError(f"{where}.metrics: 'lpips' alone needs lpips_weights.")
+    _check_metrics(without, "restoration", facts, where, key="metrics")
+
+
+def _check_schedule(schedule: Mapping[str, Any], where: str) -> None:
+    if schedule["sigma_min"] >= schedule["sigma_max"]:
+        raise DiemError(f"{where}.sigma_min must be less than sigma_max.")
+
+
+def _facts(data: DataSet, where: str) -> frozenset[str]:
+    """Returns what metrics and augmentations can need of data."""
+    shape = _told(data.event_shape, where)
+    facts = set(data.facts)
+    if len(shape) == 3:
+        facts.add("images")
+        if shape[0] == 3:
+            facts.add("colour")
+    return frozenset(facts)
+
+
+def _told(read: Any, where: str) -> Any:
+    """Returns what a user's file tells; an error of the file is told with its key."""
+    try:
+        return read()
+    except DiemError as error:
+        raise DiemError(f"{where}: {error}") from None
+
+
+def _check_metrics(
+    names: list[str], section: str, facts: frozenset[str], where: str, key: str = "evaluation.metrics"
+) -> None:
+    for name in names:
+        metric = METRICS.find(name)
+        if section not in metric.sections:
+            raise DiemError(f"{where}.{key}: {name!r} cannot be measured here.")
+        lacking = [fact for fact in LACKING if fact in metric.needs - facts]
+        if lacking:
+            possible = {
+                other: found
+                for other, found in METRICS.all().items()
+                if section in found.sections and found.needs <= facts
+            }
+            known = ", ".join(sorted(possible, key=lambda other: possible[other].order))
+            raise DiemError(f"{where}.{key}: {name!r} {LACKING[lacking[0]]} (what can: {known}).")
+
+
+def _known(experiment: Mapping[str, Any], data: DataSet) -> Facts:
+    """Returns what figures ask of an experiment before it runs."""
+    shape = data.event_shape()
+    operators: dict[str, Any] = {}
+    for run in experiment["runs"].values():
+        entry = experiment["observations"][run["observations"]].get("operator", {})
+        operators[run["observations"]] = _operator(entry.get("name"), data)
+    return Facts(
+        event_shape=shape,
+        metrics=frozenset(METRICS.find(name).name for name in experiment["evaluation"]["metrics"]),
+        clean="clean" in data.facts,
+        reconstructs=bool(experiment["evaluation"]["reconstruct"]),
+        operators=operators,
+    )
+
+
+class _OfFile:
+    """What a file of observations tells of its operator, which is not imported for a plan."""
+
+    kspace = False
+
+    def __init__(self, keeps_shape: bool | None) -> None:
+        self.keeps_shape = keeps_shape
+
+
+def _operator(name: str | None, data: DataSet) -> Any:
+    """Returns what tells whether observations have the shape of the data, or are of k-space."""
+    if "clean" in data.facts:
+        return OPERATORS.find(name or "")
+    if name is not None and ":" not in name:
+        return OPERATORS.find(name)
+    return _OfFile(data.observation_shape() == data.event_shape())
+
+
+def _check_run(
+    run: Mapping[str, Any], schedule: Mapping[str, Any], facts: frozenset[str], where: str
+) -> None:
+    m_step = run["m_step"]
+    for name in m_step["augment"]:
+        need = "colour" if AUGMENTATIONS.find(name).colour else "images"
+        if need not in facts:
+            raise DiemError(f"{where}.m_step.augment.{name} {LACKING[need]}.")
+    if m_step["processes"] > m_step["batch"]:
+        raise DiemError(
+            f"{where}.m_step.processes is {m_step['processes']}, and a batch of {m_step['batch']}"
+            " has no part for each."
+        )
+    for level in run["e_step"]["restart"] or []:
+        if not schedule["sigma_min"] < level <= schedule["sigma_max"]:
+            raise DiemError(
+                f"{where}.e_step.restart: the level {level} must lie between schedule.sigma_min and"
+                " schedule.sigma_max."
+            )

@@ -1,0 +1,301 @@
+"""What each job of the DAG reads and is told: functions of a configuration and a job's wildcards.
+
+A job's wildcards are an object with the attributes ``experiment``, ``run``, ``lap``, ... as texts,
+which is what Snakemake hands to input functions.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from diem.config.paths import Paths
+from diem.config.resolve import posterior_settings
+from diem.data.sets import DATASETS
+from diem.em.laps import ceiling_training, training_of_lap
+from diem.evaluation.metrics import METRICS
+from diem.report.figures.base import figure_named
+from diem.report.figures.files import Evaluated, evaluated
+
+__all__ = ["Inputs"]
+
+NO_NUMBER = ("laps", "inception_weights", "reconstruct")
+"""The keys of ``evaluation`` that change no number of an evaluation."""
+
+
+class Wildcards(Protocol):
+    """The names of a job."""
+
+    experiment: str
+    observations: str
+    run: str
+    lap: str
+    stage: str
+    posterior: str
+
+
+class Inputs:
+    """The inputs and parameters of jobs.
+
+    Arguments:
+        config: The configuration, see :func:`diem.config.resolve.resolve`.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.paths = Paths(config)
+
+    # Entries
+
+    def experiment(self, names: Wildcards) -> dict[str, Any]:
+        return self.config["experiments"][names.experiment]
+
+    def run(self, names: Wildcards) -> dict[str, Any]:
+        return self.experiment(names)["runs"][names.run]
+
+    def observations(self, names: Wildcards) -> dict[str, Any]:
+        return self.experiment(names)["observations"][names.observations]
+
+    def posterior(self, names: Wildcards) -> dict[str, Any]:
+        return self.config["posterior"][names.posterior]
+
+    def setting(self, key: str) -> Callable[[Wildcards], Any]:
+        """Returns a function that looks a section of an experiment up."""
+        return lambda names: self.experiment(names)[key]
+
+    def run_setting(self, key: str) -> Callable[[Wildcards], Any]:
+        """Returns a function that looks a section of a run up."""
+        return lambda names: self.run(names)[key]
+
+    def labels(self, names: Wildcards) -> dict[str, str]:
+        """Returns the label of each run."""
+        return {name: run["label"] for name, run in self.experiment(names)["runs"].items()}
+
+    # Data
+
+    def clean_data_input(self, names: Wildcards) -> dict[str, str]:
+        """Returns what is downloaded because the configuration gives no path to it."""
+        name = DATASETS.parse(self.experiment(names)["data"]).downloads()
+        return {} if name is None else {"path": self.paths.download(name)}
+
+    def data_file(self, names: Wildcards) -> str:
+        """Returns the user's own file of observations."""
+        return self.experiment(names)["data"]["path"]
+
+    def learned_from(self, names: Wildcards, observations: str | None = None) -> dict[str, Any]:
+        """Returns what a prior was learned from, for its card; it also tells the data's units."""
+        entry, name = self.experiment(names), observations or names.observations
+        return {"data": entry["data"], "observations": {"name": name, **entry["observations"][name]}}
+
+    # Laps
+
+    def e_step_input(self, names: Wildcards) -> dict[str, Any]:
+        """The chain's recursion: a lap samples with the prior of the lap before."""
+        run, lap = self.run(names), int(names.lap)
+        paths, key = self.paths, (names.experiment, names.run)
+        files: dict[str, Any] = {
+            "prior": paths.prior(*key, lap - 1),
+            "observations": paths.observations(
+                names.experiment, run["observations"], "observations.h5"
+            ),
+        }
+        if run["e_step"]["restart"] is not None and lap > 2:
+            files["previous"] = paths.samples(*key, lap - 1)
+        return files
+
+    def m_step_input(self, names: Wildcards) -> dict[str, Any]:
+        lap, key = int(names.lap), (names.experiment, names.run)
+        files: dict[str, Any] = {"samples": self.paths.samples(*key, lap)}
+        if self.run(names)["m_step"]["warm_start"] and lap > 1:
+            files["prior"] = self.paths.prior(*key, lap - 1)
+        return files
+
+    def m_step(self, names: Wildcards) -> dict[str, Any]:
+        """Returns the settings of one lap's training.
+
+        Its number of steps is settled here, so that a change of the last lap runs only that again.
+        """
+        run = self.run(names)
+        return training_of_lap(run["m_step"], int(names.lap), run["laps"])
+
+    def restarting_laps(self, names: Wildcards) -> int | None:
+        """Returns the number of laps, on which the noise levels of restarts depend."""
+        run = self.run(names)
+        return run["laps"] if run["e_step"]["restart"] else None
+
+    def ceiling(self, names: Wildcards) -> dict[str, Any]:
+        return ceiling_training(self.experiment(names))
+
+    def provenance(self, names: Wildcards) -> dict[str, Any]:
+        """Returns what made a prior beside the settings of its training, for its card."""
+        run = self.run(names)
+        return {**self.learned_from(names, run["observations"]), "e_step": run["e_step"]}
+
+    # Evaluation
+
+    def evaluation(self, names: Wildcards) -> dict[str, Any]:
+        """Returns the settings of an evaluation that its numbers depend on."""
+        entry = self.experiment(names)["evaluation"]
+        return {key: value for key, value in entry.items() if key not in NO_NUMBER}
+
+    def _evaluation_input(self, names: Wildcards, observations: str, prior: str) -> dict[str, Any]:
+        experiment, paths = names.experiment, self.paths
+        files: dict[str, Any] = {
+            "prior": prior,
+            "observations": paths.observations(experiment, observations, "observations.h5"),
+            **paths.clean_if_any(experiment),
+        }
+        for metric in self.experiment(names)["evaluation"]["metrics"]:
+            for name in METRICS.find(metric).inputs:
+                files[name] = getattr(paths, name)(experiment)
+        return files
+
+    def lap_input(self, names: Wildcards) -> dict[str, Any]:
+        """Returns what the evaluation of a lap reads."""
+        lap, key = int(names.lap), (names.experiment, names.run)
+        observations = self.run(names)["observations"]
+        files = self._evaluation_input(names, observations, self.paths.prior(*key, lap))
+        return {**files, "samples": self.paths.samples(*key, lap)}
+
+    def bound_input(self, names: Wildcards) -> dict[str, Any]:
+        """The floor is the fitted Gaussian, the ceiling the prior trained on clean data."""
+        floor = self.paths.gaussian(names.experiment, names.observations)
+        prior = {"floor": floor, "ceiling": self.paths.ceiling(names.experiment)}[names.stage]
+        return self._evaluation_input(names, names.observations, prior)
+
+    def lap_card(self, names: Wildcards) -> dict[str, Any]:
+        return {
+            "experiment": names.experiment,
+            "run": names.run,
+            "observations": self.run(names)["observations"],
+            "stage": "lap",
+            "lap": int(names.lap),
+        }
+
+    def bound_card(self, names: Wildcards) -> dict[str, Any]:
+        return {
+            "experiment": names.experiment,
+            "run": names.stage,
+            "observations": names.observations,
+            "stage": names.stage,
+            "lap": 0,
+        }
+
+    def reconstruct_input(self, names: Wildcards) -> dict[str, str]:
+        """The last lap's prior, and the Gaussian prior that the run began with."""
+        key = (names.experiment, names.run)
+        return {
+            "prior": self.paths.prior(*key, self.paths.last_lap(*key)),
+            "gaussian": self.paths.prior(*key, 0),
+            "observations": self.paths.observations(
+                names.experiment, names.observations, "observations.h5"
+            ),
+            "clean": self.paths.clean(names.experiment),
+        }
+
+    def reconstruct_card(self, names: Wildcards) -> dict[str, Any]:
+        return {
+            "experiment": names.experiment,
+            "run": names.run,
+            "observations": names.observations,
+            "lap": self.run(names)["laps"],
+        }
+
+    # Figures and tables
+
+    def figure_input(self, names: Wildcards, spec: Any) -> dict[str, Any]:
+        """Returns what a figure's declaration says that it reads.
+
+        Arguments:
+            names: The job's wildcards.
+            spec: The figure's entry in the configuration.
+        """
+        reads, experiment, paths = figure_named(spec).reads, names.experiment, self.paths
+        files: dict[str, Any] = {}
+        if reads.rows:
+            files["metrics"] = paths.metrics(experiment)
+        if reads.truth:
+            files |= paths.clean_if_any(experiment)
+        if reads.stages:
+            ceiling = "ceiling" in paths.bounds(experiment)
+            found = evaluated(reads, self.experiment(names), ceiling)
+            files["evaluations"] = [self._evaluation_file(experiment, each) for each in found]
+        return files
+
+    def _evaluation_file(self, experiment: str, of: Evaluated) -> str:
+        if of.stage == "lap":
+            return self.paths.lap(experiment, of.run, of.lap, "evaluation.h5")
+        if of.stage == "reconstruction":
+            return self.paths.reconstruction(
+                experiment, of.run, of.observations, "evaluation.h5"
+            )
+        return self.paths.bound(experiment, of.observations, of.stage, "evaluation.h5")
+
+    def labels_and_covariances(self, names: Wildcards) -> dict[str, dict[str, str]]:
+        """Returns how a table tells the runs apart."""
+        return {
+            name: {"label": run["label"], "covariance": run["e_step"]["covariance"]}
+            for name, run in self.experiment(names)["runs"].items()
+        }
+
+    def training_sets(self, names: Wildcards) -> dict[str, str]:
+        """Returns the set of observations that each run learns from."""
+        return {name: run["observations"] for name, run in self.experiment(names)["runs"].items()}
+
+    def runs_by_setting(self, experiment: str) -> dict[str, dict[str, Any]]:
+        """Returns what tells a run from another in a table of published numbers."""
+        entry, settings = self.config["experiments"][experiment], {}
+        for name, run in entry["runs"].items():
+            operator = entry["observations"][run["observations"]].get("operator", {})
+            settings[name] = {
+                "heuristic": run["e_step"]["covariance"],
+                "corruption": operator.get("missing"),
+            }
+        return settings
+
+    # Selection of the lap
+
+    def selection_input(self, names: Wildcards) -> dict[str, list[str]]:
+        """The Gaussian prior of each set of observations, and every evaluated lap of each run."""
+        experiment, paths = names.experiment, self.paths
+        floors = [
+            [paths.bound(experiment, observations, "floor", file) for file in EVALUATION]
+            for observations in paths.trained_on(experiment)
+        ]
+        laps = [
+            [paths.lap(experiment, run, lap, file) for file in EVALUATION]
+            for run in self.experiment(names)["runs"]
+            for lap in paths.evaluated(experiment, run)
+        ]
+        metrics, evaluations = zip(*floors, *laps, strict=True)
+        return {"metrics": list(metrics), "evaluations": list(evaluations)}
+
+    def selected_prior_input(self, names: Wildcards) -> dict[str, Any]:
+        key = (names.experiment, names.run)
+        return {
+            "table": f"{self.paths.results}/tables/{names.experiment}_chosen_lap.csv",
+            "priors": [self.paths.prior(*key, lap) for lap in self.paths.evaluated(*key)],
+        }
+
+    # Posteriors of new observations
+
+    def posterior_input(self, names: Wildcards) -> dict[str, str]:
+        """The prior is a file of the user's, or one that this configuration makes."""
+        entry = self.posterior(names)
+        prior = entry["prior"]
+        if not isinstance(prior, str):
+            prior = self.paths.best_prior(**prior)
+        return {"prior": prior, "observations": entry["observations"]}
+
+    def posterior_entry(self, names: Wildcards) -> dict[str, Any]:
+        entry = self.posterior(names)
+        return {key: entry.get(key) for key in ("operator", "sigma_y", "samples", "batch")}
+
+    def posterior_e_step(self, names: Wildcards) -> dict[str, Any]:
+        return posterior_settings(self.posterior(names))
+
+    def posterior_observing(self, names: Wildcards) -> dict[str, Any]:
+        """Returns what the file of observations does not tell."""
+        return {key: self.posterior(names).get(key) for key in ("operator", "sigma_y")}
+
+
+EVALUATION = ("metrics.csv", "evaluation.h5")
+"""The files of an evaluation."""

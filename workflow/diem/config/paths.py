@@ -1,0 +1,152 @@
+"""Where every result lies: plain functions of a configuration and of names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diem.data.sets import DATASETS
+from diem.em.laps import evaluated_laps
+from diem.evaluation.metrics import METRICS
+
+__all__ = ["Paths"]
+
+
+class Paths:
+    """The files of a configuration's results.
+
+    Arguments:
+        config: The configuration, see :func:`diem.config.resolve.resolve`.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.results = config["results"]
+        self.experiments: Mapping[str, Any] = config["experiments"]
+
+    # What there is of an experiment
+
+    def has_clean(self, experiment: str) -> bool:
+        """Returns whether there are clean data, rather than the user's own observations alone."""
+        return "clean" in DATASETS.find(self.experiments[experiment]["data"]["name"]).facts
+
+    def bounds(self, experiment: str) -> tuple[str, ...]:
+        """Returns the stages beside the laps: a ceiling needs clean data."""
+        return ("floor", "ceiling") if self.has_clean(experiment) else ("floor",)
+
+    def selects(self, experiment: str) -> bool:
+        """Returns whether the lap to use is selected, by the metric that serves that."""
+        metrics = self.experiments[experiment]["evaluation"]["metrics"]
+        return any(METRICS.find(name).selects for name in metrics)
+
+    def trained_on(self, experiment: str) -> list[str]:
+        """Returns the sets of observations that runs learn from."""
+        runs = self.experiments[experiment]["runs"].values()
+        return list(dict.fromkeys(run["observations"] for run in runs))
+
+    def evaluated(self, experiment: str, run: str) -> list[int]:
+        """Returns the laps of a run that are evaluated."""
+        return evaluated_laps(self.experiments[experiment], run)
+
+    def last_lap(self, experiment: str, run: str) -> int:
+        """Returns the last lap of a run."""
+        return self.experiments[experiment]["runs"][run]["laps"]
+
+    # Files of an experiment
+
+    def clean(self, experiment: str) -> str:
+        return f"{self.results}/{experiment}/clean.h5"
+
+    def clean_if_any(self, experiment: str) -> dict[str, str]:
+        """Returns the clean data as an input, where there are any."""
+        return {"clean": self.clean(experiment)} if self.has_clean(experiment) else {}
+
+    def extractor(self, experiment: str) -> str:
+        return f"{self.results}/{experiment}/extractor.safetensors"
+
+    def inception_reference(self, experiment: str) -> str:
+        return f"{self.results}/{experiment}/inception_reference.safetensors"
+
+    def inception_weights(self, experiment: str) -> str:
+        """Returns the user's file, or the one that is downloaded."""
+        given = self.experiments[experiment]["evaluation"]["inception_weights"]
+        return given or self.download("weights-inception-2015-12-05-6726825d.pth")
+
+    def download(self, name: str) -> str:
+        return f"{self.results}/downloads/{name}"
+
+    def observations(self, experiment: str, observations: str, name: str) -> str:
+        return f"{self.results}/{experiment}/observations/{observations}/{name}"
+
+    def lap(self, experiment: str, run: str, lap: int, name: str) -> str:
+        return f"{self.results}/{experiment}/runs/{run}/lap_{lap:02d}/{name}"
+
+    def samples(self, experiment: str, run: str, lap: int) -> list[str]:
+        """Returns the shards of a lap's posterior samples."""
+        shards = self.config["shards"]
+        return [
+            self.lap(experiment, run, lap, f"samples_{shard}-of-{shards}.h5")
+            for shard in range(1, shards + 1)
+        ]
+
+    def gaussian(self, experiment: str, observations: str) -> str:
+        return self.observations(experiment, observations, "gaussian.safetensors")
+
+    def prior(self, experiment: str, run: str, lap: int) -> str:
+        """Returns the prior after a lap; lap 0 is the Gaussian prior of the run's observations."""
+        if lap == 0:
+            observations = self.experiments[experiment]["runs"][run]["observations"]
+            return self.gaussian(experiment, observations)
+        return self.lap(experiment, run, lap, "prior.safetensors")
+
+    def ceiling(self, experiment: str) -> str:
+        return f"{self.results}/{experiment}/ceiling/prior.safetensors"
+
+    def selected_prior(self, experiment: str, run: str) -> str:
+        """Returns the prior of the lap that held-out observations have selected."""
+        return f"{self.results}/{experiment}/runs/{run}/chosen/prior.safetensors"
+
+    def best_prior(self, experiment: str, run: str, lap: int | None) -> str:
+        """Returns the prior of a lap; without one, of the selected lap, or of the last."""
+        if lap is None and self.selects(experiment):
+            return self.selected_prior(experiment, run)
+        return self.prior(experiment, run, self.last_lap(experiment, run) if lap is None else lap)
+
+    def bound(self, experiment: str, observations: str, stage: str, name: str) -> str:
+        """Returns a file of the evaluation of a floor or a ceiling."""
+        return self.observations(experiment, observations, f"{stage}/{name}")
+
+    def metrics(self, experiment: str) -> list[str]:
+        """Returns the metric rows of an experiment: floors, ceilings, and every evaluated lap."""
+        bounds = [
+            self.bound(experiment, observations, stage, "metrics.csv")
+            for stage in self.bounds(experiment)
+            for observations in self.trained_on(experiment)
+        ]
+        laps = [
+            self.lap(experiment, run, lap, "metrics.csv")
+            for run in self.experiments[experiment]["runs"]
+            for lap in self.evaluated(experiment, run)
+        ]
+        return bounds + laps
+
+    def reconstruction(self, experiment: str, run: str, observations: str, name: str) -> str:
+        return f"{self.results}/{experiment}/runs/{run}/reconstruction/{observations}/{name}"
+
+    def reconstructions(self, experiment: str) -> list[str]:
+        """Returns the metric rows of all reconstructions of an experiment."""
+        entry = self.experiments[experiment]
+        return [
+            self.reconstruction(experiment, run, observations, "metrics.csv")
+            for observations in entry["evaluation"]["reconstruct"]
+            for run in entry["runs"]
+        ]
+
+    # What is shown
+
+    def figure(self, name: str) -> list[str]:
+        """Returns the files of a figure."""
+        return [f"{self.results}/figures/{name}.{kind}" for kind in ("pdf", "png")]
+
+    def table(self, name: str, rows: bool = False) -> list[str]:
+        """Returns the files of a table, and with ``rows`` that of the rows that it is made of."""
+        endings = [".csv", ".md", ".tex", ".html", *(["_rows.csv"] if rows else [])]
+        return [f"{self.results}/tables/{name}{ending}" for ending in endings]

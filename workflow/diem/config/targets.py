@@ -1,0 +1,56 @@
+"""Everything that the workflow makes of a configuration."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from diem.components import split
+from diem.config.paths import Paths
+from diem.paper.inputs import heuristics_targets, paper_targets, restoration_targets
+from diem.paper.pairs import Pair
+from diem.report.figures.base import FIGURES
+
+__all__ = ["figure_names", "posterior_targets", "targets"]
+
+
+def targets(config: Mapping[str, Any], pairs: Sequence[Pair]) -> list[str]:
+    """Returns every table and figure of a configuration, and every file that is a result itself.
+
+    Arguments:
+        config: The configuration, see :func:`diem.config.resolve.resolve`.
+        pairs: The entries that take the place of one of the paper's.
+    """
+    paths = Paths(config)
+    parts = (
+        _experiments(paths),
+        heuristics_targets(config),
+        restoration_targets(config),
+        posterior_targets(paths),
+        paper_targets(config, pairs),
+    )
+    return [target for part in parts for target in part]
+
+
+def figure_names(experiment: Mapping[str, Any]) -> list[str]:
+    """Returns the names of an experiment's figures, which are those of their files."""
+    return [FIGURES.find(split(spec, "figures")[0]).name for spec in experiment["figures"]]
+
+
+def _experiments(paths: Paths) -> Iterator[str]:
+    for name, entry in paths.experiments.items():
+        for figure in figure_names(entry):
+            yield from paths.figure(f"{name}_{figure}")
+        yield from paths.table(name, rows=True)
+        if "published" in entry:
+            yield from paths.table(f"{name}_published")
+        if entry["evaluation"]["reconstruct"]:
+            yield from paths.table(f"{name}_reconstructions", rows=True)
+        if paths.selects(name):
+            yield from paths.table(f"{name}_chosen_lap")
+            yield from (paths.selected_prior(name, run) for run in entry["runs"])
+
+
+def posterior_targets(paths: Paths) -> Iterator[str]:
+    """Yields the posterior samples that a configuration asks for, and their figures."""
+    for name in paths.config["posterior"]:
+        yield f"{paths.results}/posterior/{name}/samples.h5"
+        yield from paths.figure(f"posterior_{name}")
