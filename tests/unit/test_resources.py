@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diem.config.resolve import resolve
 from diem.data.sets import DATASETS
+from diem.errors import DiemError
 from diem.networks import NETWORKS
 from diem.planning import resources
 
@@ -150,6 +151,13 @@ def test_data_that_are_not_there_ask_for_the_start(paper, tmp_path):
     absent = changed(paper, "experiments", "cifar10", data=data)
     assert resources.e_step(absent, CIFAR).flops == 0
     assert resources.minutes(absent, resources.e_step(absent, CIFAR), 1) == resources.START
+
+
+def test_a_bad_option_is_not_taken_for_data_that_are_not_there(paper):
+    place = ("experiments", "cifar10", "runs", "missing_75", "e_step")
+    bad = changed(paper, *place, sampler={"name": "ddim", "corrections": 2})
+    with pytest.raises(DiemError, match="corrections"):
+        resources.e_step(bad, CIFAR)
 
 
 def test_retries_ask_for_twice_as_much(paper):

@@ -19,7 +19,7 @@ from diem.em.laps import ceiling_training
 from diem.errors import DiemError
 from diem.planning.experiment import Experiment
 from diem.planning.stages import RestorationPrior
-from diem.planning.work import FLOAT, Amounts, Kinds
+from diem.planning.work import FLOAT, Amounts, Kinds, samples_by_split
 
 __all__ = [
     "Asked",
@@ -71,7 +71,7 @@ def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     experiment, run = Experiment(config, names["experiment"]), names["run"]
     settings = experiment.entry["runs"][run]["e_step"]
     # The first lap's draws are exact, and nothing tells their time: they ask for the second's.
-    flops = _flops(experiment.kinds, lambda: experiment.e_step(run, 2))
+    flops = _flops(experiment.kinds, experiment.entry["data"], lambda: experiment.e_step(run, 2))
     batch = settings["batch"] or settings["block"]
     return Asked(flops / config["shards"], _activations_mb(experiment.kinds, batch))
 
@@ -79,18 +79,20 @@ def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
 def training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     """An M-step: ``experiment``, ``run`` and ``lap``; or the ceiling: ``experiment``."""
     experiment = Experiment(config, names["experiment"])
+    kinds, data = experiment.kinds, experiment.entry["data"]
     if "lap" not in names:
-        m_step = ceiling_training(experiment.entry)
-        return _training(config, experiment.kinds, m_step, experiment.ceiling)
+        flops = _flops(kinds, data, experiment.ceiling)
+        return _training(config, kinds, ceiling_training(experiment.entry), flops)
     run, lap = names["run"], int(names["lap"])
-    m_step = experiment.entry["runs"][run]["m_step"]
-    return _training(config, experiment.kinds, m_step, lambda: experiment.m_step(run, lap))
+    flops = _flops(kinds, data, lambda: experiment.m_step(run, lap))
+    return _training(config, kinds, experiment.entry["runs"][run]["m_step"], flops)
 
 
 def restoration_training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     """The training of the prior of a comparison of restorations: ``comparison``."""
     prior = RestorationPrior(config["restoration"][names["comparison"]])
-    return _training(config, prior.kinds, prior.kinds.entry["m_step"], prior.training)
+    flops = _flops(prior.kinds, prior.data, prior.training)
+    return _training(config, prior.kinds, prior.kinds.entry["m_step"], flops)
 
 
 def evaluation(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
@@ -114,29 +116,30 @@ def reconstruction(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked
     return _evaluated(experiment, lambda: experiment.reconstruction(observations, run))
 
 
-def _flops(kinds: Kinds, work: Callable[[], Amounts]) -> float:
+def _flops(kinds: Kinds, data: Mapping[str, Any], work: Callable[[], Amounts]) -> float:
     try:
-        amounts = work()
+        samples_by_split(data)
     except DiemError:
         # Files that are not there do not tell how many data they hold: the job that reads them
         # tells the user.
         return 0.0
-    return kinds.flops(amounts)
+    return kinds.flops(work())
 
 
 def _training(
-    config: Mapping[str, Any], kinds: Kinds, m_step: Mapping[str, Any], work: Callable[[], Amounts]
+    config: Mapping[str, Any], kinds: Kinds, m_step: Mapping[str, Any], flops: float
 ) -> Asked:
     fitted = kinds.entry["gaussian"]["observations"] * math.prod(kinds.shape)
     held = config["cache_mb"] + FLOAT * fitted / MIB
     activations = _activations_mb(kinds, m_step["batch"])
-    return Asked(_flops(kinds, work), activations, held, m_step["processes"])
+    return Asked(flops, activations, held, m_step["processes"])
 
 
 def _evaluated(experiment: Experiment, work: Callable[[], Amounts]) -> Asked:
     held = 2 * experiment.config["cache_mb"]  # the test split, and an E-step's samples
     activations = _activations_mb(experiment.kinds, experiment.entry["evaluation"]["block"])
-    return Asked(_flops(experiment.kinds, work), activations, held)
+    flops = _flops(experiment.kinds, experiment.entry["data"], work)
+    return Asked(flops, activations, held)
 
 
 def _activations_mb(kinds: Kinds, batch: int) -> float:
