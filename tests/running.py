@@ -48,6 +48,14 @@ TINY = {
 }
 
 
+def every_kind(section: str, name: str) -> dict:
+    """Returns a configuration with one entry of tests/every_kind.yaml."""
+    path = Path(__file__).with_name("every_kind.yaml")
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    rest = {key: config[key] for key in ("seed", "device", "checkpoint_seconds")}
+    return {**rest, section: {name: config[section][name]}}
+
+
 def copy_of_repository(folder: Path) -> None:
     """Copies what git knows, and what is new, into a folder."""
     names = subprocess.run(

@@ -1,27 +1,14 @@
 """The heuristics as a user runs them, without any experiment."""
 
 import pandas as pd
+from running import every_kind
 
 
 def test_tables_and_figures_of_heuristics_alone(workflow):
-    small = {"prior_samples": 2000, "samples": 32, "iterations": 10}
-    workflow.config = {
-        "seed": 3,
-        "device": "cpu",
-        "heuristics": {
-            "tiny": {
-                "cases": 3,
-                "block": 2,
-                "sigmas": [0.1, 1.0],
-                **small,
-                "coil": {"prior_samples": 2000, "samples": 500},
-            }
-        },
-    }
+    workflow.config = every_kind("heuristics", "tiny")
 
-    result = workflow.run()
+    workflow.make()
 
-    assert result.returncode == 0, result.stderr
     rows = pd.read_csv(workflow.path("results/tables/heuristics_tiny_rows.csv"))
     assert sorted(rows["case"].unique()) == [1, 2, 3]
     assert len(rows) == 3 * 2 * 5

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from running import every_kind
 from test_chain import one_sentence
 
 import diem
@@ -39,20 +40,7 @@ def observe(folder):
 @pytest.fixture
 def own(workflow):
     observe(workflow.folder)
-    entry = workflow.config["experiments"].pop("tiny")
-    entry |= {
-        "data": {
-            **{"name": "hdf5", "path": "sky.h5", "validation": 0.1, "test": 0.2},
-            **{"offset": 0.1, "scale": 1.5},
-        },
-        "observations": {"beam": {"operator": "telescope:Beam"}},
-        "network": {"name": "residual_mlp", "width": 32, "blocks": 1, "embedding": 16},
-        "figures": ["prior", "inpainting", "lap_choice"],
-        "runs": {"base": {"observations": "beam"}},
-    }
-    entry["e_step"]["limit"] = 1.5
-    entry["evaluation"].pop("metrics")
-    workflow.config["experiments"]["sky"] = entry
+    workflow.config = every_kind("experiments", "sky")
     return workflow
 
 

@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 from test_chain import one_sentence
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "data": {"name": "photographs", "size": 12, "train": 64, "validation": 8, "test": 4},
     "train": {
