@@ -51,6 +51,7 @@ def another(tmp_path):
         process.communicate()
 
 
+@pytest.mark.slow
 def test_each_process_has_its_own(another, tmp_path):
     names = ["GPU-a", "GPU-b", "GPU-c"]
     assert another(names, 2).stdout.readline() == "[0, 1]\n"
@@ -58,6 +59,7 @@ def test_each_process_has_its_own(another, tmp_path):
     assert take(names, 1, tmp_path) == [2]  # what this process holds
 
 
+@pytest.mark.slow
 def test_it_waits_for_all_and_a_killed_process_holds_nothing(another, tmp_path, monkeypatch):
     first = another(["GPU-a", "GPU-b"], 1)
     assert first.stdout.readline() == "[0]\n"
@@ -76,6 +78,7 @@ def test_it_waits_for_all_and_a_killed_process_holds_nothing(another, tmp_path, 
     assert waited
 
 
+@pytest.mark.slow
 def test_the_same_device_may_have_another_place(another, tmp_path):
     assert another(["GPU-b"], 1).stdout.readline() == "[0]\n"
     assert take(["GPU-a", "GPU-b"], 1, tmp_path) == [0]

@@ -157,6 +157,7 @@ def test_parts_bound_what_the_network_sees():
 # Compilation
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_network_gives_the_same_numbers():
@@ -167,6 +168,7 @@ def test_a_compiled_network_gives_the_same_numbers():
     torch.testing.assert_close(x, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @problems
 def test_networks_compile_whole_in_both_halves_of_a_lap(network, spec, shape, monkeypatch):
     compile_ = torch.compile
