@@ -141,6 +141,7 @@ def made(config, tmp_path_factory):
     return flops, sizes
 
 
+@pytest.mark.slow
 def test_flops_of_e_steps_are_those_that_run(plan, made):
     # Three laps: an exact one, and two of the sampler.
     flops, _ = made
@@ -148,17 +149,20 @@ def test_flops_of_e_steps_are_those_that_run(plan, made):
     assert network == pytest.approx(2 * flops["E-step 2"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_flops_of_m_steps_are_those_that_run(plan, made):
     flops, _ = made
     assert plan["M-steps"]["flops"] == pytest.approx(3 * flops["M-step"], rel=0.03)
 
 
+@pytest.mark.slow
 def test_flops_of_evaluations_are_those_that_run(plan, made):
     # Two laps and the ceiling have a network.
     flops, _ = made
     assert plan["evaluation"]["flops"] == pytest.approx(3 * flops["evaluation"], rel=0.03)
 
 
+@pytest.mark.slow
 def test_bytes_are_those_on_disk(plan, made):
     _, sizes = made
     disk = {stage: row["bytes"] for stage, row in plan.items()}
@@ -395,6 +399,7 @@ def posteriors(config, tmp_path_factory):
     return folder, flops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "drawn_by"),
     [

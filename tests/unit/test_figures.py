@@ -402,6 +402,7 @@ def test_inpainting_needs_observations_of_the_shape_of_the_data():
         )
 
 
+@pytest.mark.slow
 def test_a_saved_figure_is_the_same_every_time_and_has_real_text(tmp_path, monkeypatch):
     rows = metric_rows()
     for kind in ("pdf", "png"):

@@ -72,6 +72,7 @@ def in_a_process(code):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_file_and_the_cause_are_named_and_the_old_file_stays(disk, name):
     target = disk / "some.file"
@@ -101,6 +102,7 @@ def keep_pieces(output):
         print(f"{type(error).__name__}: {error}", flush=True)
 
 
+@pytest.mark.slow
 def test_the_pieces_that_were_kept_before_stay(disk):
     result = in_a_process(f"test.keep_pieces({str(disk / 'samples.h5')!r})")
 
@@ -125,6 +127,7 @@ def run_a_job(folder):
         hdf5(Path(folder) / "some.h5", 2**18)
 
 
+@pytest.mark.slow
 def test_a_job_whose_log_has_no_space_ends_with_one_sentence(disk):
     result = in_a_process(f"test.run_a_job({str(disk)!r})")
 

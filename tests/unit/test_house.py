@@ -49,7 +49,7 @@ def modules():
 
 
 def imported(path, types=True):
-    """Returns the modules of the library that a file imports: in functions, and for types or not."""
+    """Returns the library's modules that a file imports: in functions too, and for types or not."""
     found, tree = set(), ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
         id(inner)
