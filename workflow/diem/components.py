@@ -454,7 +454,8 @@ def tell(error: ValidationError, model: type[BaseModel], where: str, source: Any
     """
     found: dict[tuple, list[Any]] = {}
     for each in error.errors(include_url=False):
-        found.setdefault(_path(each["loc"], source), []).append(each)
+        absent = each["type"] in ("missing", "extra_forbidden")
+        found.setdefault(_path(each["loc"], source, absent), []).append(each)
     # What is wrong deepest is what the user wrote wrong; the others follow from it.
     path, errors = max(found.items(), key=lambda item: len(item[0]))
     place = ".".join([*filter(None, [where]), *(short(str(part))[1:-1] for part in path)])
@@ -479,16 +480,24 @@ def tell(error: ValidationError, model: type[BaseModel], where: str, source: Any
     return f"{place} is {short(value)}, and must be {demand}"
 
 
-def _path(location: tuple[int | str, ...], source: Any) -> tuple[int | str, ...]:
-    """Returns the part of an error's place that lies in the source: pydantic adds unions' types."""
+def _path(
+    location: tuple[int | str, ...], source: Any, absent: bool = False
+) -> tuple[int | str, ...]:
+    """Returns the part of an error's place that the source has: pydantic adds the types of unions.
+
+    Arguments:
+        location: The place that pydantic tells.
+        source: What was validated.
+        absent: Whether the last key need not be there.
+    """
     path: list[int | str] = []
     for number, part in enumerate(location):
         inside = isinstance(source, Mapping) and part in source
         if inside or (isinstance(source, list) and isinstance(part, int) and part < len(source)):
             source = source[part]
             path.append(part)
-        elif number == len(location) - 1 and isinstance(source, Mapping):
-            path.append(part)  # what is missing
+        elif absent and number == len(location) - 1:
+            path.append(part)
     return tuple(path)
 
 

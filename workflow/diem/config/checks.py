@@ -111,7 +111,9 @@ def check_experiment(experiment: Mapping[str, Any], where: str) -> None:
         for fact in ("clean", "images"):
             if fact not in facts:
                 raise DiemError(f"{where}.evaluation.reconstruct {LACKING[fact]}.")
-    check_figures(experiment["figures"], _known(experiment, data), f"{where}.figures")
+    if experiment["figures"]:
+        facts_of_figures = _known(experiment, data, where)
+        check_figures(experiment["figures"], facts_of_figures, f"{where}.figures")
     for name, run in experiment["runs"].items():
         _check_run(run, experiment["schedule"], facts, f"{where}.runs.{name}")
 
@@ -121,8 +123,10 @@ def check_restoration(entry: Mapping[str, Any], where: str) -> None:
     if ("train" in entry) == ("pretrained" in entry):
         raise DiemError(f"{where} needs a prior: either 'train' or 'pretrained'.")
     facts = _facts(DATASETS.parse(entry["data"], f"{where}.data"), f"{where}.data.path")
-    if not {"clean", "images"} <= facts:
-        raise DiemError(f"{where}.data.name must be of clean images.")
+    if "images" not in facts:
+        raise DiemError(f"{where}.data.name must be of images.")
+    if "clean" not in facts:
+        raise DiemError(f"{where}.data.name: the comparison needs clean data, and has none.")
     if "train" in entry:
         _check_schedule(entry["train"]["schedule"], f"{where}.train.schedule")
     without = [name for name in entry["metrics"] if name != "lpips" or entry["lpips_weights"]]
@@ -147,6 +151,12 @@ def _facts(data: DataSet, where: str) -> frozenset[str]:
     return frozenset(facts)
 
 
+def _data_with(fact: str) -> list[str]:
+    """Returns the names of the data sets that have a fact, as they are without options."""
+    clean = {name: data for name, data in DATASETS.all().items() if "clean" in data.facts}
+    return [name for name, data in clean.items() if fact in _facts(data.model_construct(), name)]
+
+
 def _told(read: Any, where: str) -> Any:
     """Returns what a user's file tells; an error of the file is told with its key."""
     try:
@@ -156,7 +166,11 @@ def _told(read: Any, where: str) -> Any:
 
 
 def _check_metrics(
-    names: list[str], section: str, facts: frozenset[str], where: str, key: str = "evaluation.metrics"
+    names: list[str],
+    section: str,
+    facts: frozenset[str],
+    where: str,
+    key: str = "evaluation.metrics",
 ) -> None:
     for name in names:
         metric = METRICS.find(name)
@@ -173,13 +187,14 @@ def _check_metrics(
             raise DiemError(f"{where}.{key}: {name!r} {LACKING[lacking[0]]} (what can: {known}).")
 
 
-def _known(experiment: Mapping[str, Any], data: DataSet) -> Facts:
+def _known(experiment: Mapping[str, Any], data: DataSet, where: str) -> Facts:
     """Returns what figures ask of an experiment before it runs."""
-    shape = data.event_shape()
+    where = f"{where}.data.path"
+    shape = _told(data.event_shape, where)
     operators: dict[str, Any] = {}
     for run in experiment["runs"].values():
         entry = experiment["observations"][run["observations"]].get("operator", {})
-        operators[run["observations"]] = _operator(entry.get("name"), data)
+        operators[run["observations"]] = _operator(entry.get("name"), data, where)
     return Facts(
         event_shape=shape,
         metrics=frozenset(METRICS.find(name).name for name in experiment["evaluation"]["metrics"]),
@@ -198,13 +213,13 @@ class _OfFile:
         self.keeps_shape = keeps_shape
 
 
-def _operator(name: str | None, data: DataSet) -> Any:
+def _operator(name: str | None, data: DataSet, where: str) -> Any:
     """Returns what tells whether observations have the shape of the data, or are of k-space."""
     if "clean" in data.facts:
         return OPERATORS.find(name or "")
     if name is not None and ":" not in name:
         return OPERATORS.find(name)
-    return _OfFile(data.observation_shape() == data.event_shape())
+    return _OfFile(_told(data.observation_shape, where) == data.event_shape())
 
 
 def _check_run(
@@ -214,7 +229,10 @@ def _check_run(
     for name in m_step["augment"]:
         need = "colour" if AUGMENTATIONS.find(name).colour else "images"
         if need not in facts:
-            raise DiemError(f"{where}.m_step.augment.{name} {LACKING[need]}.")
+            raise DiemError(
+                f"{where}.m_step.augment.{name} {LACKING[need]}"
+                f" (data.name {' or '.join(map(repr, _data_with(need)))})."
+            )
     if m_step["processes"] > m_step["batch"]:
         raise DiemError(
             f"{where}.m_step.processes is {m_step['processes']}, and a batch of {m_step['batch']}"

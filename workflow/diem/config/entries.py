@@ -115,7 +115,9 @@ class Names(_Checked):
                     f"{PLACE} is {short(value)}, where a value of type array is needed."
                 )
             if len({*map(str, value)}) < len(value):
-                raise DiemError(f"{PLACE} is {value!r}, and must be a list without repetitions.")
+                raise DiemError(
+                    f"{PLACE} is {short(value)}, and must be a list without repetitions."
+                )
         for name in value if self.many else [value]:
             where = PLACE if not self.many else f"{PLACE}.{value.index(name)}"
             if not isinstance(name, str):

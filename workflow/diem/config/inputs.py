@@ -83,7 +83,10 @@ class Inputs:
     def learned_from(self, names: Wildcards, observations: str | None = None) -> dict[str, Any]:
         """Returns what a prior was learned from, for its card; it also tells the data's units."""
         entry, name = self.experiment(names), observations or names.observations
-        return {"data": entry["data"], "observations": {"name": name, **entry["observations"][name]}}
+        return {
+            "data": entry["data"],
+            "observations": {"name": name, **entry["observations"][name]},
+        }
 
     # Laps
 
@@ -224,9 +227,7 @@ class Inputs:
         if of.stage == "lap":
             return self.paths.lap(experiment, of.run, of.lap, "evaluation.h5")
         if of.stage == "reconstruction":
-            return self.paths.reconstruction(
-                experiment, of.run, of.observations, "evaluation.h5"
-            )
+            return self.paths.reconstruction(experiment, of.run, of.observations, "evaluation.h5")
         return self.paths.bound(experiment, of.observations, of.stage, "evaluation.h5")
 
     def labels_and_covariances(self, names: Wildcards) -> dict[str, dict[str, str]]:

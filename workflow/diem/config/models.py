@@ -28,10 +28,12 @@ class Run(Model):
     """`runs.<name>`."""
 
     observations: str = option(..., "its set of observations")
-    label: Text | None = option(None, "its name in figures; by default the run's own name")
-    laps: Lap | None = option(None, "EM laps, where they are not the experiment's")
-    e_step: EStep | None = option(None, "what of `e_step` is not the experiment's")
-    m_step: MStep | None = option(None, "what of `m_step` is not the experiment's")
+    label: Text = option(
+        None, "its name in figures; by default the run's own name", validate_default=False
+    )
+    laps: Lap = option(None, "EM laps; by default the experiment's", validate_default=False)
+    e_step: EStep = option({}, "what of `e_step` is not the experiment's")
+    m_step: MStep = option({}, "what of `m_step` is not the experiment's")
 
 
 class Simulated(Model):

@@ -89,7 +89,9 @@ def _fill_runs(experiment: dict[str, Any]) -> None:
         experiment[section] = _overridden(settings, experiment.get(section, {}))
     shared = {key: experiment[key] for key in ("laps", "e_step", "m_step") if key in experiment}
     for name, run in experiment["runs"].items():
-        experiment["runs"][name] = _overridden({"label": name, "e_step": {}, "m_step": {}, **shared}, run)
+        experiment["runs"][name] = _overridden(
+            {"label": name, "e_step": {}, "m_step": {}, **shared}, run
+        )
 
 
 def _overridden(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from diem.components import Integer, Positive
+from diem.components import Integer, Positive, short
 
 PATTERN = "^[A-Za-z0-9][A-Za-z0-9_-]*$"
 """What names of entries look like: they are parts of the names of files."""
@@ -19,5 +19,5 @@ Precision = Literal["float32", "bfloat16"]
 def unique(values: list[Any]) -> list[Any]:
     """Refuses a list that repeats a value."""
     if len({*map(str, values)}) < len(values):
-        raise ValueError(f"{{place}} is {values!r}, and must be a list without repetitions")
+        raise ValueError(f"{{place}} is {short(values)}, and must be a list without repetitions")
     return values

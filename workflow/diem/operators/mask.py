@@ -44,6 +44,8 @@ class Mask(Operator):
         @model_validator(mode="after")
         def _one_of_two(self) -> Self:
             if self.missing is None and self.box is None:
+                if "missing" in self.model_fields_set:
+                    raise ValueError("{place}.missing is None, where a number is needed")
                 raise ValueError("{place} lacks the key 'missing'")
             if self.missing is not None and self.box is not None:
                 raise ValueError("{place}: either 'missing' or 'box' is given, not both")
