@@ -492,7 +492,7 @@ def test_a_good_config(tmp_path, monkeypatch):
 
     assert mine["observations"]["all"] == {"operator": {"name": "mask"}}
     assert mine["observations"]["other"]["operator"] == {"name": "telescope:Beam"}
-    assert mine["evaluation"]["metrics"] == ["residual", "observation_distance", "prediction"]
+    assert mine["evaluation"]["metrics"] == ["prediction", "observation_distance", "residual"]
     assert mine["data"] == {"name": "hdf5", "path": "own.h5", **HELD_OUT}
 
 

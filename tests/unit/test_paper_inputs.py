@@ -26,7 +26,8 @@ def config():
                 "patches": {"data": data, "train": prior, "methods": {"a": {"name": "dps"}}},
                 "faces": {"data": data, "pretrained": given, "lpips_weights": "hub"},
             },
-        }, "test.yaml",
+        },
+        "test.yaml",
     )
 
 

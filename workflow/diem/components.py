@@ -55,6 +55,7 @@ __all__ = [
     "Model",
     "Number",
     "Positive",
+    "check_path",
     "import_named",
     "merge",
     "option",
@@ -66,6 +67,10 @@ __all__ = [
 
 SEARCH_PATH = "DIEM_PATH"
 """The environment variable of the folders where users' modules are looked for, after Python's."""
+
+
+PATH = r"[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*"
+"""What an import path looks like."""
 
 
 def _whole(value: Any) -> Any:
@@ -242,6 +247,7 @@ class Kind(Generic[C]):
         """
         where = where or f"{self.key}.name"
         if ":" in name:
+            check_path(name, where)
             return self.accepted(import_named(name, self.key), name)
         if name not in self.names:
             raise DiemError(
@@ -356,6 +362,12 @@ def split(spec: str | Mapping[str, Any], where: str) -> tuple[str, dict[str, Any
     if not isinstance(name, str):
         raise DiemError(f"{where}.name is {short(name)}, where a value of type string is needed.")
     return name, options
+
+
+def check_path(name: str, where: str) -> None:
+    """Raises a :class:`DiemError` if a name is no import path, ``module:Class``."""
+    if not re.fullmatch(PATH, name):
+        raise DiemError(f"{where} is {short(name)}, and must be a name like module:Class.")
 
 
 def import_named(name: str, noun: str) -> Any:

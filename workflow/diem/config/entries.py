@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from diem.components import Kind, short
+from diem.components import PATH, Kind, check_path, short
 from diem.errors import DiemError
 
 __all__ = ["Changes", "Entry", "Names", "Values"]
@@ -61,7 +61,7 @@ class _Checked:
         raise NotImplementedError
 
 
-PATH = {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"}
+IMPORT_PATH = {"type": "string", "pattern": f"^{PATH}$"}
 """The JSON schema of an import path."""
 
 
@@ -90,8 +90,8 @@ class Entry(_Checked):
             if name != self.default:
                 schema["required"] = ["name", *schema.get("required", [])]
             choices.append(schema)
-        own = {"type": "object", "properties": {"name": PATH, "class": PATH}}
-        return {"anyOf": [{"enum": self.kind.names}, PATH, *choices, own]}
+        own = {"type": "object", "properties": {"name": IMPORT_PATH, "class": IMPORT_PATH}}
+        return {"anyOf": [{"enum": self.kind.names}, IMPORT_PATH, *choices, own]}
 
 
 @dataclass(frozen=True)
@@ -126,10 +126,12 @@ class Names(_Checked):
                 )
             if self.load or ":" not in name:
                 self.kind.find(name, where)
+            else:
+                check_path(name, where)
         return value
 
     def json_schema(self) -> dict[str, Any]:
-        name = {"anyOf": [{"enum": self.kind.names}, PATH]}
+        name = {"anyOf": [{"enum": self.kind.names}, IMPORT_PATH]}
         return {"type": "array", "uniqueItems": True, "items": name} if self.many else name
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "find_all",
     "labels",
     "panels",
+    "selecting",
 ]
 
 
@@ -70,6 +71,11 @@ def by_quality(entries: Entries = ()) -> list[str]:
     """Returns the names of the rows that tell a prior's quality, the most telling first."""
     known = _known(entries)
     return _row_names([(m.quality, m) for m in known if m.quality is not None])
+
+
+def selecting() -> list[str]:
+    """Returns the names of the metrics that the lap to use is selected by."""
+    return [metric.name for metric in METRICS.all().values() if metric.selects]
 
 
 def _row_names(placed: list[tuple[float, type[Metric]]]) -> list[str]:

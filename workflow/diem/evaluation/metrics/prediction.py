@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diem.errors import DiemError
 from diem.evaluation.arrays import double
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel
+from diem.evaluation.metrics.base import Label, Measurement, Metric
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ class Prediction(Metric):
         )
     }
     subject = "observations"
-    panel = Panel("lap_choice", 1)
 
     def draws(self, settings: Mapping[str, Any], observations: int) -> int:
         predicted = min(settings["predicted_observations"], observations)

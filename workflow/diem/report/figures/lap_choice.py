@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.metrics import by_quality
+from diem.evaluation.metrics import by_quality, selecting
 from diem.report.figures.base import Figure, Reads, Source
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ class LapChoice(Figure):
     """The lap to use by held-out observations, and what clean data say of the same laps."""
 
     name = "lap_choice"
-    metrics = ("prediction",)
+    metrics = tuple(selecting())
     reads = Reads(rows=True)
     caption = """\
 The lap to use of each run, ringed, by the prediction of hidden halves of held-out
@@ -32,7 +32,9 @@ ring at the same lap, or at one that is as good.
 
         known = set(source.rows["metric"])
         if known.isdisjoint(self.metrics):
-            raise DiemError("figures: 'lap_choice' needs evaluation.metrics with prediction.")
+            raise DiemError(
+                f"figures: 'lap_choice' needs evaluation.metrics with {' or '.join(self.metrics)}."
+            )
         clean = [name for name in by_quality() if name in known][:1]
         title = f"{source.experiment}: the lap to use, ringed, by held-out observations alone"
         if clean:
