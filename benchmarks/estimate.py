@@ -21,13 +21,13 @@ import torch
 import yaml
 
 from diem.config.resolve import resolve
-from diem.em.laps import training_of_lap
 from diem.data import simulate as observing
 from diem.data.observations import Observations
 from diem.data.sets import DATASETS
 from diem.diffusion.gaussian import fit_to_observations
 from diem.diffusion.prior import Prior, read_prior
 from diem.em.e_step import EStep, e_step
+from diem.em.laps import training_of_lap
 from diem.em.m_step import Lap, m_step
 from diem.files.atomic import atomic
 from diem.files.hdf5 import write_hdf5

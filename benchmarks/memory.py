@@ -91,9 +91,7 @@ def peak(case: str, half: str, batch: int, device: torch.device) -> float:
     torch.set_num_threads(1)
     path, name, _ = CASES[case]
     text = (ROOT / "config" / path).read_text(encoding="utf-8")
-    config = resolve(
-        yaml.safe_load(text), path
-    )
+    config = resolve(yaml.safe_load(text), path)
     entry = config["experiments"][name]
     run = next(iter(entry["runs"].values()))
     shape = DATASETS.parse(entry["data"]).event_shape()

@@ -42,7 +42,6 @@ from torch import Tensor
 
 from diem import operators
 from diem.config.resolve import resolve
-from diem.em.laps import training_of_lap
 from diem.data.sets import DATASETS
 from diem.data.simulate import observe
 from diem.diffusion.gaussian import fit_to_observations, fit_to_samples
@@ -51,6 +50,7 @@ from diem.diffusion.prior import Prior, build_denoiser
 from diem.diffusion.samplers import sample_prior
 from diem.diffusion.samplers.ddpm import DDPM
 from diem.diffusion.samplers.pc import PC
+from diem.em.laps import training_of_lap
 from diem.em.restart import replace_contradicting, restart_level
 from diem.em.training import Training, train
 from diem.evaluation.extractor import train_extractor

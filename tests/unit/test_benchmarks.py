@@ -104,7 +104,6 @@ def test_growth_is_measured(tmp_path, benchmark):
 def test_the_laps_that_a_plan_is_held_against_are_run(tmp_path, benchmark):
     estimate = benchmark("estimate")
     demo = yaml.safe_load((FOLDER.parent / "config" / "config.yaml").read_text(encoding="utf-8"))
-    schema = FOLDER.parent / "workflow" / "schemas" / "config.schema.yaml"
     config = resolve(estimate.shortened(demo, "manifold"), "config.yaml")
     entry = config["experiments"]["manifold"]
     next(iter(entry["runs"].values()))["m_step"]["steps"] = 8

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from diem.config.resolve import RECIPES, resolve
-from diem.em.laps import ceiling_training, training_of_lap
 from diem.components import merge
+from diem.config.resolve import RECIPES, resolve
 from diem.data import ingest as own
+from diem.em.laps import ceiling_training, training_of_lap
 from diem.em.training import Training
 from diem.errors import DiemError
 

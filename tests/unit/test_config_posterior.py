@@ -1,12 +1,9 @@
 """The part `posterior` of the configuration."""
 
-from pathlib import Path
-
 import pytest
 
 from diem.config.resolve import resolve
 from diem.errors import DiemError
-
 
 EXPERIMENT = {
     "data": {"name": "digits"},

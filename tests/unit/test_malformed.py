@@ -5,7 +5,6 @@ Each row of the three tables is one thing that a user can get wrong, and what th
 
 import copy
 import textwrap
-from pathlib import Path
 
 import h5py
 import numpy as np

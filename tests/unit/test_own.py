@@ -61,7 +61,10 @@ def test_five_lines_make_a_file_that_the_workflow_takes(tmp_path, images):
 
 
 def test_importing_the_package_imports_no_torch():
-    code = "import sys, diem, diem.config.resolve; print('torch' in sys.modules, 'h5py' in sys.modules)"
+    code = (
+        "import sys, diem, diem.config.resolve;"
+        " print('torch' in sys.modules, 'h5py' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.split() == ["False", "False"]
 

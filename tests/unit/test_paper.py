@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from diem.paper.pairs import Pair, pairs
 from diem.config.resolve import resolve
 from diem.networks import NETWORKS
 from diem.paper import hyperparameters
+from diem.paper.pairs import Pair, pairs
 from diem.paper.paper_vs_ours import paper_vs_ours, published_numbers, readable_numbers
 
 ROOT = Path(__file__).parents[2]

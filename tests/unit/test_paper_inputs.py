@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diem.paper.pairs import Pair
 from diem.config.resolve import resolve
 from diem.paper import inputs
+from diem.paper.pairs import Pair
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "config" / "paper.yaml"

@@ -204,7 +204,7 @@ def test_a_cluster_is_asked_without_pytorch():
         "import sys, yaml; from pathlib import Path\n"
         "from diem.config.resolve import resolve; from diem.planning import resources\n"
         "config = yaml.safe_load(Path('config/paper.yaml').read_text(encoding='utf-8'))\n"
-        "config = resolve(config, 'workflow/schemas/config.schema.yaml', 'paper.yaml')\n"
+        "config = resolve(config, 'paper.yaml')\n"
         f"names = {CIFAR!r}\n"
         "for job in (resources.e_step, resources.training, resources.evaluation):\n"
         "    assert job(config, names).flops > 0\n"

@@ -54,7 +54,9 @@ def check_names(config: Mapping[str, Any], source: str) -> None:
                 f"{source}: experiments.{name} has the name of a folder of the results that is no"
                 f" experiment's ({', '.join(sorted(FOLDERS))})."
             )
-    entries = [(f"experiments.{name}", name, TABLES) for name in config["experiments"]]
+    entries: list[tuple[str, str, tuple[str, ...]]] = [
+        (f"experiments.{name}", name, TABLES) for name in config["experiments"]
+    ]
     for part in ("heuristics", "restoration"):
         entries += [(f"{part}.{name}", f"{part}_{name}", ("", "_rows")) for name in config[part]]
     written = dict.fromkeys(("estimate", "hyperparameters", "paper_vs_ours"), "the workflow")

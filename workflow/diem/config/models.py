@@ -134,7 +134,7 @@ def _kind_of_experiment(entry: Any) -> str:
     """Returns the tag of an experiment's model; what is wrong with its data is told later."""
     data = entry.get("data") if isinstance(entry, dict) else getattr(entry, "data", None)
     try:
-        clean = "clean" in DATASETS.find(split(data, "data")[0]).facts
+        clean = "clean" in DATASETS.find(split(data or {}, "data")[0]).facts
     except DiemError:
         return "[simulated]"
     return "[simulated]" if clean else "[own]"

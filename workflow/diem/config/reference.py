@@ -67,8 +67,9 @@ def json_schema() -> dict[str, Any]:
 
 def tables() -> dict[str, str]:
     """Returns the tables of the reference, in Markdown, by the name in their mark."""
-    made = {name: _table_of_model(model) for name, model in MODELS.items()}
-    return made | {name: _table_of_kind(kind) for name, kind in KINDS.items()}
+    return {name: _table_of_model(model) for name, model in MODELS.items()} | {
+        name: _table_of_kind(kind) for name, kind in KINDS.items()
+    }
 
 
 def reference(text: str) -> str:
@@ -80,21 +81,23 @@ def reference(text: str) -> str:
     Raises:
         KeyError: If a mark names no table.
     """
-    made = tables()
+    filled = tables()
 
-    def filled(mark: re.Match) -> str:
-        return f"<!-- made of: {mark[1]} -->\n{made[mark[1]]}\n<!-- end -->"
+    def replaced(mark: re.Match) -> str:
+        return f"<!-- made of: {mark[1]} -->\n{filled[mark[1]]}\n<!-- end -->"
 
-    return re.sub(r"<!-- made of: (.*?) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    return re.sub(r"<!-- made of: (.*?) -->\n.*?<!-- end -->", replaced, text, flags=re.DOTALL)
 
 
 def _table_of_model(model: type[BaseModel]) -> str:
-    rows = [(f"`{key}`", *_told(field)) for key, field in _own_fields(model).items()]
+    rows: list[tuple[str, ...]] = [
+        (f"`{key}`", *_described(field)) for key, field in _own_fields(model).items()
+    ]
     return _markdown(("key", "meaning", "default", "paper"), rows)
 
 
 def _own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Returns the fields of a model, without those of the engine, which have a table of their own."""
+    """Returns the fields of a model, without those of the engine, which have their own table."""
     engine = sections.Engine.model_fields if model is not sections.Engine else {}
     return {key: field for key, field in model.model_fields.items() if key not in engine}
 
@@ -102,10 +105,12 @@ def _own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
 def _table_of_kind(kind: Kind) -> str:
     rows: list[tuple[str, ...]] = []
     for name, component in kind.all().items():
-        options = getattr(component, "options", None)
-        fields = (options() if options else component).model_fields
+        declared = getattr(component, "options", None)
+        fields = (declared() if declared else component).model_fields
         rows.append((f"`{name}`", "", _first_paragraph(component), "", ""))
-        rows += [("", f"`{key}`", *_told(field)) for key, field in fields.items() if key != "value"]
+        rows += [
+            ("", f"`{key}`", *_described(field)) for key, field in fields.items() if key != "value"
+        ]
     return _markdown(("name", "key", "meaning", "default", "paper"), rows)
 
 
@@ -114,7 +119,7 @@ def _first_paragraph(component: type) -> str:
     return " ".join(re.sub(r":[a-z]+:`~?([^`]*)`", r"`\1`", text).replace("``", "`").split())
 
 
-def _told(field: FieldInfo) -> tuple[str, str, str]:
+def _described(field: FieldInfo) -> tuple[str, str, str]:
     """Returns the meaning, the default and the paper's value of an option."""
     extra = field.json_schema_extra
     published = extra.get("paper", "") if isinstance(extra, dict) else ""

@@ -89,13 +89,11 @@ def _fill_runs(experiment: dict[str, Any]) -> None:
         experiment[section] = _overridden(settings, experiment.get(section, {}))
     shared = {key: experiment[key] for key in ("laps", "e_step", "m_step") if key in experiment}
     for name, run in experiment["runs"].items():
-        experiment["runs"][name] = _overridden(
-            {"label": name, "e_step": {}, "m_step": {}, **shared}, run
-        )
+        experiment["runs"][name] = _overridden({"label": name} | shared, run)
 
 
 def _overridden(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings with those of an experiment's or a run's own, in which samplers may change."""
+    """Returns settings with an experiment's or a run's own, which may change the sampler."""
     merged = merge(settings, own)
     for place, before, after in ((merged, settings, own), *_e_steps(merged, settings, own)):
         if isinstance(after.get("sampler"), Mapping) and "sampler" in before:
@@ -109,7 +107,7 @@ def _e_steps(*entries: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _default_metrics(data: Mapping[str, Any]) -> list[str]:
-    """Returns the metrics of an experiment that asks for none: of own observations all it can have."""
+    """Returns the metrics of an experiment that names none: of own observations all it can have."""
     if "clean" in DATASETS.parse(data).facts:
         return ["sliced_wasserstein"]
     metrics = METRICS.all()

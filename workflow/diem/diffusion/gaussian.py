@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -95,7 +95,11 @@ class Gaussian:
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws samples, of shape ``(count, *event)``."""
-        options = {"generator": generator, "device": self.mean.device, "dtype": self.mean.dtype}
+        options: dict[str, Any] = {
+            "generator": generator,
+            "device": self.mean.device,
+            "dtype": self.mean.dtype,
+        }
         white = torch.randn(count, *self.mean.shape, **options)
         latent = torch.randn(count, self.factors.shape[-1], **options)
         x = torch.sqrt(self.noise) * white

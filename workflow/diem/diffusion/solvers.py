@@ -121,8 +121,11 @@ def gmres(
     # Values that are not finite stay so through the directions; the pseudo-inverse refuses them.
     beta = torch.linalg.pinv(torch.nan_to_num(h))[..., 0] * norm[:, None]
     pairs = zip(beta.unbind(dim=1), q[:-1], extras, strict=True)
-    steps = [(column(c, v) * v, column(c, extra) * extra) for c, v, extra in pairs]
-    return sum(v for v, _ in steps), sum(extra for _, extra in steps)
+    solution, by_product = torch.zeros_like(b), torch.zeros_like(extras[0])
+    for c, v, extra in pairs:
+        solution = solution + column(c, v) * v
+        by_product = by_product + column(c, extra) * extra
+    return solution, by_product
 
 
 SOLVERS = {"cg": conjugate_gradient, "gmres": gmres}

@@ -1,5 +1,7 @@
 """The optimizer."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
@@ -34,7 +36,7 @@ class Adam:
         """
         adam(
             self.weights,
-            [w.grad for w in self.weights],
+            [cast(Tensor, w.grad) for w in self.weights],
             self.state["exp_avg"],
             self.state["exp_avg_sq"],
             [],

@@ -85,8 +85,8 @@ class Restart:
 
             def start(block: Block, observed: Observed, generator: torch.Generator) -> Tensor:
                 first = block.repeat * counts[block.split]
-                x = samples[block.split][first + block.rows.start : first + block.rows.stop]
-                x = torch.from_numpy(x).to(generator.device)
+                rows = slice(first + block.rows.start, first + block.rows.stop)
+                x = torch.from_numpy(samples[block.split][rows]).to(generator.device)
                 if self.residual is None:
                     return x
                 likelihood = (observed.operator, observed.y, observed.sigma_y)

@@ -323,7 +323,8 @@ def rows_of(observed: Observed, rows: Tensor) -> Observed:
         rows: Which of them, of shape ``(B,)``, on their device; the same one several times, if need
             be.
     """
-    y, sigma_y = observed.y, noise_of(observed.sigma_y, observed.y, rows)
+    y = observed.y
+    sigma_y = torch.as_tensor(noise_of(observed.sigma_y, y, rows))
     return Observed(observed.operator[rows], y[rows], sigma_y, observed.index[rows.cpu().numpy()])
 
 

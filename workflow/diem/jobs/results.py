@@ -66,7 +66,7 @@ def hold(folder: str | Path) -> IO[str]:
 
 
 def pieces_folder(output: str | Path, fingerprint: str) -> Path:
-    """Returns where the finished pieces of the making of a file are kept, see :mod:`diem.jobs.resume`.
+    """Returns where the pieces of the making of a file are kept, see :mod:`diem.jobs.resume`.
 
     Arguments:
         output: The file.

@@ -70,7 +70,7 @@ def cached_tensor(keep: Keep, name: str, make: Callable[[], Tensor]) -> Tensor:
 
 def cached_number(keep: Keep, name: str, make: Callable[[], float]) -> float:
     """Returns a piece of one number."""
-    return float(keep(name, lambda: {"x": np.float64(make())})["x"])
+    return float(keep(name, lambda: {"x": np.array(make(), np.float64)})["x"])
 
 
 def prefixed(keep: Keep, prefix: str) -> Keep:
@@ -98,7 +98,8 @@ class Pieces:
 
     A context that is left by an exception, which a request to stop is too, writes what is finished.
     One that is left in peace leaves the folder as it is, since Snakemake does a job again if it was
-    killed before it took note of the job's end: :func:`diem.jobs.results.remove_pieces` is for later.
+    killed before it took note of the job's end: :func:`diem.jobs.results.remove_pieces` is for
+    later.
 
     Arguments:
         output: The file that the pieces are for; without one, they are kept in memory alone.
@@ -116,11 +117,11 @@ class Pieces:
         self._next = 0
         self._written = time.monotonic()
         if self.folder is not None and self.folder.is_dir():
-            self._look()
+            self._look(self.folder)
 
-    def _look(self) -> None:
+    def _look(self, folder: Path) -> None:
         """Finds the pieces that an earlier attempt has kept, of which damaged ones are dropped."""
-        for path in self.folder.glob("*.*.npz"):
+        for path in folder.glob("*.*.npz"):
             number, digest, _ = path.name.split(".")
             self._next = max(self._next, int(number) + 1)
             if content_digest([path]) == digest:
