@@ -7,6 +7,7 @@
 # For work on the code, see CONTRIBUTING.md:
 # make test-fast             runs the tests that are not slow
 # make coverage              runs them in one process and shows the lines that none of them runs
+# make reference             makes config/schema.json and the tables of config/README.md anew
 # make unchanged BASE=main   makes small results by a commit and by the code here, and compares them
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BASE ?= main
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo setup test test-fast coverage unchanged bench lint clean
+.PHONY: demo setup test test-fast coverage reference unchanged bench lint clean
 
 demo: $(READY)
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
@@ -44,6 +45,9 @@ test-fast: $(READY)
 
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" --cov --cov-report term-missing:skip-covered
+
+reference: $(READY)
+	$(BIN)/python -m diem.config.reference
 
 unchanged: $(READY)
 	$(BIN)/python tests/unchanged.py $(BASE)

@@ -27,14 +27,14 @@ FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "restorati
 TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_reconstructions_rows")
 """How the names of an experiment's tables end."""
 
-LACKING = {
-    "clean": "compares with clean data, of which there are none",
-    "labels": "needs labelled images to train its extractor on",
-    "images": "needs images",
-    "colour": "needs colour images",
-    "curve": "needs data on a known curve",
+NEEDS = {
+    "clean": "clean data",
+    "labels": "labelled images to train its extractor on",
+    "images": "images",
+    "colour": "colour images",
+    "curve": "data on a known curve",
 }
-"""What is told of a metric whose need the data do not meet."""
+"""What a metric or an augmentation can need of the data, in words."""
 
 
 def check_results(results: Any, source: str) -> None:
@@ -112,7 +112,7 @@ def check_experiment(experiment: Mapping[str, Any], where: str) -> None:
     if experiment["evaluation"]["reconstruct"]:
         for fact in ("clean", "images"):
             if fact not in facts:
-                raise DiemError(f"{where}.evaluation.reconstruct {LACKING[fact]}.")
+                raise DiemError(f"{where}.evaluation.reconstruct needs {NEEDS[fact]}.")
     if experiment["figures"]:
         facts_of_figures = _known(experiment, data, where)
         check_figures(experiment["figures"], facts_of_figures, f"{where}.figures")
@@ -178,7 +178,7 @@ def _check_metrics(
         metric = METRICS.find(name)
         if section not in metric.sections:
             raise DiemError(f"{where}.{key}: {name!r} cannot be measured here.")
-        lacking = [fact for fact in LACKING if fact in metric.needs - facts]
+        lacking = [fact for fact in NEEDS if fact in metric.needs - facts]
         if lacking:
             possible = {
                 other: found
@@ -186,7 +186,9 @@ def _check_metrics(
                 if section in found.sections and found.needs <= facts
             }
             known = ", ".join(sorted(possible, key=lambda other: possible[other].order))
-            raise DiemError(f"{where}.{key}: {name!r} {LACKING[lacking[0]]} (what can: {known}).")
+            raise DiemError(
+                f"{where}.{key}: {name!r} needs {NEEDS[lacking[0]]} (what can: {known})."
+            )
 
 
 def _known(experiment: Mapping[str, Any], data: DataSet, where: str) -> Facts:
@@ -232,7 +234,7 @@ def _check_run(
         need = "colour" if AUGMENTATIONS.find(name).colour else "images"
         if need not in facts:
             raise DiemError(
-                f"{where}.m_step.augment.{name} {LACKING[need]}"
+                f"{where}.m_step.augment.{name} needs {NEEDS[need]}"
                 f" (data.name {' or '.join(map(repr, _data_with(need)))})."
             )
     if m_step["processes"] > m_step["batch"]:

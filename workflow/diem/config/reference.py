@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from diem.components import Kind
-from diem.config import models, paper, sections
+from diem.config import checks, models, paper, sections
 from diem.data.sets import DATASETS
 from diem.diffusion.covariances import COVARIANCES
 from diem.diffusion.samplers import SAMPLERS
@@ -32,6 +32,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "top level": models.Config,
     "experiment": models.Experiment,
     "run": models.Run,
+    "observations": models.Simulated,
     "schedule": sections.Schedule,
     "gaussian": sections.Gaussian,
     "e_step": sections.EStep,
@@ -106,12 +107,19 @@ def _table_of_kind(kind: Kind) -> str:
     rows: list[tuple[str, ...]] = []
     for name, component in kind.all().items():
         declared = getattr(component, "options", None)
-        fields = (declared() if declared else component).model_fields
-        rows.append((f"`{name}`", "", _first_paragraph(component), "", ""))
-        rows += [
-            ("", f"`{key}`", *_described(field)) for key, field in fields.items() if key != "value"
-        ]
+        fields = dict((declared() if declared else component).model_fields)
+        # The one option of an augmentation is its value, which stands beside the name.
+        value = _described(fields.pop("value")) if "value" in fields else ("", "", "")
+        meaning = " ".join(filter(None, [_first_paragraph(component), value[0], _needs(component)]))
+        rows.append((f"`{name}`", "", meaning, *value[1:]))
+        rows += [("", f"`{key}`", *_described(field)) for key, field in fields.items()]
     return _markdown(("name", "key", "meaning", "default", "paper"), rows)
+
+
+def _needs(component: type) -> str:
+    """Returns what a metric needs of the data, in a sentence."""
+    needs = [checks.NEEDS[fact] for fact in checks.NEEDS if fact in getattr(component, "needs", ())]
+    return f"Needs {' and '.join(needs)}." if needs else ""
 
 
 def _first_paragraph(component: type) -> str:
