@@ -5,6 +5,7 @@ The help is there at once: PyTorch is imported by the verbs that need it.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -320,6 +321,7 @@ def _draw_posteriors(options: argparse.Namespace, observations: "Observations") 
 def _estimate(options: argparse.Namespace) -> None:
     import yaml
 
+    from diem.components import SEARCH_PATH
     from diem.config.resolve import resolve
 
     path = Path(options.config)
@@ -331,6 +333,8 @@ def _estimate(options: argparse.Namespace) -> None:
         raise DiemError(f"{path}: this is no YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(config, dict):
         raise DiemError(f"{path}: a configuration is a mapping of keys.")
+    # A user's classes are looked for beside the configuration too, as the workflow does.
+    os.environ.setdefault(SEARCH_PATH, str(path.resolve().parent))
     config = resolve(config, str(path))
 
     import torch

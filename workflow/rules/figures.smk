@@ -21,7 +21,10 @@ def figure_entry(entries):
 def figure_caption(figure, entries):
     """The report takes captions from files, and a figure declares its own beside its code."""
     text = figure_named(next(iter(entries.values()))).caption
-    return str(figure_files.write_caption(figure, text, CAPTIONS))
+    try:
+        return str(figure_files.write_caption(figure, text, CAPTIONS))
+    except DiemError as error:
+        raise WorkflowError(str(error)) from None
 
 
 # A rule for each figure, so that each has a caption of its own in the report.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +11,9 @@ from diem.components import split
 from diem.em.laps import evaluated_laps
 from diem.errors import DiemError
 from diem.files.atomic import atomic
-from diem.report.figures.base import Figure, Reads, figure_named
+from diem.report.figures.base import Evaluation, Figure, Reads, Source, figure_named
 
-__all__ = ["Evaluated", "evaluated", "named_figures", "write_caption"]
+__all__ = ["Evaluated", "evaluated", "named_figures", "opened", "write_caption"]
 
 
 class Evaluated(NamedTuple):
@@ -94,6 +95,45 @@ def _of_stage(stage: str, run: str, experiment: Mapping[str, Any]) -> Iterator[E
         raise DiemError(
             f"figures: a figure reads the stage {stage!r}, which is none of floor, laps, last,"
             " ceiling, reconstructions."
+        )
+
+
+@contextlib.contextmanager
+def opened(
+    reads: Reads, experiment: str, labels: Mapping[str, str], files: Mapping[str, Any]
+) -> Iterator[Source]:
+    """Yields what a figure is drawn from, of which large arrays are read as they are needed.
+
+    Arguments:
+        reads: What the figure reads.
+        experiment: The experiment.
+        labels: The label of each run.
+        files: The files by what they are: ``metrics`` and ``evaluations``, lists, and ``clean``.
+    """
+    from diem.evaluation.rows import read_rows
+    from diem.files.hdf5 import Reader, Rows
+
+    with contextlib.ExitStack() as stack:
+
+        def rows(path: str, name: str) -> Rows:
+            return stack.enter_context(Rows([path], name, cache_mb=0))
+
+        def evaluation(path: str) -> Evaluation:
+            with Reader(path) as file:
+                card = {key: file.attribute(key) for key in ("observations", "run", "stage", "lap")}
+                names = [name for name in reads.arrays if name in file]
+                if reads.count is None:
+                    return Evaluation(**card, arrays={name: rows(path, name) for name in names})
+                first = slice(reads.count)
+                return Evaluation(**card, arrays={name: file.read(name, first) for name in names})
+
+        metrics, clean = files.get("metrics"), files.get("clean")
+        yield Source(
+            experiment,
+            labels,
+            rows=read_rows(metrics) if metrics else None,
+            truth=rows(clean, "test/x") if clean else None,
+            evaluations=[evaluation(path) for path in files.get("evaluations", [])],
         )
 
 
