@@ -226,3 +226,21 @@ def test_columns_follow_one_order_and_an_unknown_metric_names_itself(rows):
 )
 def test_rounding(value, expected):
     assert rounded(value) == expected
+
+
+def test_a_metric_of_the_users_own_has_its_label(rows, tmp_path, monkeypatch):
+    (tmp_path / "own_metric.py").write_text(
+        "from diem.evaluation.metrics import Label, Metric\n"
+        "class Own(Metric):\n"
+        "    name, subject = 'own', 'samples'\n"
+        "    labels = {'own': Label('My number', 'apples', '↑')}\n"
+        "    def measure(self, *arguments): return []\n"
+    )
+    monkeypatch.setenv("DIEM_PATH", str(tmp_path))
+    both = pd.concat([rows, rows[rows["metric"] == "psnr"].assign(metric="own")])
+    metrics = ["frechet_distance", {"name": "own_metric:Own"}]
+
+    assert "My number (apples) of posterior means" in summary(both, RUNS, metrics)
+    header = readable_summary(both, RUNS, metrics).header
+    assert ["My number", "(apples)", "of posterior means ↑"] in header
+    assert "own of posterior means" in summary(both, RUNS)

@@ -75,6 +75,7 @@ rule table:
         "../../envs/diem.yaml"
     params:
         runs=IN.labels_and_covariances,
+        metrics=lambda wildcards: IN.experiment(wildcards)["evaluation"]["metrics"],
     message:
         "Table of {wildcards.experiment}"
     script:

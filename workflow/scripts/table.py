@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job(snakemake.log[0], snakemake.config["threads"]):
-    runs, files = snakemake.params.runs, snakemake.output
+    params, files = snakemake.params, snakemake.output
     rows = read_rows(snakemake.input)
-    write_table(files, summary(rows, runs), readable_summary(rows, runs))
+    settings = params.runs, params.metrics
+    write_table(files, summary(rows, *settings), readable_summary(rows, *settings))
     write_rows(files.rows, rows)

@@ -13,6 +13,7 @@ from diem.evaluation.metrics.base import Fidelity, Label, Measurement, Metric, P
 
 __all__ = [
     "METRICS",
+    "Entries",
     "Fidelity",
     "Label",
     "Measurement",

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from diem.evaluation.metrics import Label
+from diem.evaluation.metrics import Entries, Label, labels
 from diem.evaluation.rows import provenance
-from diem.report.tables.labels import METRICS, SUBJECTS, metric_label
+from diem.report.tables.labels import SUBJECTS, label_of, metric_label
 from diem.report.tables.writing import (
     NONE,
     Readable,
@@ -22,7 +22,9 @@ __all__ = ["readable_summary", "summary"]
 STAGES = {"floor": "floor (fitted Gaussian)", "lap": "", "ceiling": "ceiling (clean data)"}
 
 
-def summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+def summary(
+    rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]], metrics: Entries = ()
+) -> pd.DataFrame:
     """Returns the table of an experiment at full precision, with the card of each number beside it.
 
     Each set of observations has its floor, the last lap of each run, and its ceiling, in this
@@ -31,8 +33,9 @@ def summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> pd.Dat
     Arguments:
         rows: The experiment's metric rows.
         runs: The ``label`` and ``covariance`` of each run.
+        metrics: The experiment's ``evaluation.metrics``, for the labels of the user's own.
     """
-    table = []
+    table, known = [], labels(metrics)
     for prior in _priors(rows):
         first = prior.iloc[0]
         run = runs[first["run"]] if first["stage"] == "lap" else {}
@@ -42,8 +45,9 @@ def summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> pd.Dat
             "covariance": run.get("covariance", ""),
             **{key: first[key] for key in ("lap", "optimizer_steps", "seed", "diem", "torch")},
         }
-        for metric, subject in _columns(rows):
-            name = f"{metric_label(metric, _extractor(rows))} of {SUBJECTS.get(subject, subject)}"
+        for metric, subject in _columns(rows, known):
+            label = metric_label(metric, _extractor(rows), known)
+            name = f"{label} of {SUBJECTS.get(subject, subject)}"
             cell = prior[(prior["metric"] == metric) & (prior["subject"] == subject)]
             entry[name] = cell["value"].iloc[0] if len(cell) else None
             entry[f"card of {name}"] = provenance(cell.iloc[0]) if len(cell) else None
@@ -51,18 +55,21 @@ def summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> pd.Dat
     return pd.DataFrame(table)
 
 
-def readable_summary(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]]) -> Readable:
+def readable_summary(
+    rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]], metrics: Entries = ()
+) -> Readable:
     """Returns the same table as :func:`summary` for the eye, its cards gathered in notes.
 
     Arguments:
         rows: The experiment's metric rows.
         runs: The ``label`` and ``covariance`` of each run.
+        metrics: The experiment's ``evaluation.metrics``, for the labels of the user's own.
     """
-    full = summary(rows, runs)
+    full, known = summary(rows, runs, metrics), labels(metrics)
     values = [name for name in full.columns if f"card of {name}" in full.columns]
     header = [["Observations"], ["Prior"], ["Covariance"], ["Lap"], ["Optimizer", "steps"]]
-    for metric, subject in _columns(rows):
-        name, unit, better, _ = METRICS.get(metric, Label(metric.replace("_", " ")))
+    for metric, subject in _columns(rows, known):
+        name, unit, better, _ = label_of(metric, known)
         unit = f"({unit.format(extractor=_extractor(rows))})" if unit else ""
         subject = f"of {SUBJECTS.get(subject, subject)} {better}".strip()
         header.append([line for line in (name, unit, subject) if line])
@@ -91,11 +98,11 @@ def _priors(rows: pd.DataFrame) -> list[pd.DataFrame]:
     return [found[key] for key in keys]
 
 
-def _columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
+def _columns(rows: pd.DataFrame, known: Mapping[str, Label]) -> list[tuple[str, str]]:
     """Returns the pairs of metric and subject that the rows have, known metrics first."""
     every = dict.fromkeys(zip(rows["metric"], rows["subject"], strict=True))
     pairs = [pair for pair in every if pair[1] != "e_step"]
-    order = list(METRICS)
+    order = list(known)
     return sorted(pairs, key=lambda p: order.index(p[0]) if p[0] in order else len(order))
 
 

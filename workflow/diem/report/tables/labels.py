@@ -1,8 +1,10 @@
 """How metrics and what they measure are called, in tables and on the axes of figures."""
 
+from collections.abc import Mapping
+
 from diem.evaluation.metrics import Label, labels
 
-__all__ = ["METRICS", "SUBJECTS", "metric_label"]
+__all__ = ["METRICS", "SUBJECTS", "label_of", "metric_label"]
 
 METRICS = labels()
 """How metrics are presented, in the order of the tables' columns."""
@@ -16,12 +18,23 @@ SUBJECTS = {
 """How the subjects of metrics are called."""
 
 
-def metric_label(metric: str, extractor: str = "") -> str:
+def label_of(metric: str, known: Mapping[str, Label] = METRICS) -> Label:
+    """Returns how a metric is presented; one that is not known stands for itself.
+
+    Arguments:
+        metric: The name in the rows.
+        known: How metrics are presented.
+    """
+    return known.get(metric, Label(metric.replace("_", " ")))
+
+
+def metric_label(metric: str, extractor: str = "", known: Mapping[str, Label] = METRICS) -> str:
     """Returns a metric's name with its unit, for an axis or a column.
 
     Arguments:
-        metric: The name in the rows; one that is not in :data:`METRICS` stands for itself.
+        metric: The name in the rows.
         extractor: The name of the rows' feature extractor.
+        known: How metrics are presented.
     """
-    name, unit, *_ = METRICS.get(metric, Label(metric.replace("_", " ")))
+    name, unit, *_ = label_of(metric, known)
     return f"{name} ({unit.format(extractor=extractor)})" if unit else name
