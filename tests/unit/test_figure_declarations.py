@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from diem.errors import DiemError
+from diem.evaluation.metrics import panels
 from diem.report import figures
 from diem.report.drawing.style import save
 from diem.report.figures import FIGURES, Evaluation, Facts, Reads, Source
@@ -68,7 +70,7 @@ def source_of(name: str) -> Source:
     """Returns a tiny source that holds what a figure's declaration says that it reads."""
     figure = figure_named(name)
     reads, rng = figure.reads, np.random.default_rng(0)
-    vectors = figure.problem(Facts((5,), set(figure.metrics))) is None and not reads.rows
+    vectors = figure.problem(Facts((5,))) is None and not reads.rows
     shape = (5,) if vectors else (1, 8, 8)
     count = reads.count or 20
     arrays = {
@@ -91,7 +93,7 @@ def source_of(name: str) -> Source:
     card |= {"sampler_steps": 3, "denoiser_evaluations": 4, "observations": "half"}
     rows = [
         {**card, "run": "base", "stage": stage, "lap": lap, "metric": metric, "value": 2.0 + lap}
-        for metric in figure.metrics
+        for metric in panels(name)
         for stage, lap in STAGES.items()
     ]
     truth = rng.standard_normal((20, *shape)) if reads.truth else None
@@ -289,3 +291,21 @@ def test_figures_that_are_incomplete(mine):
     ):
         with pytest.raises(DiemError, match=words):
             figure_named(name)
+
+
+def test_a_metric_of_the_users_own_is_drawn_where_its_declaration_says(mine):
+    (mine / "mine.py").write_text(
+        "from diem.evaluation.metrics import Label, Metric, Panel\n"
+        "class Own(Metric):\n"
+        "    name, subject, panel = 'own', 'samples', Panel('divergence')\n"
+        "    labels = {'own': Label('My number', 'apples', '↑')}\n"
+        "    def measure(self, *arguments): return []\n"
+    )
+    entries = [{"name": "mine:Own"}]
+    source = source_of("divergence")
+    rows = source.rows[source.rows["metric"] == "sliced_wasserstein"].assign(metric="own")
+
+    assert figure_named("divergence").problem(Facts((5,), entries)) is None
+    drawn = figure_named("divergence").draw(replace(source, rows=rows, metrics=entries))
+
+    assert [ax.get_ylabel() for ax in drawn.axes] == ["My number\n(apples) ↑"]

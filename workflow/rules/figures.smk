@@ -51,6 +51,8 @@ for figure, entries in FIGURES.items():
             "../../envs/diem.yaml"
         params:
             figure=figure_entry(entries),
+            figure=figure_entry(entries),
+            metrics=lambda wildcards: IN.experiment(wildcards)["evaluation"]["metrics"],
             labels=IN.labels,
         message:
             f"Figure {figure} of {{wildcards.experiment}}"

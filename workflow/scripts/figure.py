@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, params = snakemake.input, snakemake.params
     figure, experiment = figure_named(params.figure), snakemake.wildcards.experiment
-    with opened(figure.reads, experiment, params.labels, dict(files.items())) as source:
+    settings = experiment, params.labels, params.metrics
+    with opened(figure.reads, *settings, dict(files.items())) as source:
         drawn = figure.draw(source)
     for kind, path in snakemake.output.items():
         save(drawn, path, kind)

@@ -201,7 +201,7 @@ def _known(experiment: Mapping[str, Any], data: DataSet, where: str) -> Facts:
         operators[run["observations"]] = _operator(entry.get("name"), data, where)
     return Facts(
         event_shape=shape,
-        metrics=frozenset(METRICS.find(name).name for name in experiment["evaluation"]["metrics"]),
+        metrics=experiment["evaluation"]["metrics"],
         clean="clean" in data.facts,
         reconstructs=bool(experiment["evaluation"]["reconstruct"]),
         operators=operators,

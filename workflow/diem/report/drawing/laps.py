@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from diem.errors import DiemError
+from diem.evaluation.metrics import Label
 from diem.evaluation.rows import provenance
 from diem.report.drawing.style import GREY, WIDTH, annotate, styled
-from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.labels import METRICS, label_of, metric_label
 from diem.report.tables.writing import notes_once
 
 __all__ = ["by_lap"]
@@ -27,12 +28,13 @@ def by_lap(
     labels: Mapping[str, str],
     title: str,
     marked: bool = False,
+    known: Mapping[str, Label] = METRICS,
 ) -> Figure:
     """Draws metrics by lap: a panel per metric and set of observations.
 
     Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceiling of
-    each panel's observations are horizontal lines. The metrics are those of prior samples, and the
-    prediction of hidden observations.
+    each panel's observations are horizontal lines. Metrics of the E-step's samples are left out: they
+    are of the lap before.
 
     Arguments:
         rows: An experiment's metric rows, see :func:`diem.evaluation.rows.read_rows`.
@@ -40,12 +42,12 @@ def by_lap(
         labels: The label of each run.
         title: The title.
         marked: Whether the best lap of each line, by the panel's own metric, has a ring.
+        known: How metrics are presented.
 
     Raises:
         DiemError: If the rows have none of the metrics.
     """
-    of_priors = (rows["subject"] == "prior") | (rows["metric"] == "prediction")
-    rows = rows[of_priors & rows["metric"].isin(metrics)]
+    rows = rows[(rows["subject"] != "e_step") & rows["metric"].isin(metrics)]
     found = [metric for metric in metrics if (rows["metric"] == metric).any()]
     if not found:
         raise DiemError(f"figures: this one needs evaluation.metrics with {' or '.join(metrics)}.")
@@ -62,28 +64,28 @@ def by_lap(
         panel = of_metric[of_metric["observations"] == observations]
         ends.append((ax, _lines(ax, panel, labels, styles)))
         if marked:
-            _ring_best(ax, panel, labels, styles)
+            _ring_best(ax, panel, label_of(metric, known).better, labels, styles)
         ax.set_xlabel("lap")
         if metric == found[0] and len(sets) > 1:
             ax.set_title(observations)
         if observations == sets[0]:
-            label = metric_label(metric, of_metric["extractor"].iloc[0])
-            better = METRICS[metric].better
+            label = metric_label(metric, of_metric["extractor"].iloc[0], known)
+            better = label_of(metric, known).better
             ax.set_ylabel(f"{label} {better}".replace(" (", "\n("))
 
     for ax, (metric, _) in zip(axes.flat, pairs, strict=True):  # shared, so when all are drawn
-        _scale(ax, rows.loc[rows["metric"] == metric, "value"], METRICS[metric].least)
-    annotate(figure, title, _note(rows))
+        _scale(ax, rows.loc[rows["metric"] == metric, "value"], label_of(metric, known).least)
+    annotate(figure, title, _note(rows, known))
     figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
     for ax, labelled in ends:
         _label_ends(ax, labelled)
     return figure
 
 
-def _note(rows: pd.DataFrame) -> str:
+def _note(rows: pd.DataFrame, known: Mapping[str, Label]) -> str:
     """Returns what made the numbers of all laps, and what the bounds are."""
     laps = rows[rows["stage"] == "lap"].to_dict("records")
-    cards = notes_once((METRICS[row["metric"]].name, provenance(row)) for row in laps)
+    cards = notes_once((label_of(row["metric"], known).name, provenance(row)) for row in laps)
     bounds = "Floor: the Gaussian prior of lap 0."
     if (rows["stage"] == "ceiling").any():
         bounds += " Ceiling: the same network trained on clean data."
@@ -119,12 +121,16 @@ def _lines(
 
 
 def _ring_best(
-    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str], styles: Mapping[str, dict]
+    ax: Axes,
+    panel: pd.DataFrame,
+    better: str,
+    labels: Mapping[str, str],
+    styles: Mapping[str, dict],
 ) -> None:
-    """Rings the best lap of each run."""
+    """Rings the best lap of each run, in the direction of better values."""
     for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
-        falls = METRICS[line["metric"].iloc[0]].better == "↓"
-        best = line.iloc[int(line["value"].argmin() if falls else line["value"].argmax())]
+        values = line["value"]
+        best = line.iloc[int(values.argmin() if better == "↓" else values.argmax())]
         color = styles[labels[str(run)]]["color"]
         ring: dict[str, Any] = {"ms": 10, "mfc": "none", "mec": color, "mew": 1.5, "clip_on": False}
         ax.plot(best["lap"], best["value"], "o", **ring)

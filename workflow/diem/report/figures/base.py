@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diem.components import Component, Kind, short, split
 from diem.errors import DiemError
+from diem.evaluation.metrics import Entries, find_all, labels, panels
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 __all__ = [
     "FIGURES",
+    "ByLap",
     "Evaluation",
     "Facts",
     "Figure",
@@ -64,7 +66,7 @@ class Facts:
 
     Arguments:
         event_shape: The shape of one ``x``.
-        metrics: The names of the metrics that are evaluated.
+        metrics: The entries of ``evaluation.metrics``.
         clean: Whether there are clean data.
         reconstructs: Whether held-out images are reconstructed.
         operators: The operators of the observations that the runs learn from, by the name of the
@@ -73,7 +75,7 @@ class Facts:
     """
 
     event_shape: tuple[int, ...]
-    metrics: Set[str] = frozenset()
+    metrics: Entries = ()
     clean: bool = True
     reconstructs: bool = False
     operators: Mapping[str, Any] = field(default_factory=dict)
@@ -104,19 +106,17 @@ class Figure(Component, abc.ABC):
         caption: What the report says below it, as reStructuredText. Expressions in double braces
             are Jinja's, such as ``snakemake.wildcards.experiment``.
         reads: What it is drawn from.
-        metrics: Metrics of which at least one must be evaluated, if it needs any.
         clean: Whether it needs clean data.
     """
 
     caption: ClassVar[str]
     reads: ClassVar[Reads]
-    metrics: ClassVar[tuple[str, ...]] = ()
     clean: ClassVar[bool] = False
 
     def problem(self, facts: Facts) -> str | None:
         """Returns why the figure cannot be drawn of an experiment, or nothing if it can.
 
-        A figure that needs more than :attr:`metrics` and :attr:`clean` extends this method.
+        A figure that needs more than what :attr:`clean` says extends this method.
 
         Arguments:
             facts: What is known of the experiment before it runs.
@@ -124,11 +124,7 @@ class Figure(Component, abc.ABC):
         Returns:
             The end of the sentence "the figure cannot be drawn: it needs ...".
         """
-        if self.clean and not facts.clean:
-            return "clean data"
-        if self.metrics and facts.metrics.isdisjoint(self.metrics):
-            return f"evaluation.metrics with {' or '.join(self.metrics)}"
-        return None
+        return "clean data" if self.clean and not facts.clean else None
 
     @abc.abstractmethod
     def draw(self, source: Source) -> matplotlib.figure.Figure:
@@ -170,6 +166,7 @@ class Source:
         truth: The clean test data, with shape ``(N, *event)``, as
             :class:`diem.files.hdf5.HasRows`; none where there are none.
         evaluations: Evaluations in the order of their laps, set by set of observations.
+        metrics: The entries of ``evaluation.metrics``.
     """
 
     experiment: str
@@ -177,6 +174,45 @@ class Source:
     rows: Any = None
     truth: Any = None
     evaluations: Sequence[Evaluation] = ()
+    metrics: Entries = ()
+
+
+class ByLap(Figure):
+    """A figure of metrics by lap: of those whose declarations name it as their panel's figure.
+
+    Attributes:
+        title: What it shows.
+        marked: Whether the best laps have rings.
+    """
+
+    title: ClassVar[str]
+    marked: ClassVar[bool] = False
+    reads = Reads(rows=True)
+
+    def problem(self, facts: Facts) -> str | None:
+        evaluated = find_all(facts.metrics)
+        if any(metric.panel and metric.panel.figure == self.name for metric in evaluated):
+            return super().problem(facts)
+        return f"evaluation.metrics with {' or '.join(panels(self.name))}"
+
+    def draw(self, source: Source) -> matplotlib.figure.Figure:
+        return self.draw_panels(source, panels(self.name, source.metrics), self.title)
+
+    def draw_panels(
+        self, source: Source, metrics: Sequence[str], title: str
+    ) -> matplotlib.figure.Figure:
+        """Draws panels of metrics.
+
+        Arguments:
+            source: What the figure is drawn from.
+            metrics: The names of the rows to draw.
+            title: What the figure shows.
+        """
+        from diem.report.drawing.laps import by_lap
+
+        known = labels(source.metrics)
+        title = f"{source.experiment}: {title}"
+        return by_lap(source.rows, metrics, source.labels, title, self.marked, known)
 
 
 class Figures(Kind[Figure]):

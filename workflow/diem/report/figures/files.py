@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from diem.components import split
 from diem.em.laps import evaluated_laps
 from diem.errors import DiemError
+from diem.evaluation.metrics import Entries
 from diem.files.atomic import atomic
 from diem.report.figures.base import Evaluation, Figure, Reads, Source, figure_named
 
@@ -100,7 +101,11 @@ def _of_stage(stage: str, run: str, experiment: Mapping[str, Any]) -> Iterator[E
 
 @contextlib.contextmanager
 def opened(
-    reads: Reads, experiment: str, labels: Mapping[str, str], files: Mapping[str, Any]
+    reads: Reads,
+    experiment: str,
+    labels: Mapping[str, str],
+    metrics: Entries,
+    files: Mapping[str, Any],
 ) -> Iterator[Source]:
     """Yields what a figure is drawn from, of which large arrays are read as they are needed.
 
@@ -108,6 +113,7 @@ def opened(
         reads: What the figure reads.
         experiment: The experiment.
         labels: The label of each run.
+        metrics: The entries of ``evaluation.metrics``.
         files: The files by what they are: ``metrics`` and ``evaluations``, lists, and ``clean``.
     """
     from diem.evaluation.rows import read_rows
@@ -127,13 +133,14 @@ def opened(
                 first = slice(reads.count)
                 return Evaluation(**card, arrays={name: file.read(name, first) for name in names})
 
-        metrics, clean = files.get("metrics"), files.get("clean")
+        tables, clean = files.get("metrics"), files.get("clean")
         yield Source(
             experiment,
             labels,
-            rows=read_rows(metrics) if metrics else None,
+            rows=read_rows(tables) if tables else None,
             truth=rows(clean, "test/x") if clean else None,
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],
+            metrics=metrics,
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.metrics import by_quality, selecting
-from diem.report.figures.base import Figure, Reads, Source
+from diem.errors import DiemError
+from diem.evaluation.metrics import by_quality, panels
+from diem.report.figures.base import ByLap, Source
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["LapChoice"]
 
 
-class LapChoice(Figure):
+class LapChoice(ByLap):
     """The lap to use by held-out observations, and what clean data say of the same laps."""
 
     name = "lap_choice"
-    metrics = tuple(selecting())
-    reads = Reads(rows=True)
+    title = "the lap to use, ringed, by held-out observations alone"
+    marked = True
     caption = """\
 The lap to use of each run, ringed, by the prediction of hidden halves of held-out
 observations, which needs no clean data.
@@ -27,18 +28,15 @@ ring at the same lap, or at one that is as good.
 """
 
     def draw(self, source: Source) -> matplotlib.figure.Figure:
-        from diem.errors import DiemError
-        from diem.report.drawing.laps import by_lap
-
-        known = set(source.rows["metric"])
-        if known.isdisjoint(self.metrics):
+        chosen_by = panels(self.name, source.metrics)
+        evaluated = set(source.rows["metric"])
+        if evaluated.isdisjoint(chosen_by):
             raise DiemError(
-                f"figures: 'lap_choice' needs evaluation.metrics with {' or '.join(self.metrics)}."
+                f"figures: {self.name!r} needs evaluation.metrics with {' or '.join(chosen_by)}."
             )
-        clean = [name for name in by_quality() if name in known][:1]
-        title = f"{source.experiment}: the lap to use, ringed, by held-out observations alone"
+        title = self.title
+        clean = [name for name in by_quality(source.metrics) if name in evaluated][:1]
         if clean:
             several = source.rows["observations"].nunique() > 1
             title += f" ({'above' if several else 'left'}) and by clean data"
-        metrics = [*self.metrics, *clean]
-        return by_lap(source.rows, metrics, source.labels, title, marked=True)
+        return self.draw_panels(source, [*chosen_by, *clean], title)
