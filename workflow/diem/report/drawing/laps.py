@@ -33,8 +33,8 @@ def by_lap(
     """Draws metrics by lap: a panel per metric and set of observations.
 
     Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceiling of
-    each panel's observations are horizontal lines. Metrics of the E-step's samples are left out: they
-    are of the lap before.
+    each panel's observations are horizontal lines. Samples of the E-step are left out: they were
+    drawn with the prior of the lap before.
 
     Arguments:
         rows: An experiment's metric rows, see :func:`diem.evaluation.rows.read_rows`.
