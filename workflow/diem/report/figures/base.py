@@ -178,7 +178,7 @@ class Source:
 
 
 class ByLap(Figure):
-    """A figure of metrics by lap: of those whose declarations name it as their panel's figure.
+    """A figure of metrics by lap: by default of those whose declarations name it.
 
     Attributes:
         title: What it shows.
@@ -189,14 +189,22 @@ class ByLap(Figure):
     marked: ClassVar[bool] = False
     reads = Reads(rows=True)
 
+    def shown(self, metrics: Entries) -> list[str]:
+        """Returns the names of the rows that it shows, in its order.
+
+        Arguments:
+            metrics: The entries of ``evaluation.metrics``; built-in ones need not be among them.
+        """
+        return panels(self.name, metrics)
+
     def problem(self, facts: Facts) -> str | None:
-        evaluated = find_all(facts.metrics)
-        if any(metric.panel and metric.panel.figure == self.name for metric in evaluated):
-            return super().problem(facts)
-        return f"evaluation.metrics with {' or '.join(panels(self.name))}"
+        evaluated = {name for metric in find_all(facts.metrics) for name in metric.labels}
+        if evaluated.isdisjoint(self.shown(facts.metrics)):
+            return f"evaluation.metrics with {' or '.join(self.shown(()))}"
+        return super().problem(facts)
 
     def draw(self, source: Source) -> matplotlib.figure.Figure:
-        return self.draw_panels(source, panels(self.name, source.metrics), self.title)
+        return self.draw_panels(source, self.shown(source.metrics), self.title)
 
     def draw_panels(
         self, source: Source, metrics: Sequence[str], title: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diem.errors import DiemError
-from diem.evaluation.metrics import by_quality, panels
+from diem.evaluation.metrics import by_quality
 from diem.report.figures.base import ByLap, Source
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ ring at the same lap, or at one that is as good.
 """
 
     def draw(self, source: Source) -> matplotlib.figure.Figure:
-        chosen_by = panels(self.name, source.metrics)
+        chosen_by = self.shown(source.metrics)
         evaluated = set(source.rows["metric"])
         if evaluated.isdisjoint(chosen_by):
             raise DiemError(
