@@ -14,11 +14,10 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from diem.errors import DiemError
-from diem.evaluation.metrics import panels
 from diem.report import figures
 from diem.report.drawing.style import save
 from diem.report.figures import FIGURES, Evaluation, Facts, Reads, Source
-from diem.report.figures.base import check_figures, figure_named
+from diem.report.figures.base import ByLap, check_figures, figure_named
 from diem.report.figures.files import evaluated, named_figures, write_caption
 
 NAMES = (
@@ -93,7 +92,7 @@ def source_of(name: str) -> Source:
     card |= {"sampler_steps": 3, "denoiser_evaluations": 4, "observations": "half"}
     rows = [
         {**card, "run": "base", "stage": stage, "lap": lap, "metric": metric, "value": 2.0 + lap}
-        for metric in panels(name)
+        for metric in (figure.shown(()) if isinstance(figure, ByLap) else ())
         for stage, lap in STAGES.items()
     ]
     truth = rng.standard_normal((20, *shape)) if reads.truth else None
@@ -134,14 +133,11 @@ def test_declarations_import_nothing_that_takes_long():
 
 
 def test_no_other_file_knows_the_name_of_a_figure():
-    """Of the library, but for metrics, which declare in which figure they are drawn.
-
-    A word such as ``prior`` is no name of a figure alone.
-    """
+    """Of the library; a word such as ``prior`` is no name of a figure alone."""
     library = Path(figures.__file__).parents[2]
     names = {*NAMES} - {"prior", "divergence", "slices", "distance"}
     for path in library.rglob("*.py"):
-        if path.parent.name not in ("figures", "metrics"):
+        if path.parent.name != "figures":
             found = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             known = {node.value for node in found if isinstance(node, ast.Constant)} & names
             assert not known, (path, known)

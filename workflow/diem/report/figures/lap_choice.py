@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diem.errors import DiemError
-from diem.evaluation.metrics import by_quality
+from diem.evaluation.metrics import Entries, by_quality, selecting
 from diem.report.figures.base import ByLap, Source
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ observations, which needs no clean data.
 Where there are clean data, the next panel shows the same laps by them: a good choice has its
 ring at the same lap, or at one that is as good.
 """
+
+    def shown(self, metrics: Entries) -> list[str]:
+        return selecting()
 
     def draw(self, source: Source) -> matplotlib.figure.Figure:
         chosen_by = self.shown(source.metrics)
