@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 import pytest
 import yaml
-from running import ROOT, TINY, copy_of_repository
+from running import ROOT, TINY, copy_of_repository, every_kind
 
 from diem.components import Kind
 
@@ -62,12 +62,24 @@ def merge(into, changes):
 def configured(recipes, own=True):
     """Returns a tiny configuration with components, as one's own or of the project."""
     config = copy.deepcopy(TINY)
-    config["experiments"]["tiny"].update(laps=1, figures=["divergence"])
-    config["experiments"]["tiny"]["evaluation"].update(laps=[], metrics=["sliced_wasserstein"])
-    if any("restoration" in recipe.config for recipe in recipes):
-        config["restoration"] = {"patches": copy.deepcopy(RESTORATION)}
-        if len(recipes) == 1:
-            del config["experiments"]
+    tiny = config["experiments"]["tiny"]
+    tiny.update(laps=1, figures=["divergence"])
+    tiny["gaussian"].update(rank=2)
+    tiny["evaluation"].update(laps=[], metrics=["sliced_wasserstein"])
+    named = {
+        (section, name)
+        for recipe in recipes
+        for section, entries in recipe.config.items()
+        for name in entries
+    }
+    for section, name, entry in (
+        ("experiments", "patches", every_kind("experiments", "patches")["experiments"]["patches"]),
+        ("restoration", "patches", RESTORATION),
+    ):
+        if (section, name) in named:
+            config.setdefault(section, {})[name] = copy.deepcopy(entry)
+    if ("experiments", "tiny") not in named:
+        del config["experiments"]["tiny"]
     for recipe in recipes:
         merge(config, recipe.config)
     if not own:
@@ -111,7 +123,7 @@ def test_a_component_of_ones_own(workflow, name):
     workflow.make()
 
     tables = {path.name for path in workflow.path("results/tables").glob("*.csv")}
-    assert {"tiny.csv", "restoration_patches.csv"} & tables
+    assert {"tiny.csv", "patches.csv", "restoration_patches.csv"} & tables
     figures = list(workflow.path("results/figures").glob("*.p*"))
     assert figures
     assert all(figure.stat().st_size > 1000 for figure in figures)
@@ -140,6 +152,7 @@ def test_all_of_them_as_files_of_the_project(workflow, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     rows = pd.read_csv(workflow.path("results/tables/tiny_rows.csv"))
-    assert set(rows.metric) == {"largest_error"}
+    assert set(rows.metric) == {"sliced_wasserstein", "largest_error"}
     assert workflow.path("results/figures/tiny_spread.png").is_file()
+    assert workflow.path("results/tables/patches.csv").is_file()
     assert workflow.path("results/tables/restoration_patches.csv").is_file()
