@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from diem.components import short
+from diem.components import short, split
 from diem.data.sets import DATASETS
 from diem.data.sets.base import DataSet
 from diem.em.augmentations import AUGMENTATIONS
@@ -168,13 +168,14 @@ def _told(read: Any, where: str) -> Any:
 
 
 def _check_metrics(
-    names: list[str],
+    names: list[Any],
     section: str,
     facts: frozenset[str],
     where: str,
     key: str = "evaluation.metrics",
 ) -> None:
-    for name in names:
+    for spec in names:
+        name, _ = split(spec, f"{where}.{key}")
         metric = METRICS.find(name)
         if section not in metric.sections:
             raise DiemError(f"{where}.{key}: {name!r} cannot be measured here.")

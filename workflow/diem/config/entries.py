@@ -96,7 +96,7 @@ class Entry(_Checked):
 
 @dataclass(frozen=True)
 class Names(_Checked):
-    """The name of a component, or a list of names.
+    """The name of a component, or a list of names or entries.
 
     Arguments:
         kind: The kind.
@@ -118,21 +118,27 @@ class Names(_Checked):
                 raise DiemError(
                     f"{PLACE} is {short(value)}, and must be a list without repetitions."
                 )
-        for name in value if self.many else [value]:
-            where = PLACE if not self.many else f"{PLACE}.{value.index(name)}"
-            if not isinstance(name, str):
-                raise DiemError(
-                    f"{where} is {short(name)}, where a value of type string is needed."
-                )
-            if self.load or ":" not in name:
-                self.kind.find(name, where)
-            else:
-                check_path(name, where)
+        for number, spec in enumerate(value if self.many else [value]):
+            self._check_one(spec, f"{PLACE}.{number}" if self.many else PLACE)
         return value
 
+    def _check_one(self, spec: Any, where: str) -> None:
+        if isinstance(spec, str):
+            if self.load or ":" not in spec:
+                self.kind.find(spec, where)
+            else:
+                check_path(spec, where)
+        elif self.many and isinstance(spec, dict):
+            self.kind.entry(spec, where)
+        else:
+            raise DiemError(f"{where} is {short(spec)}, where a value of type string is needed.")
+
     def json_schema(self) -> dict[str, Any]:
-        name = {"anyOf": [{"enum": self.kind.names}, IMPORT_PATH]}
-        return {"type": "array", "uniqueItems": True, "items": name} if self.many else name
+        choices: list[dict[str, Any]] = [{"enum": self.kind.names}, IMPORT_PATH]
+        if not self.many:
+            return {"anyOf": choices}
+        entry = {"type": "object", "required": ["name"]}
+        return {"type": "array", "uniqueItems": True, "items": {"anyOf": [*choices, entry]}}
 
 
 @dataclass(frozen=True)

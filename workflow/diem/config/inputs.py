@@ -11,7 +11,7 @@ from diem.config.paths import Paths
 from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
 from diem.em.laps import ceiling_training, training_of_lap
-from diem.evaluation.metrics import METRICS
+from diem.evaluation.metrics import find_all
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import Evaluated, evaluated
 
@@ -146,8 +146,8 @@ class Inputs:
             "observations": paths.observations(experiment, observations, "observations.h5"),
             **paths.clean_if_any(experiment),
         }
-        for metric in self.experiment(names)["evaluation"]["metrics"]:
-            for name in METRICS.find(metric).inputs:
+        for metric in find_all(self.experiment(names)["evaluation"]["metrics"]):
+            for name in metric.inputs:
                 files[name] = getattr(paths, name)(experiment)
         return files
 

@@ -92,7 +92,7 @@ class Experiment(Model):
     e_step: EStep = option({}, "the first half of a lap: posterior samples of every observation")
     m_step: MStep = option({}, "the second half of a lap: the prior is trained on them")
     evaluation: Evaluation = option({}, "what is measured, and on how much")
-    figures: Annotated[list[str], Names(FIGURES, many=True)] = option(
+    figures: Annotated[list[Any], Names(FIGURES, many=True)] = option(
         [], "which figures are drawn, see below"
     )
     stands_for: str | None = option(

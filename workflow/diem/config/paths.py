@@ -5,7 +5,7 @@ from typing import Any
 
 from diem.data.sets import DATASETS
 from diem.em.laps import evaluated_laps
-from diem.evaluation.metrics import METRICS
+from diem.evaluation.metrics import find_all
 
 __all__ = ["Paths"]
 
@@ -35,7 +35,7 @@ class Paths:
     def selects(self, experiment: str) -> bool:
         """Returns whether the lap to use is selected, by the metric that serves that."""
         metrics = self.experiments[experiment]["evaluation"]["metrics"]
-        return any(METRICS.find(name).selects for name in metrics)
+        return any(metric.selects for metric in find_all(metrics))
 
     def trained_on(self, experiment: str) -> list[str]:
         """Returns the sets of observations that runs learn from."""

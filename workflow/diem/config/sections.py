@@ -1,6 +1,6 @@
 """The sections of an experiment: the diffusion, the two halves of a lap, the evaluation."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -172,7 +172,7 @@ class Evaluation(Model):
         paper="DDIM, 256 steps",
     )
     block: Count = option(1024, "samples that share a random stream")
-    metrics: Annotated[list[str], Names(METRICS, many=True)] | None = option(
+    metrics: Annotated[list[Any], Names(METRICS, many=True)] | None = option(
         None,
         "which metrics, see below; by default `[sliced_wasserstein]`, and of a user's own"
         " observations all that need no clean data",
