@@ -185,6 +185,7 @@ def compared():
     return divergence_table(pd.DataFrame(rows), PUBLISHED)
 
 
+@pytest.mark.slow
 def test_agreement_with_the_published_medians(compared):
     seen = compared[compared["covariance"] != EXACT]
 

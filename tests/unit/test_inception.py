@@ -78,6 +78,7 @@ def expected(inception_weights, images):
     )
 
 
+@pytest.mark.slow
 def test_the_fid_is_that_of_torch_fidelity(features, expected):
     (one, _), (other, _) = features
 
@@ -150,6 +151,7 @@ def test_pixels_are_rounded_and_clipped_as_in_an_image_file():
     assert quantized(torch.tensor([-3.0, -2.1, 1.999, 2.0, 9.0])).tolist() == [0, 0, 255, 255, 255]
 
 
+@pytest.mark.slow
 def test_batches_change_nothing(network, images, features, monkeypatch):
     monkeypatch.setattr(inception, "BATCH", 5)
 
@@ -216,6 +218,7 @@ def reference(network, features):
     return Reference(moments, 12, "train", (network.name, network.digest))
 
 
+@pytest.mark.slow
 def test_a_reference_is_kept(network, images, reference, tmp_path):
     path = tmp_path / "reference"
     Reference.of(images[0], "train", network).save(path)

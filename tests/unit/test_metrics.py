@@ -462,6 +462,7 @@ def extractor(digits: dict[str, Split]) -> Extractor:
     return train_extractor(*digits["train"], *digits["validation"], seed=0)
 
 
+@pytest.mark.slow
 def test_extractor_recognizes_held_out_digits(extractor: Extractor, digits: dict[str, Split]):
     assert extractor.accuracy(*digits["test"]) > 0.975
     assert extractor.validation_accuracy == extractor.accuracy(*digits["validation"])

@@ -71,6 +71,7 @@ def curves(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(curves):
     one, two = curves["one"][0], curves["two"][0]
     assert one["step"].tolist() == two["step"].tolist() == [64, 96]
@@ -92,6 +93,7 @@ def test_the_log_shows_the_progress_and_nothing_is_left(curves):
     assert left == {"clean.h5", "losses.csv", "prior.safetensors", "log.txt"}
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_told_in_one_sentence(tmp_path):
     call = arguments(tmp_path, drop_outside=1e-6)
     with pytest.raises(DiemError, match=r"no sample lies within m_step.drop_outside = 1e-06\.$"):

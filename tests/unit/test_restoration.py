@@ -72,6 +72,7 @@ def problem(task, count=3, dtype=torch.float64, shape=SHAPE):
 # Exactness
 
 
+@pytest.mark.slow
 @every_task
 def test_mmps_of_a_gaussian_samples_its_posterior_mean(task):
     gaussian, denoiser = exact()

@@ -339,6 +339,7 @@ class MStep:
         return int(load_tensors(self.checkpoint)[0]["curve.step"][-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_m_step_that_is_stopped_and_killed(tmp_path, processes):
     whole = MStep(tmp_path / "whole", processes).finish()

@@ -281,6 +281,7 @@ JOBS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_a_job_goes_on_with_the_piece_it_was_at(tmp_path, job):
     (tmp_path / "whole").mkdir()

@@ -246,6 +246,7 @@ def test_samplers_give_the_prior(sampler):
     assert_moments(x, mean, covariance, allowance=1.1 * h if exact else 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("covariance", ["tweedie", "cov_x"])
 @pytest.mark.parametrize("sigma_y", [0.1, 0.01])
 @pytest.mark.parametrize(
