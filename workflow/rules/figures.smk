@@ -51,7 +51,6 @@ for figure, entries in FIGURES.items():
             "../../envs/diem.yaml"
         params:
             figure=figure_entry(entries),
-            figure=figure_entry(entries),
             metrics=lambda wildcards: IN.experiment(wildcards)["evaluation"]["metrics"],
             labels=IN.labels,
         message:
