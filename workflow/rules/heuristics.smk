@@ -1,5 +1,6 @@
 from diem.paper import inputs as paper
 
+
 rule heuristics_block:
     output:
         f"{RESULTS}/heuristics/{{heuristics}}/block_{{block}}.csv",

@@ -1,6 +1,7 @@
 from diem.em.laps import training_of_lap
 from diem.paper import inputs as paper
 
+
 def comparison_of(wildcards):
     return CONFIG["restoration"][wildcards.comparison]
 
