@@ -10,9 +10,8 @@ PUBLISHED = WORKFLOW / "published"
 sys.path.insert(0, str(WORKFLOW))
 SEARCH_PATH = os.pathsep.join([str(WORKFLOW), os.environ.get("PYTHONPATH", "")])
 # A user's component is looked for beside the configuration too.
-os.environ["DIEM_PATH"] = os.pathsep.join(
-    dict.fromkeys(str(Path(file).resolve().parent) for file in workflow.configfiles)
-)
+CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in workflow.configfiles)
+os.environ.update(DIEM_PATH=os.pathsep.join(CONFIG_FOLDERS))
 
 from diem.config.inputs import Inputs
 from diem.config.resolve import resolve
@@ -64,5 +63,63 @@ wildcard_constraints:
 onstart:
     try:
         LOCK = hold(RESULTS)
+    except DiemError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def kept(samples):
+    """Marks samples that are removed once nothing needs them, if they are not to be kept."""
+    return samples if CONFIG["keep_samples"] else temp(samples)
+
+
+def table_output(name, category, table, csv=None, rows=None):
+    """Returns the output of a job that makes a table in each format, and where asked for its rows.
+
+    What the report shows is given as a caption (a file of workflow/report) and a label.
+
+    Arguments:
+        name: The table's name, which may hold wildcards.
+        category: The report's category.
+        table: The caption and label of the table as a page.
+        csv: Those of the table at full precision, if the report shows it.
+        rows: Those of the metric rows that the table is made of; "plain" if there are such rows
+            and the report does not show them.
+    """
+    stem = f"{RESULTS}/tables/{name}"
+
+    def shown(path, kind, told):
+        caption, label = told
+        return report(
+            path,
+            caption=f"../report/{caption}.rst",
+            category=category,
+            labels={"result": label, "format": kind},
+        )
+
+    output = {
+        "csv": shown(f"{stem}.csv", "csv", csv) if csv else f"{stem}.csv",
+        "html": shown(f"{stem}.html", "html", table),
+        "markdown": f"{stem}.md",
+        "latex": f"{stem}.tex",
+    }
+    if rows:
+        path = f"{stem}_rows.csv"
+        output["rows"] = path if rows == "plain" else shown(path, "csv", rows)
+    return output
+
+
+def figure_input(entries):
+    return lambda wildcards: IN.figure_input(wildcards, entries[wildcards.experiment])
+
+
+def figure_entry(entries):
+    return lambda wildcards: entries[wildcards.experiment]
+
+
+def figure_caption(figure, entries):
+    """The report takes captions from files, and a figure declares its own beside its code."""
+    text = figure_named(next(iter(entries.values()))).caption
+    try:
+        return str(figure_files.write_caption(figure, text, CAPTIONS))
     except DiemError as error:
         raise WorkflowError(str(error)) from None

@@ -10,23 +10,6 @@ except DiemError as error:
     raise WorkflowError(str(error)) from None
 
 
-def figure_input(entries):
-    return lambda wildcards: IN.figure_input(wildcards, entries[wildcards.experiment])
-
-
-def figure_entry(entries):
-    return lambda wildcards: entries[wildcards.experiment]
-
-
-def figure_caption(figure, entries):
-    """The report takes captions from files, and a figure declares its own beside its code."""
-    text = figure_named(next(iter(entries.values()))).caption
-    try:
-        return str(figure_files.write_caption(figure, text, CAPTIONS))
-    except DiemError as error:
-        raise WorkflowError(str(error)) from None
-
-
 # A rule for each figure, so that each has a caption of its own in the report.
 for figure, entries in FIGURES.items():
 

@@ -1,8 +1,3 @@
-def kept(samples):
-    """Marks samples that are removed once nothing needs them, if they are not to be kept."""
-    return samples if CONFIG["keep_samples"] else temp(samples)
-
-
 rule e_step:
     input:
         unpack(IN.e_step_input),

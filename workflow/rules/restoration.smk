@@ -2,14 +2,6 @@ from diem.em.laps import training_of_lap
 from diem.paper import inputs as paper
 
 
-def comparison_of(wildcards):
-    return CONFIG["restoration"][wildcards.comparison]
-
-
-def train_setting(key):
-    return lambda wildcards: comparison_of(wildcards)["train"][key]
-
-
 use rule clean_data as restoration_data with:
     input:
         [],
@@ -18,7 +10,7 @@ use rule clean_data as restoration_data with:
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/clean_data.log",
     params:
-        data=lambda wildcards: comparison_of(wildcards)["data"],
+        data=lambda wildcards: IN.comparison(wildcards)["data"],
         seed=SEED,
     message:
         "Images of the comparison {wildcards.comparison}"
@@ -38,11 +30,11 @@ use rule m_step as restoration_prior with:
         mem_mb=asked_memory(resources.restoration_training),
         runtime=asked_minutes(resources.restoration_training),
     params:
-        made=lambda wildcards: {"data": comparison_of(wildcards)["data"]},
-        m_step=lambda wildcards: training_of_lap(comparison_of(wildcards)["train"]["m_step"], 1, 1),
-        network=train_setting("network"),
-        schedule=train_setting("schedule"),
-        gaussian=train_setting("gaussian"),
+        made=lambda wildcards: {"data": IN.comparison(wildcards)["data"]},
+        m_step=lambda wildcards: training_of_lap(IN.comparison(wildcards)["train"]["m_step"], 1, 1),
+        network=IN.training_setting("network"),
+        schedule=IN.training_setting("schedule"),
+        gaussian=IN.training_setting("gaussian"),
         seed=SEED,
     message:
         "Prior of the comparison {wildcards.comparison}, trained on clean images"
@@ -68,7 +60,7 @@ rule restoration_samples:
         entry=lambda wildcards: paper.restoration_settings(
             CONFIG, wildcards.comparison, wildcards.method
         ),
-        weights=lambda wildcards: comparison_of(wildcards).get("pretrained", {}).get("weights"),
+        weights=lambda wildcards: IN.comparison(wildcards).get("pretrained", {}).get("weights"),
         seed=SEED,
     message:
         "Restoration by {wildcards.method} in {wildcards.comparison}"

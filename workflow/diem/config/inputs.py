@@ -30,6 +30,7 @@ class Wildcards(Protocol):
     lap: str
     stage: str
     posterior: str
+    comparison: str
 
 
 class Inputs:
@@ -56,6 +57,13 @@ class Inputs:
 
     def posterior(self, names: Wildcards) -> dict[str, Any]:
         return self.config["posterior"][names.posterior]
+
+    def comparison(self, names: Wildcards) -> dict[str, Any]:
+        return self.config["restoration"][names.comparison]
+
+    def training_setting(self, key: str) -> Callable[[Wildcards], Any]:
+        """Returns a function that looks a section of a comparison's training up."""
+        return lambda names: self.comparison(names)["train"][key]
 
     def setting(self, key: str) -> Callable[[Wildcards], Any]:
         """Returns a function that looks a section of an experiment up."""
