@@ -196,6 +196,7 @@ def test_agreement_with_the_published_medians(compared):
     assert ratio.between(1 / 10, 10).all(), seen[["sigma", "covariance", "median", "published"]]
 
 
+@pytest.mark.slow
 def test_order_of_the_heuristics(compared):
     medians = compared.pivot(index="sigma", columns="covariance", values="median")
 
