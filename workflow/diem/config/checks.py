@@ -144,7 +144,7 @@ def _check_schedule(schedule: Mapping[str, Any], where: str) -> None:
 
 def _facts(data: DataSet, where: str) -> frozenset[str]:
     """Returns what metrics and augmentations can need of data."""
-    shape = _told(data.event_shape, where)
+    shape = _with_place(data.event_shape, where)
     facts = set(data.facts)
     if len(shape) == 3:
         facts.add("images")
@@ -159,7 +159,7 @@ def _data_with(fact: str) -> list[str]:
     return [name for name, data in clean.items() if fact in _facts(data.model_construct(), name)]
 
 
-def _told(read: Any, where: str) -> Any:
+def _with_place(read: Any, where: str) -> Any:
     """Returns what a user's file tells; an error of the file is told with its key."""
     try:
         return read()
@@ -195,7 +195,7 @@ def _check_metrics(
 def _known(experiment: Mapping[str, Any], data: DataSet, where: str) -> Facts:
     """Returns what figures ask of an experiment before it runs."""
     where = f"{where}.data.path"
-    shape = _told(data.event_shape, where)
+    shape = _with_place(data.event_shape, where)
     operators: dict[str, Any] = {}
     for run in experiment["runs"].values():
         entry = experiment["observations"][run["observations"]].get("operator", {})
@@ -224,7 +224,7 @@ def _operator(name: str | None, data: DataSet, where: str) -> Any:
         return OPERATORS.find(name or "")
     if name is not None and ":" not in name:
         return OPERATORS.find(name)
-    return _OfFile(_told(data.observation_shape, where) == data.event_shape())
+    return _OfFile(_with_place(data.observation_shape, where) == data.event_shape())
 
 
 def _check_run(

@@ -18,7 +18,7 @@ __all__ = ["Changes", "Entry", "Names", "Values"]
 PLACE = "{place}"
 
 
-def _told(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _collected(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Returns a check whose errors are those that pydantic collects."""
 
     def checked(value: Any) -> Any:
@@ -49,7 +49,7 @@ class _Checked:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(_told(self.check))
+        return core_schema.no_info_plain_validator_function(_collected(self.check))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

@@ -231,12 +231,14 @@ class Inputs:
             files["evaluations"] = [self._evaluation_file(experiment, each) for each in found]
         return files
 
-    def _evaluation_file(self, experiment: str, of: Evaluated) -> str:
-        if of.stage == "lap":
-            return self.paths.lap(experiment, of.run, of.lap, "evaluation.h5")
-        if of.stage == "reconstruction":
-            return self.paths.reconstruction(experiment, of.run, of.observations, "evaluation.h5")
-        return self.paths.bound(experiment, of.observations, of.stage, "evaluation.h5")
+    def _evaluation_file(self, experiment: str, found: Evaluated) -> str:
+        if found.stage == "lap":
+            return self.paths.lap(experiment, found.run, found.lap, "evaluation.h5")
+        if found.stage == "reconstruction":
+            return self.paths.reconstruction(
+                experiment, found.run, found.observations, "evaluation.h5"
+            )
+        return self.paths.bound(experiment, found.observations, found.stage, "evaluation.h5")
 
     def labels_and_covariances(self, names: Wildcards) -> dict[str, dict[str, str]]:
         """Returns how a table tells the runs apart."""

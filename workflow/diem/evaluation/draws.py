@@ -112,8 +112,8 @@ class Posteriors:
 
     def card(self, observations: int) -> dict[str, Any]:
         """Returns what made the samples of test observations."""
-        made = sampler_card(self.prior, self.sampler.sampler, self.sampler.precision)
-        return {"split": "test", "samples": observations * self.count, **made}
+        sampled = sampler_card(self.prior, self.sampler.sampler, self.sampler.precision)
+        return {"split": "test", "samples": observations * self.count, **sampled}
 
 
 def sampler_card(prior: Prior, sampler: Sampler, precision: str = "float32") -> dict[str, Any]:

@@ -127,8 +127,8 @@ class Evaluation:
     @property
     def card(self) -> dict[str, Any]:
         """What made the samples of the prior."""
-        made = sampler_card(self.prior, self._sampler)
-        return {"samples": len(self.x), "split": "none", **made}
+        sampled = sampler_card(self.prior, self._sampler)
+        return {"samples": len(self.x), "split": "none", **sampled}
 
     @property
     def samples(self) -> list[Samples]:
@@ -140,9 +140,9 @@ class Evaluation:
         trained = self._read("e_step", shards, "train/x")
         names = ("sampler", "denoiser_evaluations", "precision")
         with Reader(shards[0]) as file:
-            made = {name: file.attribute(name) for name in names}
-            made["sampler_steps"] = file.attribute("steps")
-        card = {"samples": len(trained), "split": "train", **made}
+            sampled = {name: file.attribute(name) for name in names}
+            sampled["sampler_steps"] = file.attribute("steps")
+        card = {"samples": len(trained), "split": "train", **sampled}
         return [*drawn, Samples("e_step", trained, card)]
 
     @property

@@ -50,15 +50,15 @@ def select_devices(name: str, count: int) -> list[torch.device]:
         raise DiemError(f"device: {name!r} cannot be used here ({reason}).") from None
     if name == "cpu":
         return [torch.device(name)] * count
-    here = torch.cuda.device_count() if name == "cuda" else 1
-    if count > here:
+    available = torch.cuda.device_count() if name == "cuda" else 1
+    if count > available:
         raise DiemError(
-            f"m_step.processes is {count}, and device {name!r} has {here} here: each process needs"
+            f"m_step.processes is {count}, and device {name!r} has {available} here: each process needs"
             " one of its own."
         )
     if name != "cuda":
         return [torch.device(name)]
-    identities = [str(torch.cuda.get_device_properties(i).uuid) for i in range(here)]
+    identities = [str(torch.cuda.get_device_properties(i).uuid) for i in range(available)]
     return [torch.device("cuda", i) for i in take(identities, count)]
 
 

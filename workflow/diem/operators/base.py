@@ -141,8 +141,8 @@ class Operator(abc.ABC):
         return max((len(value) for value in self.parameters.values()), default=1)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        some = {k: v if len(v) == 1 else v[rows] for k, v in self.parameters.items()}
-        return type(self)(self.event_shape, some)
+        selected = {k: v if len(v) == 1 else v[rows] for k, v in self.parameters.items()}
+        return type(self)(self.event_shape, selected)
 
 
 class _Operators(Kind):

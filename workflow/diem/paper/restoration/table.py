@@ -132,10 +132,10 @@ def _notes(rows: pd.DataFrame) -> list[str]:
             [options.pop("name"), *(f"{key} {value}" for key, value in options.items())]
         )
         tasks[row["observations"]] = f"{operator}, sigma_y {task['sigma_y']}"
-    told = "; ".join(f"{name}: {task}" for name, task in tasks.items())
+    described = "; ".join(f"{name}: {task}" for name, task in tasks.items())
     return [
         f"Ours: {int(first['samples']):,} test images of {prior['data']} with"
         f" {prior['name']}, one sample each, {first['sampler']}, the same observations and noise"
-        f" for every method; means. {told}, where images span [-1, 1].",
+        f" for every method; means. {described}, where images span [-1, 1].",
         closing_note(first),
     ]
