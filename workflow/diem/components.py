@@ -249,6 +249,8 @@ class Kind(Generic[C]):
         if ":" in name:
             check_path(name, where)
             return self.accepted(import_named(name, self.key), name)
+        if name in self._found:
+            return self._found[name]
         if name not in self.names:
             raise DiemError(
                 f"{where} is {short(name)}, which is unknown{nearest(name, self.names)}."

@@ -53,8 +53,8 @@ def select_devices(name: str, count: int) -> list[torch.device]:
     available = torch.cuda.device_count() if name == "cuda" else 1
     if count > available:
         raise DiemError(
-            f"m_step.processes is {count}, and device {name!r} has {available} here: each process needs"
-            " one of its own."
+            f"m_step.processes is {count}, and device {name!r} has {available} here: each process"
+            " needs one of its own."
         )
     if name != "cuda":
         return [torch.device(name)]
