@@ -431,6 +431,7 @@ def test_posteriors_are_planned_from_their_file(posteriors, prior, drawn_by):
     assert stage.size == pytest.approx((folder / f"{drawn_by}.h5").stat().st_size, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["prior", "observations"])
 def test_posteriors_of_files_that_are_not_there_cannot_be_planned(posteriors, missing):
     folder, _ = posteriors

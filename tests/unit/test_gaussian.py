@@ -283,6 +283,7 @@ def test_posterior_samples_have_the_posterior_moments(spec, shape, sigma_y):
     assert_moments(x, *analytic_posterior(gaussian, matrices(operator)[0], y[0], sigma_y))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "shape"), PROBLEMS)
 def test_posterior_samples_of_many_operators(spec, shape):
     # Whitened by its own posterior, every sample is a draw of N(0, I).

@@ -90,6 +90,7 @@ def test_the_fid_is_that_of_torch_fidelity(features, expected):
     assert value == pytest.approx(expected["frechet_inception_distance"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_inception_score_is_that_of_torch_fidelity(features, expected):
     (_, logits), _ = features
 

@@ -469,6 +469,7 @@ def test_extractor_recognizes_held_out_digits(extractor: Extractor, digits: dict
     assert not extractor.training
 
 
+@pytest.mark.slow
 def test_extractor_features_tell_digits_from_a_gaussian(
     extractor: Extractor, digits: dict[str, Split]
 ):

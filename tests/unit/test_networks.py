@@ -303,6 +303,7 @@ def test_channels_last(spec, shape):
     torch.testing.assert_close(z, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "shape"), [CASES[0], CASES[3]])
 def test_compiles_to_one_graph(spec, shape):
     network, x, t = make(spec, shape)

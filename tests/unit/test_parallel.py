@@ -80,6 +80,7 @@ def test_two_processes_have_the_loss_curve_of_one(curves):
         np.testing.assert_allclose(two[column], one[column], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_weights_of_one(curves):
     one, two = (curves[name][1].denoiser.state_dict() for name in ("one", "two"))
     for key, value in one.items():

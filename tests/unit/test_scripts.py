@@ -133,6 +133,7 @@ def extractor(folder, name, cache_mb=1):
     return output.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_extractor_is_the_same_from_the_disk(tmp_path):
     generator, arrays = np.random.default_rng(0), {}
     for split, count in (("train", 60), ("test", 20)):

@@ -135,6 +135,7 @@ def test_a_place_that_cannot_be_written(tmp_path, write, below):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [some_hdf5, tensors])
 def test_a_disk_that_is_full(tmp_path, write):
     # A limit on the size of files stands for the end of the disk. The process is one of its own,

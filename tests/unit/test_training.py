@@ -701,6 +701,7 @@ def test_samples_on_the_disk_give_the_same_bytes(lap, bound):
     assert held[1].read_bytes() == streamed[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_the_memory_that_samples_take_is_bounded(lap, monkeypatch):
     # NumPy's memory, into which rows are read: 32 MB of samples, through a cache of 1 MB.
     monkeypatch.setattr(hdf5, "PART_BYTES", 2**20)
