@@ -61,6 +61,7 @@ def cifar10(workflow, monkeypatch):
     return workflow
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MINI.is_dir(), reason="the real records are not here")
 def test_tables_and_figures(cifar10, inception_weights):
     experiment = cifar10.config["experiments"]["cifar10"]

@@ -44,6 +44,7 @@ def own(workflow):
     return workflow
 
 
+@pytest.mark.slow
 def test_from_a_file_to_tables_and_figures(own):
     own.make()
 

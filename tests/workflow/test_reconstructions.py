@@ -1,9 +1,11 @@
 """The smallest MRI experiment, with two coils and complex images, to its figures and tables."""
 
 import pandas as pd
+import pytest
 from running import every_kind
 
 
+@pytest.mark.slow
 def test_an_mri_experiment_runs_to_its_tables_and_figures(workflow):
     workflow.config = every_kind("experiments", "scan")
 
