@@ -14,7 +14,7 @@ from diem.diffusion.gaussian import noise_of
 from diem.diffusion.posterior import Guidance, PartsDenoiser, PosteriorDenoiser
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import SAMPLERS, Sampler
-from diem.networks.runtime import compile_network, set_memory_format
+from diem.networks.runtime import bounded_memory, compile_network, set_memory_format
 from diem.operators.base import Operator
 
 __all__ = ["PosteriorSampler"]
@@ -119,7 +119,8 @@ class PosteriorSampler:
             The samples, of shape ``(B, *event)``.
 
         Raises:
-            DiemError: If the network is to be compiled and this machine cannot.
+            DiemError: If the network is to be compiled and this machine cannot, or if so many
+                observations at once do not fit its memory.
         """
         if prior.denoiser is None:
             return prior.gaussian.sample_posterior(operator, y, sigma_y, generator)
@@ -132,7 +133,8 @@ class PosteriorSampler:
             sigma_start = prior.denoiser.schedule.sigma_max
         noise = torch.empty_like(start, memory_format=torch.contiguous_format)
         x_t = start + sigma_start * noise.normal_(generator=generator)
-        return self.sampler(denoiser, x_t, sigma_start, generator, step_done)
+        with bounded_memory("e_step.batch", min(self.batch or len(y), len(y)), y.device):
+            return self.sampler(denoiser, x_t, sigma_start, generator, step_done)
 
     def _denoiser(
         self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float | Tensor

@@ -25,7 +25,7 @@ from diem.em.loss import Streams, validation_loss, weighted_error
 from diem.errors import DiemError
 from diem.files.hdf5 import Rows
 from diem.jobs.resume import Stopped
-from diem.networks.runtime import autocast, compile_network, set_memory_format
+from diem.networks.runtime import autocast, bounded_memory, compile_network, set_memory_format
 from diem.seeds import Stage
 
 __all__ = ["CHUNK", "ON_DIVERGENCE", "Trained", "Training", "train"]
@@ -192,7 +192,8 @@ def train(
 
     Raises:
         DiemError: If the loss diverges, and the rate is not to be halved or was often enough; or
-            if the network is to be compiled and this machine cannot.
+            if the network is to be compiled and this machine cannot; or if a batch does not fit
+            its memory.
         Stopped: If it was asked to stop, after the chunk's end and with a checkpoint.
     """
     checkpoint = checkpoint or Checkpoint()
@@ -206,14 +207,16 @@ def train(
     usual = math.inf
 
     def validated() -> float:
-        return validation_loss(model.average, x_validation, seed, training.batch)
+        with bounded_memory("m_step.batch", training.batch, model.device):
+            return validation_loss(model.average, x_validation, seed, training.batch)
 
     if not curve:
         usual = validated()
     while done < training.steps:
         steps = range(int(done), min(int(done) + CHUNK, training.steps))
         streams = Streams.of(seed, Stage.M_STEP, lap, steps.start // CHUNK, model.device)
-        total, rate = _chunk(model, x, batches, steps, streams, halvings)
+        with bounded_memory("m_step.batch", training.batch, model.device):
+            total, rate = _chunk(model, x, batches, steps, streams, halvings)
         stop = torch.tensor(float(checkpoint.stop), device=model.device)
         distributed.add([total, stop])  # if one process is asked to stop, all do
         row = {

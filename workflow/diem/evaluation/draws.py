@@ -15,6 +15,7 @@ from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import Sampler, sample_prior
 from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
+from diem.networks.runtime import bounded_memory
 from diem.seeds import Stage, torch_generator
 
 __all__ = ["Blocks", "Posteriors", "prior_samples", "sampler_card"]
@@ -66,7 +67,8 @@ def prior_samples(prior: Prior, sampler: Sampler, settings: Mapping[str, Any], j
         # The same noise for every lap, so that laps can be compared sample by sample.
         generator = torch_generator(job.seed, Stage.PRIOR, 0, number, device)
         draw = partial(sample_prior, prior, rows.stop - rows.start, sampler, generator)
-        return cached_tensor(job.keep, f"prior/{number}", draw).numpy()
+        with bounded_memory("evaluation.block", rows.stop - rows.start, device):
+            return cached_tensor(job.keep, f"prior/{number}", draw).numpy()
 
     x = Blocks(total, size, block)
     for start in range(0, total, size):

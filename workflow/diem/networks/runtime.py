@@ -4,6 +4,8 @@ None of this changes what is computed, only how it is rounded and how long it ta
 asks for something that a machine cannot do, that is an error and never done without.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 
 from diem.errors import DiemError
 
-__all__ = ["PRECISIONS", "autocast", "compile_network", "set_memory_format"]
+__all__ = ["PRECISIONS", "autocast", "bounded_memory", "compile_network", "set_memory_format"]
 
 PRECISIONS = ("float32", "bfloat16")
 """The precisions of a network's products. Weights, noise, losses and solvers are single precision
@@ -61,3 +63,24 @@ def compile_network(network: nn.Module, key: str) -> None:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise DiemError(f"{key} is true, and this machine cannot compile: {reason}.") from None
     network.compile(**options)
+
+
+@contextlib.contextmanager
+def bounded_memory(key: str, count: int, device: str | torch.device) -> Iterator[None]:
+    """Tells of memory that is not enough in a sentence that names what to lower.
+
+    Arguments:
+        key: The config's key that bounds how many samples are evaluated at once.
+        count: How many they are.
+        device: The device that they are evaluated on.
+
+    Raises:
+        DiemError: If PyTorch runs out of the device's memory within the context.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise DiemError(
+            f"{key}: the memory of the device {str(device)!r} is not enough for {count} samples at"
+            " once: set it to less."
+        ) from None
