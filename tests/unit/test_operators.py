@@ -9,7 +9,7 @@ from helpers import matrices, simulate
 
 from diem import operators
 from diem.errors import DiemError
-from diem.operators.base import OPERATORS
+from diem.operators.base import OPERATORS, Operator
 from diem.operators.mask import Mask
 from diem.operators.projection import Projection
 
@@ -373,3 +373,24 @@ def test_fields_are_all_the_parameters():
 
     assert set(Mask((1, 2, 2), extra).parameters) == {"mask"}
     assert Projection.fields == ("matrix",)
+
+
+class Half(Operator):
+    """An operator without parameters, all of whose values carry data."""
+
+    @property
+    def observation_shape(self):
+        return self.event_shape
+
+    def forward(self, x):
+        return x / 2
+
+    def adjoint(self, y):
+        return y / 2
+
+
+def test_what_is_observed_lies_on_the_operators_device():
+    operator = Half((2, 3), {}).to("meta")
+    for some in (operator, operator[:1]):
+        assert some.device == some.observed().device == torch.device("meta")
+    assert Half((2, 3), {}).observed().device == torch.device("cpu")

@@ -50,6 +50,8 @@ class Operator(abc.ABC):
     integers: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Model]]
     """The options of :meth:`simulate`, of which each is a key of the config's ``operator``."""
+    _device: torch.device | None = None
+    """Where :meth:`to` has put an operator, which one without parameters cannot tell otherwise."""
 
     def __init__(self, event_shape: Sequence[int], parameters: Mapping[str, Tensor]) -> None:
         self.event_shape = tuple(event_shape)
@@ -111,7 +113,8 @@ class Operator(abc.ABC):
 
         An entry whose row of ``A`` is zero holds nothing but padding.
         """
-        return torch.ones((len(self), *self.observation_shape), dtype=torch.bool)
+        shape = (len(self), *self.observation_shape)
+        return torch.ones(shape, dtype=torch.bool, device=self.device)
 
     def check(self) -> None:
         """Raises a :class:`DiemError` if the parameters do not fit the event."""
@@ -128,21 +131,26 @@ class Operator(abc.ABC):
 
     @property
     def device(self) -> torch.device:
-        """The device of the parameters."""
-        return next((value.device for value in self.parameters.values()), torch.device("cpu"))
+        """The device of the parameters; where there are none, that of :meth:`to`."""
+        chosen = self._device or torch.device("cpu")
+        return next((value.device for value in self.parameters.values()), chosen)
 
     def to(self, device: str | torch.device) -> Self:
         """Returns the same operators on another device."""
         moved = {field: value.to(device) for field, value in self.parameters.items()}
-        return type(self)(self.event_shape, moved)
+        operator = type(self)(self.event_shape, moved)
+        operator._device = torch.device(device)
+        return operator
 
     def __len__(self) -> int:
         """The number of operators: 1 where one stands for all observations."""
         return max((len(value) for value in self.parameters.values()), default=1)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        selected = {k: v if len(v) == 1 else v[rows] for k, v in self.parameters.items()}
-        return type(self)(self.event_shape, selected)
+        some = {k: v if len(v) == 1 else v[rows] for k, v in self.parameters.items()}
+        operator = type(self)(self.event_shape, some)
+        operator._device = self._device
+        return operator
 
 
 class _Operators(Kind):
