@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from diem.data.sets import DATASETS
 from diem.errors import DiemError
 from diem.files import downloads
 from diem.files.downloads import DOWNLOADS, Download, download
@@ -106,9 +107,11 @@ def test_every_file_has_an_address_and_a_checksum():
     assert weights.sha256[:8] in downloads.INCEPTION_WEIGHTS
 
 
-def test_the_rules_ask_for_files_that_are_known():
-    rules = Path(__file__).parents[2] / "workflow" / "rules" / "common.smk"
-    asked = re.findall(r'download_path\("([^"]+)"\)', rules.read_text(encoding="utf-8"))
-
+def test_the_configuration_asks_for_files_that_are_known():
+    library = Path(__file__).parents[2] / "workflow" / "diem"
+    paths = (library / "config" / "paths.py").read_text(encoding="utf-8")
+    asked = re.findall(r'\.download\("([^"]+)"\)', paths)
     assert asked
-    assert set(asked) <= set(DOWNLOADS)
+    of_data = DATASETS.parse({"name": "cifar10"}).downloads()
+
+    assert {of_data, *asked} <= set(DOWNLOADS)

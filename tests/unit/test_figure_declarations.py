@@ -104,6 +104,7 @@ def test_the_figures_are_the_files():
     assert all(cls.name == name for name, cls in FIGURES.all().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_is_drawn_from_what_it_reads(name, tmp_path):
     figure = figure_named(name)

@@ -345,6 +345,7 @@ FITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spec", "shape", "rank", "sigma_y"), FITS)
 def test_no_iteration_lowers_the_marginal_likelihood(spec, shape, rank, sigma_y):
     observed, _ = observe(random_gaussian(shape, 2), spec, 150, sigma_y)
@@ -379,6 +380,7 @@ def test_full_observation_recovers_the_ppca_of_the_samples(rank):
     torch.testing.assert_close(dense(fitted).double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "shape"),
     [pytest.param(MASK, IMAGE, id="mask"), pytest.param(PROJECTION, VECTOR, id="projection")],

@@ -45,6 +45,7 @@ def test_sliced_wasserstein_in_one_dimension_is_between_sorted_values():
     assert sliced_wasserstein(a, b) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_of_a_shift():
     # One direction sees a shift of 2 as 2 cos(angle), whose mean square is 2^2 / 3.
     a = normal(200, 3)
@@ -54,6 +55,7 @@ def test_sliced_wasserstein_of_a_shift():
     assert distance == pytest.approx(2 / math.sqrt(3), rel=0.01)
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_of_two_gaussians():
     # Of isotropic Gaussians it is the difference of their standard deviations.
     a, b = normal(20_000, 4), 3 * normal(15_000, 4, seed=1)
@@ -226,6 +228,7 @@ def test_truncated_transport_is_log_domain_sinkhorn_from_zero(n, m, scale, itera
     assert chunked.cost == pytest.approx(actual.cost, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_truncated_transport_of_many_iterations_is_the_optimum():
     import ot
 

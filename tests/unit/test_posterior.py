@@ -104,6 +104,7 @@ def noises(spec, shape):
 # Each covariance is its formula
 
 
+@pytest.mark.slow
 @problems
 @times
 @pytest.mark.parametrize("covariance", ["cov_x", "identity", "cov_t", "zeros"])

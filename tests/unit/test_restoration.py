@@ -93,6 +93,7 @@ def test_mmps_of_a_gaussian_samples_its_posterior_mean(task):
     assert (error <= bound).all(), (error / covariance.diagonal().sqrt()).max()
 
 
+@pytest.mark.slow
 @every_task
 @every_method
 def test_every_method_restores_better_than_the_prior_mean(method, task):
@@ -398,6 +399,7 @@ def tiny_adm(monkeypatch):
     return priors.adm.make_model(**real.config).backbone.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
 def test_pretrained_weights_are_loaded_from_a_path(tmp_path, tiny_adm, ending):
     path = tmp_path / f"ffhq.{ending}"

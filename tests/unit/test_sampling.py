@@ -230,6 +230,7 @@ def test_the_variance_that_the_ddpm_loses_is_the_step_in_log_sigma():
         assert (lost / h - 1).abs().max() <= 2 * h
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS_TESTED)
 def test_samplers_give_the_prior(sampler):
     gaussian = random_gaussian(IMAGE, 3)
@@ -280,6 +281,7 @@ def test_posterior_samples_of_a_diffusion_are_exact(spec, shape, iterations, sig
     assert_moments(x, mean, spread, allowance=1.1 * lost)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "pc"])
 def test_posterior_samples_by_the_other_samplers(name):
     gaussian, count = random_gaussian(VECTOR, 3), 10_000
@@ -316,6 +318,7 @@ def test_a_prior_without_denoiser_is_sampled_exactly():
     assert_moments(z, *analytic_posterior(gaussian, matrices(operator[:1])[0], y[0], 0.1))
 
 
+@pytest.mark.slow
 def test_a_restart_keeps_the_posterior():
     # A sample of the posterior, noised and denoised again, is one again. The chain from sigma 1
     # has the right start: only the step in log sigma is lost.

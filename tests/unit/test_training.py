@@ -308,6 +308,7 @@ def test_a_step_by_hand():
         torch.testing.assert_close(denoiser.get_parameter(name), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "shape"), [(MLP, VECTOR), (UNET, IMAGE)])
 def test_training_on_a_gaussian_approaches_the_exact_denoiser(network, shape):
     if network is UNET:

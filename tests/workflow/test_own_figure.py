@@ -1,5 +1,7 @@
 """A figure of the user's own, named by import path: from its rule to its files and the report."""
 
+import pytest
+
 FIGURE = """
 from matplotlib.figure import Figure as Drawing
 
@@ -20,6 +22,7 @@ class Means(Figure):
 """
 
 
+@pytest.mark.slow
 def test_a_figure_of_ones_own(workflow):
     workflow.path("mine.py").write_text(FIGURE)
     workflow.experiment["figures"] = ["corner_truth", {"name": "mine:Means", "bins": 7}]
@@ -38,6 +41,7 @@ def test_a_figure_of_ones_own(workflow):
     assert "in bins." in html
 
 
+@pytest.mark.slow
 def test_a_figure_that_cannot_be_imported_is_told_at_once(workflow):
     workflow.experiment["figures"] = ["mine:Means"]
 
