@@ -283,7 +283,7 @@ class Case:
         found = self.distances("prior", sample_prior(prior, 2048, reverse, stream))
         stream = torch_generator(self.seed, Stage.TEST_POSTERIOR)
         steps = max(CHAIN, sampler.sampler.steps)
-        sampler = replace(sampler, sampler=replace(sampler.sampler, steps=steps))
+        sampler = replace(sampler, sampler=sampler.sampler.model_copy(update={"steps": steps}))
         rows = torch.arange(128).repeat(8)
         operator, y = self.operator["test"][rows], self.y["test"][rows]
         x = sampler(prior, operator, y, self.sigma_y, stream)
