@@ -1,6 +1,7 @@
 # make        sets up and runs the demo: every table, every figure, and the report
 # make test   sets up and runs all tests
 # make bench  sets up and runs the benchmarks, each of which writes its table beside itself
+# make gpu    sets up, and proves and measures the project on this machine's GPU, in some ten minutes
 # make lint   sets up and checks the style and the types of workflow and code
 # make clean  removes the virtual environment; results stay
 #
@@ -8,16 +9,18 @@
 # make test-fast             runs the tests that are not slow
 # make coverage              runs them in one process and shows the lines that none of them runs
 # make reference             makes config/schema.json and the tables of config/README.md anew
+# make gpu-wheels            fills build/gpu-wheels for a machine without network
 # make unchanged BASE=main   makes small results by a commit and by the code here, and compares them
 
 PYTHON ?= python3
 VENV ?= .venv
 CORES ?= all
 BASE ?= main
+WHEELS ?= build/gpu-wheels
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo setup test test-fast coverage reference unchanged bench lint clean
+.PHONY: demo setup test test-fast coverage reference unchanged bench gpu gpu-wheels lint clean
 
 demo: $(READY)
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
@@ -60,6 +63,12 @@ bench: $(READY)
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/recipe.py
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
+
+gpu-wheels: $(READY)
+	$(BIN)/python benchmarks/gpu_wheels.py $(WHEELS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

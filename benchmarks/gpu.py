@@ -147,19 +147,28 @@ class Runner:
         print(f"{self.device}: {', '.join(wanted)}", flush=True)
         try:
             with ThreadPoolExecutor(max_workers=max(len(together), 1)) as pool:
-                list(pool.map(self.part, together))
+                try:
+                    list(pool.map(self.part, together))
+                except BaseException:
+                    self.end()  # the threads wait for them
+                    raise
             for name in others:
                 self.part(name)
         finally:
-            for process in self.processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            self.end()
             self.write()
         failed = [name for name in wanted if self.made[name]["state"] == "failed"]
         print(f"{self.path.with_suffix('.md')} after {time.monotonic() - self.began:.0f} s.")
         if failed:
             print(f"Failed: {', '.join(failed)}.")
         return bool(failed)
+
+    def end(self) -> None:
+        """Ends what still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def part(self, name: str) -> None:
         """Runs one part, and keeps its rows."""
@@ -252,12 +261,13 @@ def device_name(device: str) -> str:
 def run_part(name: str, device: str, tiny: bool, folder: Path) -> None:
     """Runs the cases of a part, each of which prints its row."""
     import torch
-
     from gpu_parts.setup import Setup
 
     if device == "cpu":
         torch.set_num_threads(1)
-    setup = Setup(torch.device(device), tiny, folder)
+    setup = Setup(
+        torch.device("cuda", 0) if device == "cuda" else torch.device(device), tiny, folder
+    )
     for case, call in _cases(name, setup):
         began = time.monotonic()
         row: dict[str, Any] = {"case": case}

@@ -1,4 +1,4 @@
-"""Fills a folder with the wheels that benchmarks/gpu.py needs beside PyTorch, NumPy, SciPy and h5py.
+"""Fills a folder with the wheels that benchmarks/gpu.py needs beside PyTorch, NumPy and h5py.
 
     python benchmarks/gpu_wheels.py build/gpu-wheels
 

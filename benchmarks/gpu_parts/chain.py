@@ -16,9 +16,11 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 import yaml
+
 from gpu_parts.setup import Case, Setup, differences
 
 __all__ = ["cases", "configuration"]
@@ -60,16 +62,17 @@ def configuration(device: str, tiny: bool) -> dict[str, Any]:
 
 def _write_sky(path: Path) -> None:
     """Writes observations that the example's telescope made."""
-    import diem
-
     rng = np.random.default_rng(0)
     waves = np.sin(2 * np.pi * np.arange(8) / 8 + rng.uniform(0, 2 * np.pi, (2, 240, 1)))
     y = waves[0][:, None, :, None] * waves[1][:, None, None, :]
     alive = rng.random(y.shape) < 0.7
     y = (alive * (y + 0.05 * rng.standard_normal(y.shape))).astype(np.float32)
     parameters = {"width": rng.uniform(0.4, 0.8, 240).astype(np.float32), "alive": alive}
-    entry = {"y": y, "operator": parameters}
-    diem.write_observations(path, {"train": entry}, operator="telescope:Beam", sigma_y=0.05)
+    arrays = {"y": y, "sigma_y": np.full(240, 0.05, np.float32)}
+    with h5py.File(path, "w") as file:
+        file.attrs["event_shape"] = y.shape[1:]
+        for name, values in {**arrays, **parameters}.items():
+            file[f"train/{'operator/' if name in parameters else ''}{name}"] = values
 
 
 def _start(folder: Path, device: str, tiny: bool) -> subprocess.Popen:
@@ -107,6 +110,7 @@ def _run(setup: Setup) -> dict[str, Any]:
 
 def _compare(setup: Setup) -> dict[str, Any]:
     count, told = differences(*(setup.folder / name / "results" for name in ("first", "second")))
+    assert count, "there are no results"
     unordered = [sentence for sentence in told if f"{UNORDERED}/" in sentence.partition(":")[0]]
     unordered += [sentence for sentence in told if f"tables/{UNORDERED}" in sentence]
     others = [sentence for sentence in told if sentence not in unordered]
@@ -128,6 +132,7 @@ def _use(setup: Setup) -> dict[str, Any]:
         x = prior.sample(4)
         assert torch.isfinite(x).all()
         shapes[name] = len(card["metrics"])
+    assert shapes, "there are no runs"
     return {"exported": len(shapes), "metrics": sum(shapes.values())}
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_parts.library import SCHEDULE, UNET
-from gpu_parts.setup import Case, Setup, differences, error
 from safetensors.torch import load_file
 
 from diem.em.launch import launch
 from diem.em.m_step import Lap, m_step
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
+from gpu_parts.library import SCHEDULE, UNET
+from gpu_parts.setup import Case, Setup, differences, error
 
 __all__ = ["cases"]
 

@@ -20,8 +20,6 @@ from typing import Any, NoReturn
 import engine as rivals
 import numpy as np
 import torch
-from gpu_parts.machine import clocks
-from gpu_parts.setup import Case, Setup, timed
 
 from diem.data.observations import Observations, Observed, save_observations
 from diem.diffusion.gaussian import Gaussian
@@ -31,6 +29,8 @@ from diem.diffusion.samplers.ddpm import DDPM
 from diem.em.e_step import EStep, e_step
 from diem.em.training import CHUNK, Training, train
 from diem.jobs.job import Job
+from gpu_parts.machine import clocks
+from gpu_parts.setup import Case, Setup, timed
 
 __all__ = ["cases"]
 
@@ -40,6 +40,8 @@ SINGLE: dict[str, Any] = {}
 HALF = {"precision": "bfloat16"}
 LAST = {**HALF, "channels_last": True}
 COMPILED = {**LAST, "compile": True}
+ALGORITHMS = ("deterministic", "benchmark")
+"""How cuDNN can be told to choose: what gives the same bits, or by trying all."""
 SMALL = {
     "label": "a small U-Net",
     "network": {"name": "unet", "channels": [8, 16], "blocks": 1, "embedding": 8},
@@ -81,6 +83,12 @@ class _Measured:
             batch = 2
             self.flops[half] = rivals.count(self.step(half, batch).diem()) / batch
         return self.flops[half]
+
+    def by(self, algorithm: str, half: str, batch: int) -> dict[str, Any]:
+        """Measures the fastest setting while cuDNN chooses its algorithms otherwise."""
+        flags = dict.fromkeys(ALGORITHMS, False) | {algorithm: True}
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=True, **flags):
+            return self.variant(half, f"cuDNN {algorithm}", LAST, batch)
 
     def variant(self, half: str, name: str, options: dict[str, Any] | None, batch: int):
         """Measures a variant; the rival's has no options."""
@@ -149,7 +157,8 @@ class _Measured:
         for event in profiler.events():
             on_device = event.device_type == torch.autograd.DeviceType.CUDA
             if on_device == self.setup.cuda:
-                spent[event.name] += event.device_time if on_device else event.self_cpu_time_total
+                of_kernel = event.time_range.elapsed_us()
+                spent[event.name] += of_kernel if on_device else event.self_cpu_time_total
                 calls[event.name] += 1
         total = sum(spent.values()) or 1.0
         top = [
@@ -268,7 +277,8 @@ def cases(setup: Setup) -> Iterator[Case]:
         yield f"peak in {precision}", partial(measured.peak, precision)
 
     def variant(half: str, name: str, options: dict[str, Any] | None, batch: int) -> Case:
-        label = {"rival": {"e_step": "azula's MMPS", "m_step": "a plain loop"}[half]}.get(name, name)
+        label = {"e_step": "azula's MMPS", "m_step": "a plain loop"}[half]
+        label = label if name == "rival" else name
         return f"{half}, {label}, {batch}", partial(measured.variant, half, name, options, batch)
 
     for half in halves:
@@ -285,6 +295,10 @@ def cases(setup: Setup) -> Iterator[Case]:
     for half in halves:
         yield variant(half, "bfloat16, channels-last", LAST, middle)
         yield variant(half, "bfloat16, channels-last", LAST, small)
+    for algorithm in ALGORITHMS:
+        for half in halves:
+            call = partial(measured.by, algorithm, half, large)
+            yield f"{half}, bfloat16, channels-last, cuDNN {algorithm}, {large}", call
     yield "peak in bfloat16, again", partial(measured.peak, "bfloat16")
     if not setup.tiny:  # last, since an attempt that is ended may leave the compiler at work
         for half in halves:

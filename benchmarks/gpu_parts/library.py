@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_parts.setup import Case, Setup, differences, error, single_precision
 from torch import Tensor
 
 from diem import operators
@@ -41,6 +40,7 @@ from diem.inference.prior_denoiser import load_prior
 from diem.jobs.job import Job
 from diem.operators.base import Operator
 from diem.seeds import Stage, torch_generator
+from gpu_parts.setup import Case, Setup, differences, error, single_precision
 
 __all__ = ["cases", "experiment", "problem", "run_experiment", "strict"]
 
@@ -62,6 +62,7 @@ PROBLEMS: dict[str, tuple[dict[str, Any], tuple[int, ...], dict[str, Any]]] = {
 }
 """By name: the entry of the operator, the shape of the event, and the network."""
 
+DDPM = {"sampler": {"name": "ddpm", "steps": 3}}
 UNORDERED = ("sparse",)
 """Operators whose sums have no fixed order on a GPU."""
 
@@ -132,7 +133,10 @@ def _on_both(
 def _operator(setup: Setup, name: str) -> dict[str, Any]:
     """An operator and all that uses it."""
     with single_precision():
-        return {**_compared(setup, name), **_twice(setup, name, {"sampler": {"name": "ddpm", "steps": 3}})}
+        return {
+            **_compared(setup, name),
+            **_twice(setup, name, DDPM),
+        }
 
 
 def _compared(setup: Setup, name: str) -> dict[str, float]:
@@ -201,8 +205,8 @@ def _unordered(setup: Setup) -> dict[str, Any]:
         warnings.simplefilter("always")
         torch.use_deterministic_algorithms(True, warn_only=True)
         try:
-            _twice(setup, "fourier, two coils", {"sampler": {"name": "ddpm", "steps": 2}})
-            _twice(setup, "sparse", {"sampler": {"name": "ddpm", "steps": 2}})
+            _twice(setup, "fourier, two coils", DDPM)
+            _twice(setup, "sparse", DDPM)
             _train_twice(setup)
         finally:
             torch.use_deterministic_algorithms(deterministic)
@@ -231,6 +235,14 @@ def _train_twice(setup: Setup, **options: Any) -> dict[str, Any]:
     assert torch.isfinite(one).all(), "the losses are not finite"
     assert torch.equal(one, other), f"other weights: relative {error(other, one):.2g}"
     return {"same_bits": True, "loss": float(one[3])}
+
+
+def _deterministic(setup: Setup) -> dict[str, Any]:
+    """What helps if the bits of training differ."""
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=True
+    ):
+        return _train_twice(setup, precision="bfloat16", channels_last=True)
 
 
 def experiment(kind: str, tiny: bool) -> dict[str, Any]:
@@ -391,4 +403,5 @@ def cases(setup: Setup) -> Iterator[Case]:
     for options in ({}, {"precision": "bfloat16", "channels_last": True}):
         name = options.get("precision", "float32")
         yield f"training in {name}, twice", partial(_train_twice, setup, **options)
+    yield "training with cuDNN deterministic, twice", partial(_deterministic, setup)
     yield "operations without a fixed order", partial(_unordered, setup)

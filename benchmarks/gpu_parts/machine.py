@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
 from gpu_parts.setup import Case, Setup
 
 __all__ = ["cases", "clocks"]
@@ -20,7 +21,6 @@ QUERIED = (
     "temperature.gpu",
     "power.draw",
     "power.limit",
-    "clocks_throttle_reasons.active",
 )
 
 
@@ -67,16 +67,8 @@ def _software() -> dict[str, Any]:
     }
 
 
-def _selected(setup: Setup) -> dict[str, Any]:
-    """A job takes its GPU by a lock."""
-    from diem.jobs.devices import select_device
-
-    return {"cuda": str(select_device(setup.device.type)), "auto": str(select_device("auto"))}
-
-
 def cases(setup: Setup) -> Iterator[Case]:
     """Yields the cases."""
     yield "device", lambda: _device(setup)
     yield "software", _software
     yield "driver", clocks
-    yield "selected device", lambda: _selected(setup)

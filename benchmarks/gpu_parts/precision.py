@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_parts.library import UNET, posterior_mean, problem, strict
-from gpu_parts.setup import Case, Setup, error, single_precision
 
 from diem import operators
 from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.posterior import Guidance
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.networks.runtime import compile_network, set_memory_format
+from gpu_parts.library import UNET, posterior_mean, problem, strict
+from gpu_parts.setup import Case, Setup, error, single_precision
 
 __all__ = ["cases"]
 

@@ -1,7 +1,8 @@
 """A job that SIGKILL ends goes on and gives the same bits: an E-step and an M-step.
 
 Each attempt is a process of its own: ``python -m gpu_parts.resume HALF FOLDER DEVICE``. The inputs
-are made once, and DEVICE is ``tiny`` for a short one on the CPU; an undisturbed attempt runs beside the one that is killed.
+are made once, and an undisturbed attempt runs beside the one that is killed. DEVICE may be ``tiny``
+for a short attempt on the CPU.
 """
 
 import os
@@ -18,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_parts.library import IMAGE, SCHEDULE, UNET
-from gpu_parts.setup import Case, Setup, differences
 
 from diem import operators
 from diem.data.observations import Observations, Observed, save_observations
@@ -32,6 +31,8 @@ from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.jobs.resume import Pieces, fingerprint
 from diem.seeds import Stage, rng
+from gpu_parts.library import IMAGE, SCHEDULE, UNET
+from gpu_parts.setup import Case, Setup, differences
 
 __all__ = ["cases"]
 
@@ -67,7 +68,12 @@ def _run(half: str, folder: Path, where: str) -> None:
     inputs, job = folder.parent, Job(seed=3, device=device)
     if half == "e_step":
         prior, path = read_prior(inputs / "start.safetensors"), folder / "samples.h5"
-        entry = {"sampler": {"name": "ddpm", "steps": 8 if tiny else 40}, "block": 8, "repeats": 1, "drop_last": False}
+        entry = {
+            "sampler": {"name": "ddpm", "steps": 8 if tiny else 40},
+            "block": 8,
+            "repeats": 1,
+            "drop_last": False,
+        }
         made_of = fingerprint([inputs / "start.safetensors"], entry, device=device)
         with Observations(inputs / "observations.h5") as file, Pieces(path, made_of, 0.0) as keep:
             settings = EStep.from_config(entry)
