@@ -49,8 +49,11 @@ class SelfAttention(nn.Module):
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Returns scaled dot-product attention of ``(B, heads, pixels, features)`` each."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # PyTorch's fused kernel for CPUs is several times slower than its products in this type.
+    slow = q.device.type == "cpu" and q.dtype == torch.bfloat16
+    unordered = q.device.type == "cuda" and q.dtype == torch.float32
+    if slow or unordered:
+        # PyTorch's fused kernel for CPUs is several times slower than its products in this type,
+        # and the gradient of the one for GPUs in single precision has no fixed order of sums.
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         return scores.softmax(dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
