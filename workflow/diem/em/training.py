@@ -119,6 +119,8 @@ class Trained:
     """
 
     def __init__(self, denoiser: KarrasDenoiser, training: Training) -> None:
+        # cuDNN then has a fixed order of sums: a lap that goes on gives the same numbers.
+        torch.backends.cudnn.deterministic = True
         set_memory_format(denoiser, training.channels_last)
         self.average = copy.deepcopy(denoiser).eval().requires_grad_(False)
         self.denoiser = denoiser.train().requires_grad_(True)
