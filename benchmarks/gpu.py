@@ -266,7 +266,7 @@ def run_part(name: str, device: str, tiny: bool, folder: Path) -> None:
     if device == "cpu":
         torch.set_num_threads(1)
     setup = Setup(
-        torch.device("cuda", 0) if device == "cuda" else torch.device(device), tiny, folder
+        torch.device("cuda", 0) if device == "cuda" else torch.device("cpu"), tiny, folder
     )
     for case, call in _cases(name, setup):
         began = time.monotonic()
@@ -336,13 +336,13 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns tables of rows; those that have the same values share one."""
     found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(tuple(row.get("values") or {"error": ""}), []).append(row)
+        found.setdefault(tuple(row.get("values", {"error": ""})), []).append(row)
     made = []
     for names, some in found.items():
         head = ["case", *names, "seconds"]
         lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
         for row in some:
-            values = row.get("values") or {"error": row.get("error", "")}
+            values = row.get("values", {"error": row.get("error", "")})
             cells = [row["case"], *(number(values[name]) for name in names)]
             cells.append(f"{row.get('seconds', 0):.1f}")
             text = " | ".join(" ".join(cell.replace("|", "/").split()) for cell in cells)
