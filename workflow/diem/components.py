@@ -309,18 +309,6 @@ class Kind(Generic[C]):
         name, _ = split(spec, where or self.key)
         return {"name": name, **self.parse(spec, where).model_dump()}
 
-    def changed(self, entry: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns an entry of the configuration with some keys changed.
-
-        Where the changes name another component, of the entry's own options those stay that the
-        other one has too.
-        """
-        both = {**entry, **changes}
-        if changes.get("name", entry.get("name")) != entry.get("name"):
-            fields = self.find(both["name"]).model_fields
-            both = {k: v for k, v in both.items() if k in changes or k in fields}
-        return both
-
     def changes(self, spec: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Returns a part of an entry, which changes another entry key by key, after checking it.
 

@@ -17,7 +17,7 @@ from diem.config import checks
 from diem.config.models import Config
 from diem.config.recipes import RECIPES
 from diem.data.sets import DATASETS
-from diem.diffusion.samplers import SAMPLERS
+from diem.diffusion.samplers import changed_sampler
 from diem.errors import DiemError
 from diem.evaluation.metrics import METRICS
 
@@ -97,7 +97,7 @@ def _overridden(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str
     merged = merge(settings, own)
     for place, before, after in ((merged, settings, own), *_e_steps(merged, settings, own)):
         if isinstance(after.get("sampler"), Mapping) and "sampler" in before:
-            place["sampler"] = SAMPLERS.changed(before["sampler"], after["sampler"])
+            place["sampler"] = changed_sampler(before["sampler"], after["sampler"])
     return merged
 
 
