@@ -143,6 +143,7 @@ def test_a_prior_of_another_program_is_refused(tmp_path):
     assert load_tensors(tmp_path / "other.safetensors", ours=False)[0].keys() == {"x"}
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_lap_starts_anew(tmp_path, caplog):
     lap = LapFiles(tmp_path)
     options = {"settings": {"steps": 192}}

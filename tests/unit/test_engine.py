@@ -115,6 +115,7 @@ def test_an_unknown_precision_is_refused():
         engine.autocast("float16", torch.device("cpu"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [MLP, UNET], ids=["mlp", "unet"])
 def test_training_in_bfloat16_keeps_single_precision_weights(network):
     shape = (1, 8, 8)

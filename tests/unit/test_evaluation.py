@@ -109,6 +109,7 @@ CASES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @CASES
 def test_no_number_depends_on_what_is_in_memory(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)

@@ -228,6 +228,7 @@ def test_evolution_of_vectors_of_two_values_has_one_pair():
     assert len(figure.axes) == 2
 
 
+@pytest.mark.slow
 def test_corner_has_pairs_below_the_diagonal_and_coordinates_on_it():
     figure = drawn_by(
         "corner_model",

@@ -210,6 +210,7 @@ def test_order_of_the_heuristics(compared):
     assert low[EXACT] < low["tweedie"]
 
 
+@pytest.mark.slow
 def test_the_table_says_every_median_and_its_card(compared):
     readable = readable_divergences(compared)
     text = markdown(readable)
@@ -223,6 +224,7 @@ def test_the_table_says_every_median_and_its_card(compared):
         assert word in text
 
 
+@pytest.mark.slow
 def test_levels_that_are_not_published():
     settings = entry(prior_samples=200, samples=10, sigmas=[0.3], covariances=["identity"])
     rows = divergences("a", settings, [1, 2], Job())
@@ -251,6 +253,7 @@ def test_the_coil():
     assert set(nearest.argmin(axis=1)) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_figures(compared):
     figure = divergence_by_sigma(compared, "curves")
     (ax,) = figure.axes

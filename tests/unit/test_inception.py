@@ -160,6 +160,7 @@ def test_batches_change_nothing(network, images, features, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_card_names_the_weights(network, inception_weights, monkeypatch):
     sha256 = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
 
@@ -232,6 +233,7 @@ def test_a_reference_is_kept(network, images, reference, tmp_path):
     assert (kept.samples, kept.split, kept.extractor) == (12, "train", reference.extractor)
 
 
+@pytest.mark.slow
 def test_references_that_are_refused(network, reference, tmp_path):
     path = tmp_path / "reference"
     tensors = reference.moments._asdict()

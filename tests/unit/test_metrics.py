@@ -37,6 +37,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 # Distances between sets of samples
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_in_one_dimension_is_between_sorted_values():
     a, b = normal(500, 1), 2 * normal(500, 1, seed=1) + 1
 
@@ -465,6 +466,12 @@ def extractor(digits: dict[str, Split]) -> Extractor:
     return train_extractor(*digits["train"], *digits["validation"], seed=0)
 
 
+@pytest.fixture(scope="module")
+def untrained(digits: dict[str, Split]) -> Extractor:
+    """Two steps: enough where it does not matter what an extractor knows."""
+    return train_extractor(*digits["train"], *digits["validation"], seed=0, steps=2)
+
+
 @pytest.mark.slow
 def test_extractor_recognizes_held_out_digits(extractor: Extractor, digits: dict[str, Split]):
     assert extractor.accuracy(*digits["test"]) > 0.975
@@ -533,6 +540,7 @@ def test_extractor_of_images_of_another_shape():
         extractor.features(x[:, :1])
 
 
+@pytest.mark.slow
 def test_extractor_round_trip(extractor: Extractor, digits: dict[str, Split], tmp_path: Path):
     path = tmp_path / "extractor.safetensors"
 
@@ -548,21 +556,21 @@ def test_extractor_round_trip(extractor: Extractor, digits: dict[str, Split], tm
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
 
 
-def test_digest_sees_one_weight(extractor: Extractor, tmp_path: Path):
+def test_digest_sees_one_weight(untrained: Extractor, tmp_path: Path):
     path = tmp_path / "extractor.safetensors"
-    extractor.save(path)
+    untrained.save(path)
     other = load_extractor(path)
 
     other.head.bias[0] += 1e-6
 
-    assert other.digest() != extractor.digest()
+    assert other.digest() != untrained.digest()
 
 
-def test_damaged_or_wrong_files_are_named(extractor: Extractor, tmp_path: Path):
+def test_damaged_or_wrong_files_are_named(untrained: Extractor, tmp_path: Path):
     path = tmp_path / "extractor.safetensors"
-    extractor.save(path)
+    untrained.save(path)
     content = path.read_bytes()
-    weights = extractor.state_dict()
+    weights = untrained.state_dict()
     card = '{"name": "cnn32", "shape": [1, 8, 8], "classes": 10, "validation_accuracy": null}'
 
     bad = {

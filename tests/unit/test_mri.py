@@ -281,6 +281,7 @@ def made(tmp_path):
     return pd.DataFrame(rows), arrays, operator, y, x, gaussian
 
 
+@pytest.mark.slow
 def test_reconstructions_are_those_of_their_definitions(made):
     rows, arrays, operator, y, x, gaussian = made
     values = rows.set_index(["stage", "subject", "metric"])["value"]
@@ -297,6 +298,7 @@ def test_reconstructions_are_those_of_their_definitions(made):
     assert arrays["posterior/adjoint"].shape == (8, 1, 12, 12)
 
 
+@pytest.mark.slow
 def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
     made[0].to_csv(tmp_path / "rows.csv", index=False)
     rows = read_rows([tmp_path / "rows.csv"])

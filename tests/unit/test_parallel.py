@@ -87,6 +87,7 @@ def test_two_processes_have_the_weights_of_one(curves):
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_log_shows_the_progress_and_nothing_is_left(curves):
     _, _, log, folder = curves["two"]
     assert "96/96" in log.read_text()

@@ -179,6 +179,7 @@ def test_one_iteration_by_hand(network, spec, shape):
 # Agreement with azula's MMPS
 
 
+@pytest.mark.slow
 @problems
 @times
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])

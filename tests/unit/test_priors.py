@@ -83,6 +83,7 @@ def refused(call, *parts):
 # Loading
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_without_torch():
     code = "import sys, diem; assert 'torch' not in sys.modules; diem.load_prior"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -133,6 +134,7 @@ def test_samples_have_the_moments_of_the_prior(make):
     assert_moments(x, gaussian().mean.flatten(), dense(gaussian()).double(), allowance=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [exact, diffusion])
 def test_posterior_samples_have_the_moments_of_the_posterior(make):
     observed = problem(2)
@@ -255,6 +257,7 @@ def test_azulas_samplers_draw_from_it(make, sampler):
     assert_moments(x, gaussian().mean.flatten(), dense(gaussian()).double(), allowance=0.06)
 
 
+@pytest.mark.slow
 def test_azulas_mmps_guides_it(path):
     observed = problem(1)
     y = observed.y.expand(2048, *SHAPE)

@@ -39,6 +39,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "shape"), CASES)
 def test_operations_are_near_the_counted(network, shape):
     x = torch.randn(2, *shape)

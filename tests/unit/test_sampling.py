@@ -492,6 +492,7 @@ def test_every_observation_is_sampled(run, repeats):
         assert len(np.unique(x, axis=0)) == len(x)  # no stream is used twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 2])
 @pytest.mark.parametrize("shards", [2, 3, 7, 20])
 def test_the_number_of_shards_changes_no_number(run, shards, repeats):
@@ -660,6 +661,7 @@ def watched():
     return sampler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_a_restart_does_not_depend_on_shards(run, repeats):
     options = {"repeats": repeats, "lap": 3}
@@ -674,6 +676,7 @@ def test_a_restart_does_not_depend_on_shards(run, repeats):
         assert file.attrs["sigma_start"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_restart_replaces_what_contradicts(run):
     before = [run(f"before_{n}", n, lap=2) for n in (1, 3)]
 
@@ -684,6 +687,7 @@ def test_a_restart_replaces_what_contradicts(run):
     assert not same(one, kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "index",
     [

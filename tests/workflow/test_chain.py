@@ -79,6 +79,7 @@ def test_every_observation_is_sampled(made):
         assert file["train/x"].fletcher32
 
 
+@pytest.mark.slow
 def test_three_shards_give_the_samples_of_one(made, workflow):
     workflow.config["shards"] = 3
     workflow.make(workflow.lap(2, "prior.safetensors"))
@@ -128,6 +129,7 @@ def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     assert sorted(leftovers) == ["losses.csv", "prior.safetensors", "samples_1-of-1.h5"]
 
 
+@pytest.mark.slow
 def test_rows_carry_what_made_them(made, workflow):
     shutil.copytree(made.path("results"), workflow.path("results"))
     name = workflow.lap(2, "metrics.csv")

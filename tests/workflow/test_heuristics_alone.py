@@ -1,9 +1,11 @@
 """The heuristics as a user runs them, without any experiment."""
 
 import pandas as pd
+import pytest
 from running import every_kind
 
 
+@pytest.mark.slow
 def test_tables_and_figures_of_heuristics_alone(workflow):
     workflow.config = every_kind("heuristics", "tiny")
 

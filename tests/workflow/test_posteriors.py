@@ -6,6 +6,7 @@ import h5py
 import pytest
 
 
+@pytest.mark.slow
 def test_posteriors_of_observations(workflow):
     observations = "results/tiny/observations/plain/observations.h5"
     workflow.config["posterior"] = {
