@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from azula.noise import VESchedule
@@ -20,6 +21,7 @@ from helpers import (
 from diem.diffusion import gaussian as module
 from diem.diffusion.gaussian import Gaussian, fit_to_observations, fit_to_samples, moments, ppca
 from diem.errors import DiemError
+from diem.operators.base import OPERATORS, build
 
 IMAGE, VECTOR = (2, 2, 2), (5,)
 MASK = {"name": "mask", "missing": 0.5}
@@ -244,11 +246,95 @@ def test_posterior_mean_is_its_formula(spec, shape, sigma_y, rank):
     a = matrices(operator)
     pairs = zip(a, y, strict=True)
     expected = torch.stack([analytic_posterior(gaussian, *ay, sigma_y)[0] for ay in pairs])
-    # The solver stops at a relative residual of 1.5e-8, which the gain enlarges at most by
-    # sqrt(largest eigenvalue) / (2 sigma_y).
-    gain = math.sqrt(torch.linalg.eigvalsh(dense(gaussian)).max()) / 2 / sigma_y.min()
-    bound = 1.5e-8 * gain * y.flatten(1).norm(dim=1).max()
-    assert (mean.flatten(1) - expected).abs().max() <= 2 * bound
+    # What the solver leaves moves x by at most half of it, in prior standard deviations.
+    spread = math.sqrt(torch.linalg.eigvalsh(dense(gaussian)).max())
+    bound = module.SOLVED * math.sqrt(a.shape[1]) * spread / 2
+    assert (mean.flatten(1) - expected).norm(dim=1).max() <= bound
+
+
+EXACT = [
+    pytest.param({"name": "mask", "missing": 0.5}, (2, 8, 8), id="mask"),
+    pytest.param({"name": "projection", "rows": 24}, (64,), id="projection"),
+    pytest.param({"name": "blur", "size": 5, "intensity": 0.5}, (1, 8, 8), id="blur"),
+    pytest.param({"name": "downsample", "factor": 2}, (1, 8, 8), id="downsample"),
+    pytest.param({"name": "fourier", "acceleration": 2}, (1, 8, 8), id="fourier-real"),
+    pytest.param({"name": "fourier", "acceleration": 2}, (2, 8, 8), id="fourier-complex"),
+    pytest.param({"name": "fourier", "acceleration": 2, "coils": 3}, (2, 8, 8), id="coils"),
+]
+
+
+@pytest.mark.parametrize("sigma_y", [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0])
+@pytest.mark.parametrize(("spec", "shape"), EXACT)
+def test_posteriors_are_exact_at_every_noise(spec, shape, sigma_y):
+    gaussian, count = random_gaussian(shape, 16), 100
+    observed, _ = observe(gaussian, spec, count, sigma_y)
+    operator, y, single = observed.operator, observed.y, gaussian.to(torch.float32)
+
+    mean = single.posterior_mean(operator, y, observed.sigma_y)
+    x = single.sample_posterior(operator, y, observed.sigma_y, torch.Generator().manual_seed(5))
+
+    # The mean is off by at most a hundredth of the posterior's standard deviation, or by what
+    # single precision cannot hold.
+    a = operator.double().dense(torch.float64)[:10]
+    for found, matrix, value in zip(mean, a, y, strict=False):
+        expected, covariance = analytic_posterior(gaussian, matrix, value, sigma_y)
+        error = (found.double().flatten() - expected).abs()
+        assert (error <= 0.01 * covariance.diagonal().sqrt() + 1e-6).all()
+    # Samples are as far from what was observed as the truth is.
+    residual = (y.double() - operator.double().forward(x.double())) / sigma_y
+    residual = residual[operator.observed().expand_as(y)]
+    error = residual.square().mean().sqrt() - 1
+    assert error.abs() <= SIGMAS / math.sqrt(2 * len(residual)) + 1e-3
+
+
+def blurring(size):
+    """Returns a projection that blurs: its singular values fall to nothing."""
+    i = np.arange(size)
+    matrix = np.exp(-((i[:, None] - i) ** 2) / 18)
+    matrix = (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    return build("projection", (size,), {"matrix": matrix[None]})
+
+
+def test_an_ill_conditioned_system_is_solved_all_the_same():
+    gaussian, operator = random_gaussian((64,), 8, torch.float32), blurring(64)
+    y = operator.forward(gaussian.sample(20, torch.Generator().manual_seed(0)))
+
+    mean = gaussian.posterior_mean(operator, y, 1e-5)
+
+    matrix = operator.double().dense(torch.float64)[0]
+    for found, value in zip(mean, y, strict=True):
+        expected, covariance = analytic_posterior(gaussian, matrix, value, 1e-5)
+        error = (found.double() - expected).abs()
+        assert (error <= 0.01 * covariance.diagonal().sqrt() + 1e-6).all()
+
+
+def test_a_system_that_is_not_solved_is_told(monkeypatch, caplog):
+    monkeypatch.setattr(module, "SOLVED_SIZE", 0)
+    gaussian, operator = random_gaussian((64,), 8, torch.float32), blurring(64)
+    y = operator.forward(gaussian.sample(20, torch.Generator().manual_seed(0)))
+
+    gaussian.posterior_mean(operator, y, 1e-5)
+
+    assert "The posterior of 20 of 20 observations" in caplog.text
+
+
+class Single(OPERATORS.find("mask")):
+    """A mask that holds a constant of single precision, and so takes no other."""
+
+    def forward(self, x):
+        return torch.einsum("ij,b...j->b...i", torch.eye(x.shape[-1]), super().forward(x))
+
+
+@pytest.mark.parametrize("sigma_y", [1e-3, 0.1])
+def test_an_operator_of_single_precision(sigma_y):
+    gaussian = random_gaussian((1, 4, 4), 3, torch.float32)
+    observed, _ = observe(gaussian, MASK, 10, sigma_y)
+    own = Single((1, 4, 4), observed.operator.parameters)
+
+    means = [gaussian.posterior_mean(a, observed.y, sigma_y) for a in (observed.operator, own)]
+
+    assert means[1].dtype == torch.float32
+    torch.testing.assert_close(*means, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("spec", "shape"), PROBLEMS)

@@ -64,6 +64,32 @@ def test_linearity(spec, shape):
 
 
 @every
+def test_preconditioners_are_symmetric_and_positive(spec, shape):
+    operator = simulate(spec, shape, 6)
+    a, b = torch.randn(2, 6, *operator.observation_shape, dtype=torch.float64)
+    scale, var_y = torch.tensor(0.3, dtype=torch.float64), 0.1 + torch.rand_like(a[0])
+
+    left, right = (operator.precondition(v, scale, var_y) for v in (a, b))
+
+    inner = [(v * w).flatten(1).sum(dim=1) for v, w in ((left, b), (a, right), (left, a))]
+    torch.testing.assert_close(inner[0], inner[1], rtol=1e-9, atol=1e-9)
+    assert (inner[2] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"), [case for case in CASES if case.id in ("blur", "fourier", "fourier-complex")]
+)
+def test_preconditioners_of_fourier_operators_are_exact(spec, shape):
+    operator = simulate(spec, shape, 6)
+    b = torch.randn(6, *operator.observation_shape, dtype=torch.float64)
+    scale, var_y = torch.tensor(0.3, dtype=torch.float64), torch.tensor([0.1], dtype=b.dtype)
+
+    system = scale * operator.forward(operator.adjoint(b)) + var_y * b
+
+    torch.testing.assert_close(operator.precondition(system, scale, var_y), b)
+
+
+@every
 def test_dense_agrees_with_forward_and_with_the_definition(spec, shape):
     operator = simulate(spec, shape, 6, torch.float32)
     x = torch.randn(6, *shape)

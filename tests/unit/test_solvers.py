@@ -251,3 +251,24 @@ def test_gmres_passes_on_what_is_not_finite_to_its_own_sample_alone():
     alone, _ = gmres(Product(s[1:]), b[1:], iterations=4)
     assert not torch.isfinite(v[0]).any()
     torch.testing.assert_close(v[1:], alone)
+
+
+def test_a_preconditioner_saves_iterations_and_changes_nothing():
+    s = torch.diag_embed(torch.logspace(0, 8, 40, dtype=torch.float64)).expand(3, 40, 40)
+    b, product = torch.randn(3, 40, dtype=torch.float64), Product(s)
+
+    v, _ = conjugate_gradient(product, b, 2, 1e-12, precondition=lambda r: r / s.diagonal(0, 1, 2))
+
+    torch.testing.assert_close(v, b / s.diagonal(0, 1, 2), rtol=1e-9, atol=0)
+
+
+def test_a_norm_stops_each_sample():
+    s = torch.diag_embed(torch.linspace(1, 1000, 40, dtype=torch.float64)).expand(3, 40, 40)
+    b = torch.randn(3, 40, dtype=torch.float64) * torch.tensor([[1e-5], [1.0], [100.0]])
+
+    v, _ = conjugate_gradient(Product(s), b, 100, norm=1e-3)
+
+    residual = (b - (s @ v[..., None])[..., 0]).norm(dim=1)
+    assert not v[0].any()  # it was near enough from the start
+    assert (residual <= 1e-3).all()
+    assert residual[2] > 1e-9  # and it does not go on for ever

@@ -9,6 +9,7 @@ References:
     | https://doi.org/10.1111/1467-9868.00196
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from azula.linalg.covariance import DPLRCovariance
 from azula.noise import Schedule
 from torch import Tensor
 
-from diem.diffusion.solvers import conjugate_gradient
+from diem.diffusion.solvers import conjugate_gradient, dot
 from diem.errors import DiemError
 from diem.jobs.resume import Keep, no_cache
 from diem.operators.base import Operator
@@ -36,13 +37,21 @@ __all__ = [
     "ppca",
 ]
 
+logger = logging.getLogger("diem")
+
 DENSE_SIZE = 256
 """Up to this event size, the fit to observations materialises ``A`` and takes exact moments."""
 
 COVARIANCE_SIZE = 1024
 """Up to this event size, the fit to samples decomposes their whole covariance."""
 
-CHUNK = 2**25
+SOLVED = 1e-4
+"""A posterior is solved once the solver's residual is so many noise standard deviations (RMS)."""
+
+SOLVED_SIZE = 1024
+"""Up to this size, what conjugate gradients do not solve is solved by a factorization."""
+
+CHUNK = 2**22
 """Observations are sampled so many values at a time, which bounds the memory."""
 
 
@@ -128,27 +137,90 @@ class Gaussian:
         """
         x = self.sample(len(y), generator)
         noise = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
-        return x + self._gain(operator, y - operator.forward(x) - sigma_y * noise, sigma_y)
+        return self._moved(x, operator, y, sigma_y, noise)
 
     def posterior_mean(self, operator: Operator, y: Tensor, sigma_y: float | Tensor) -> Tensor:
         """Returns ``E[x | y]``, of shape ``(B, *event)``; the arguments as above."""
         mean = self.mean.expand(len(y), *self.mean.shape)
-        return mean + self._gain(operator, y - operator.forward(mean), sigma_y)
+        return self._moved(mean, operator, y, sigma_y, torch.zeros_like(y))
 
-    def _gain(self, operator: Operator, b: Tensor, sigma_y: float | Tensor) -> Tensor:
-        r"""Returns :math:`\Sigma_x A^\top (A \Sigma_x A^\top + \Sigma_y)^{-1} b`."""
+    def _moved(
+        self, x: Tensor, operator: Operator, y: Tensor, sigma_y: float | Tensor, noise: Tensor
+    ) -> Tensor:
+        r"""Returns :math:`x` moved by the gain of what it leaves of the observation.
+
+        The system is solved in units of the noise, :math:`b = (y - A x) / \sigma_y - n`, so that
+        the solver can stop by how small its residual is against the noise: what it leaves is
+        added to the residual of the sample, and moves :math:`x` by at most half of it in prior
+        standard deviations. Where the noise is small against the data the system is
+        ill-conditioned, hence double precision.
+        """
+        wide, dtype = _double_of(operator)
+        gaussian, start = self.to(dtype), x.to(dtype)
+        sigma = torch.as_tensor(sigma_y, dtype=dtype, device=y.device)
+        b = (y.to(dtype) - wide.forward(start)) / sigma - noise.to(dtype)
+        gain = gaussian._solved(wide, b, sigma.expand_as(b))
+        return (start + gain).to(x.dtype)
+
+    def _solved(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor:
+        r"""Returns the gain :math:`\Sigma_x A^\top (A \Sigma_x A^\top + I)^{-1} b`.
+
+        Here :math:`A` is the operator divided by :math:`\sigma_y`.
+        """
         covariance = self.covariance
-        var_y = torch.as_tensor(sigma_y, dtype=b.dtype, device=b.device) ** 2
 
         def product(p: Tensor) -> tuple[Tensor, Tensor]:
-            g = covariance(operator.adjoint(p))
-            return var_y * p + operator.forward(g), g
+            g = covariance(operator.adjoint(p / sigma))
+            return p + operator.forward(g) / sigma, g
+
+        def precondition(r: Tensor) -> Tensor:
+            return sigma * operator.precondition(sigma * r, self.noise, sigma**2)
 
         # In exact arithmetic the number of distinct eigenvalues is enough iterations; rounding
-        # asks for some more, and the tolerance ends the loop.
-        limit = 4 * min(math.prod(b.shape[1:]), math.prod(self.mean.shape)) + 16
-        _, g = conjugate_gradient(product, b, limit, tolerance=math.sqrt(torch.finfo(b.dtype).eps))
-        return g
+        # asks for some more, and the norm ends the loop.
+        size = min(math.prod(b.shape[1:]), math.prod(self.mean.shape))
+        norm = SOLVED * math.sqrt(math.prod(b.shape[1:]))
+        v, gain = conjugate_gradient(product, b, 4 * size + 16, 0.0, norm, precondition)
+        rest = b - product(v)[0]
+        far = (dot(rest, rest) > (10 * norm) ** 2).nonzero()[:, 0]
+        if not len(far):
+            return gain
+        if size > SOLVED_SIZE:
+            logger.warning(
+                "The posterior of %d of %d observations under the Gaussian prior is solved to %.2g"
+                " noise standard deviations only: the noise is too small for this operator.",
+                *(len(far), len(b), rest.flatten(1).square().mean(dim=1).max().sqrt()),
+            )
+            return gain
+        for rows in far.split(max(1, CHUNK // size**2)):
+            gain[rows] = self._solved_densely(operator[rows], b[rows], sigma[rows])
+        return gain
+
+    def _solved_densely(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor:
+        """Returns the same by a factorization, where conjugate gradients take too long."""
+        dense = operator.dense(b.dtype) / sigma.flatten(1)[..., None]
+        factors = self.factors.flatten(0, -2)
+        cross = self.noise * dense + dense @ factors @ factors.T  # (B, m, size)
+        system = cross @ dense.mT + torch.eye(dense.shape[1], dtype=b.dtype, device=b.device)
+        v = torch.linalg.solve(system, b.flatten(1)[..., None])
+        return (cross.mT @ v).reshape(-1, *self.mean.shape)
+
+
+def _double_of(operator: Operator) -> tuple[Operator, torch.dtype]:
+    """Returns the operator for double precision, or itself with the precision that it has.
+
+    An operator of a user's own can hold constants of single precision, which cannot be applied to
+    double precision; and some devices have none.
+    """
+    zero = torch.zeros(1, *operator.event_shape, device=operator.device)
+    try:
+        wide = operator.double()
+        y = wide[:1].forward(zero.double())
+        if y.dtype == wide[:1].adjoint(y).dtype == torch.float64:
+            return wide, torch.float64
+    except (RuntimeError, TypeError):
+        pass
+    return operator, zero.dtype
 
 
 def ppca(mean: Tensor, covariance: Tensor, rank: int) -> Gaussian:

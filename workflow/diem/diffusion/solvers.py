@@ -23,6 +23,8 @@ def conjugate_gradient(
     b: Tensor,
     iterations: int,
     tolerance: float = 0.0,
+    norm: float = 0.0,
+    precondition: Callable[[Tensor], Tensor] = lambda r: r,
 ) -> tuple[Tensor, Tensor]:
     r"""Solves a batch of systems :math:`S_i v_i = b_i` by conjugate gradients from zero.
 
@@ -43,34 +45,38 @@ def conjugate_gradient(
         b: The right-hand sides, of shape ``(B, *)``.
         iterations: The most iterations.
         tolerance: A sample stops once its residual is at most this fraction of ``|b|``.
+        norm: A sample also stops once its residual is at most this number.
+        precondition: Returns about :math:`S^{-1} r`, linear in :math:`r`, symmetric and positive.
 
     Returns:
         The solutions, of shape ``(B, *)``, and their by-products.
     """
-    v = torch.zeros_like(b)
-    p, r = b, b
-    rr = dot(r, r)
-    floor = torch.clamp(rr * tolerance**2, min=torch.finfo(b.dtype).tiny)
-    total = None
+    tiny = torch.finfo(b.dtype).tiny
+    v, r, total = torch.zeros_like(b), b, None
+    p = z = precondition(r)
+    rz, rr = dot(r, z), dot(r, r)
+    floor = torch.clamp(rr * tolerance**2, min=max(norm**2, tiny))
 
     for _ in range(iterations):
         active = rr > floor
-        if tolerance > 0 and not active.any():
+        if (tolerance > 0 or norm > 0) and not active.any():
             break
         sp, extra = product(p)
         curvature = dot(p, sp).abs()
         # A direction without curvature leads nowhere.
         active = active & (curvature > 0)
-        curvature = curvature.clamp(min=torch.finfo(b.dtype).tiny)
-        alpha = torch.where(active, rr / curvature, 0.0)
+        curvature = curvature.clamp(min=tiny)
+        alpha = torch.where(active, rz / curvature, 0.0)
         v = v + column(alpha, p) * p
         step = column(alpha, extra) * extra
         total = step if total is None else total + step
         r = r - column(alpha, r) * sp
-        rr_next = dot(r, r)
-        beta = torch.where(active, rr_next / rr.clamp(min=torch.finfo(b.dtype).tiny), 0.0)
-        p = r + column(beta, p) * p
-        rr = torch.where(active, rr_next, rr)
+        z = precondition(r)
+        rz_next = dot(r, z)
+        beta = torch.where(active, rz_next / rz.clamp(min=tiny), 0.0)
+        p = z + column(beta, p) * p
+        rz = torch.where(active, rz_next, rz)
+        rr = torch.where(active, dot(r, r), rr)
 
     if total is None:
         total = torch.zeros_like(product(p)[1])

@@ -108,6 +108,19 @@ class Operator(abc.ABC):
     def adjoint(self, y: Tensor) -> Tensor:
         """Returns ``A' y``, from ``(B, *observation)`` to ``(B, *event)``."""
 
+    def precondition(self, b: Tensor, scale: Tensor, var_y: Tensor) -> Tensor:
+        """Returns about ``(scale A A' + diag(var_y))^-1 b``, for solvers of such systems.
+
+        It changes no result, and saves iterations where the singular values of ``A`` are many and
+        far apart. It must be linear in ``b``, symmetric and positive.
+
+        Arguments:
+            b: Of shape ``(B, *observation)``.
+            scale: A positive number, of shape ``()``.
+            var_y: The noise's variance, broadcastable to ``b``.
+        """
+        return b / var_y
+
     def observed(self) -> Tensor:
         """Returns which entries of ``y`` carry data, as booleans ``(B, *observation)``.
 
@@ -122,10 +135,15 @@ class Operator(abc.ABC):
             if not torch.isfinite(value).all():
                 raise DiemError(f"operator/{field} holds non-finite values.")
 
-    def dense(self) -> Tensor:
-        """Returns the matrices ``A``, of shape ``(B, observation size, event size)``."""
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Returns the matrices ``A``, of shape ``(B, observation size, event size)``.
+
+        Arguments:
+            dtype: That of the vectors to which the operator is applied, by default single.
+        """
         size, batch = math.prod(self.event_shape), len(self)
-        basis = torch.eye(size, device=self.device).reshape(size, 1, *self.event_shape)
+        basis = torch.eye(size, device=self.device, dtype=dtype)
+        basis = basis.reshape(size, 1, *self.event_shape)
         columns = [self.forward(e.expand(batch, *self.event_shape)).flatten(1) for e in basis]
         return torch.stack(columns, dim=-1)
 
@@ -140,6 +158,13 @@ class Operator(abc.ABC):
         moved = {field: value.to(device) for field, value in self.parameters.items()}
         operator = type(self)(self.event_shape, moved)
         operator._device = torch.device(device)
+        return operator
+
+    def double(self) -> Self:
+        """Returns the same operators in double precision, of all that its parameters tell."""
+        wide = {k: v.double() if v.is_floating_point() else v for k, v in self.parameters.items()}
+        operator = type(self)(self.event_shape, wide)
+        operator._device = self._device
         return operator
 
     def __len__(self) -> int:

@@ -94,6 +94,11 @@ class Blur(Operator):
     def adjoint(self, y: Tensor) -> Tensor:
         return self._filtered(y, self._spectrum.conj())
 
+    def precondition(self, b: Tensor, scale: Tensor, var_y: Tensor) -> Tensor:
+        # Exact where the noise is the same for all values of an observation.
+        mean = var_y.expand(b.shape).mean(dim=(-3, -2, -1), keepdim=True)
+        return self._filtered(b, 1 / (scale * self._spectrum.abs().square() + mean))
+
     def _filtered(self, x: Tensor, spectrum: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=self.event_shape[1:])
 

@@ -102,6 +102,20 @@ class Fourier(Operator):
             z = (self._maps.conj() * z).sum(dim=1, keepdim=True)
         return z.real.contiguous() if self.event_shape[0] == 1 else _channels(z)
 
+    def precondition(self, b: Tensor, scale: Tensor, var_y: Tensor) -> Tensor:
+        if self._maps is not None:
+            return super().precondition(b, scale, var_y)
+        # Exact where the noise is the same for all values of an observation.
+        mean = var_y.expand(b.shape).mean(dim=(-3, -2, -1), keepdim=True)
+        if self.event_shape[0] == 2:
+            return b / (scale * self._mask + mean)
+        # Of a real image, A A' takes the mean of a coefficient and its conjugate at -k, if both
+        # are measured, and else half of it.
+        z, both = _complex(b), self._mask & _opposite(self._mask)
+        even = (z + _opposite(z).conj()) / 2
+        paired = even / (scale + mean) + (z - even) / mean
+        return _channels(torch.where(both, paired, z / (scale / 2 * self._mask + mean)))
+
     @property
     def _mask(self) -> Tensor:
         return self.parameters["columns"][:, None, None]
@@ -143,6 +157,14 @@ class Fourier(Operator):
 def _complex(x: Tensor) -> Tensor:
     """Returns complex images ``(B, N, H, W)`` of their real and imaginary channels."""
     return torch.complex(x[:, 0::2], x[:, 1::2])
+
+
+def _opposite(z: Tensor) -> Tensor:
+    """Returns what lies at ``-k``, along the dimensions of the frequencies that have some."""
+    for dim in (-2, -1):
+        if (size := z.shape[dim]) > 1:
+            z = z.flip(dim).roll(1 - size % 2, dim)
+    return z
 
 
 def _channels(z: Tensor) -> Tensor:
