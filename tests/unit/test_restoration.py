@@ -32,6 +32,7 @@ from diem.paper.restoration.prior import pretrained, trained
 from diem.paper.restoration.restore import COLUMNS, compare, restore
 from diem.paper.restoration.table import method_of, readable_restoration, restoration_table
 from diem.report.tables.writing import html, latex, markdown
+from diem.seeds import global_stream
 
 SHAPE = (1, 4, 4)
 SCHEDULE = {"alpha_min": 0.01, "sigma_min": 0.01}
@@ -246,8 +247,8 @@ def test_declaring_the_methods_imports_no_torch():
 
 
 def start(sampler, count, shape):
-    torch.manual_seed(5)
-    return sampler(sampler.init((count, *shape), dtype=torch.float64))
+    with global_stream(5):
+        return sampler(sampler.init((count, *shape), dtype=torch.float64))
 
 
 GRID = {"steps": 5, "silent": True}

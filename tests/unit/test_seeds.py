@@ -1,9 +1,10 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
-from diem.seeds import Stage, rng, torch_generator
+from diem.seeds import Stage, global_stream, rng, torch_generator
 
 
 def test_stages_are_fixed_and_distinct():
@@ -25,6 +26,7 @@ def test_stages_are_fixed_and_distinct():
         "RESTORATION": 13,
         "HEURISTICS": 14,
         "PREDICTION": 15,
+        "DROPOUT": 17,
     }
 
 
@@ -48,3 +50,36 @@ def test_a_stream_does_not_touch_the_global_generators():
 
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+def test_a_stream_on_the_cpu_takes_all_bits_of_its_seed():
+    # It is the Mersenne twister of NumPy, which takes 624 words; a number here takes two draws.
+    sequence = np.random.SeedSequence(3, spawn_key=(int(Stage.PRIOR), 1, 2))
+    raw = np.random.MT19937(sequence).random_raw(1001)[2::2] % 2**31
+
+    drawn = torch.empty(500, dtype=torch.int64)
+    drawn.random_(0, 2**31, generator=torch_generator(3, Stage.PRIOR, 1, 2))
+
+    assert np.array_equal(drawn.numpy(), raw)
+
+
+def test_layers_draw_from_the_stream_of_a_seed():
+    seeds = (0, 1, 1 << 40, 1 << 62)  # of the last two, 32 bits would be zero
+    before = torch.get_rng_state()
+
+    def drawn(seed):
+        with global_stream(seed):
+            return torch.nn.Dropout()(torch.ones(64)).tolist()
+
+    assert [drawn(seed) for seed in seeds] == [drawn(seed) for seed in seeds]
+    assert len({tuple(drawn(seed)) for seed in seeds}) == len(seeds)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_global_generators_are_as_before_after_an_error():
+    before = torch.get_rng_state()
+
+    with pytest.raises(KeyError), global_stream(0):
+        raise KeyError
+
+    assert torch.equal(before, torch.get_rng_state())

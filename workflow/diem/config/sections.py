@@ -136,7 +136,11 @@ class MStep(Engine):
     ema: Annotated[Number, Field(ge=0, lt=1)] = option(
         0.9999, "the decay of the weights' moving average", paper="0.9999 / - / 0.999"
     )
-    ema_warmup: bool = option(True, "whether the decay grows as `(1 + n) / (10 + n)` first")
+    ema_warmup: bool = option(
+        False,
+        "whether the decay grows as `(1 + n) / (10 + n)` first, from the start of each lap on",
+        paper="false",
+    )
     warm_start: bool = option(
         True,
         "whether a lap starts from the average of the lap before, or from fresh weights",

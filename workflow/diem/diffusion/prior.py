@@ -21,6 +21,7 @@ from diem.diffusion.gaussian import Gaussian
 from diem.errors import DiemError
 from diem.files.tensors import load_tensors, save_tensors
 from diem.networks import NETWORKS
+from diem.seeds import global_stream
 
 __all__ = ["Prior", "build_denoiser", "read_prior"]
 
@@ -36,8 +37,7 @@ def build_denoiser(
         event_shape: The shape of one ``x``.
         seed: The seed of the weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with global_stream(seed):
         backbone = NETWORKS.parse(network).build(event_shape)
     return KarrasDenoiser(backbone, VESchedule(**schedule))
 

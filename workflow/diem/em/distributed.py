@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["add", "is_first", "part", "rank"]
+__all__ = ["add", "is_first", "part", "rank", "size"]
 
 
-def _size() -> int:
+def size() -> int:
+    """Returns the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -30,13 +31,13 @@ def is_first() -> bool:
 
 def part(count: int) -> tuple[slice, float]:
     """Returns the rows of a batch that this process takes, and their share of the batch."""
-    first, last = (count * (rank() + i) // _size() for i in (0, 1))
+    first, last = (count * (rank() + i) // size() for i in (0, 1))
     return slice(first, last), (last - first) / count
 
 
 def add(tensors: Iterable[Tensor]) -> None:
     """Replaces tensors by their sums over all processes, which are the same bits in each."""
-    if _size() == 1:
+    if size() == 1:
         return
     tensors = list(tensors)
     flat = torch.cat([t.flatten() for t in tensors])

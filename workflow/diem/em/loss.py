@@ -12,6 +12,7 @@ from azula.denoise import KarrasDenoiser
 from torch import Tensor
 
 from diem.em.batches import rows_on
+from diem.em.distributed import rank, size
 from diem.files.hdf5 import Rows
 from diem.seeds import Stage, rng, torch_generator
 
@@ -23,17 +24,20 @@ class Streams(NamedTuple):
 
     Attributes:
         times: The stream of the times.
-        generator: The stream of everything else, on the denoiser's device.
+        generator: The stream of noise and augmentation, on the denoiser's device.
+        dropout: The seed of the network's own draws, of each process its own.
     """
 
     times: np.random.Generator
     generator: torch.Generator
+    dropout: int
 
     @classmethod
     def of(cls, seed: int, stage: Stage, lap: int, block: int, device: torch.device) -> Self:
         """Returns the streams of a block of steps, see :mod:`diem.seeds`."""
         stream = (seed, stage, lap, block)
-        return cls(rng(*stream), torch_generator(*stream, device))
+        dropout = torch_generator(seed, Stage.DROPOUT, lap, block * size() + rank()).initial_seed()
+        return cls(rng(*stream), torch_generator(*stream, device), dropout)
 
     def noise(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Draws times ``(B,)`` of Beta(3, 3), and noise of the shape of ``x``."""

@@ -6,6 +6,7 @@ loss, and :mod:`diem.em.training` the loop.
 """
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,11 @@ from diem.seeds import Stage, torch_generator
 from diem.versions import versions
 
 __all__ = ["Lap", "m_step"]
+
+logger = logging.getLogger("diem")
+
+KEPT = 0.05
+"""A lap whose average keeps a larger share of the weights that it started from is told."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,7 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
     for change in training.augment:
         change.check(shape)
     job.progress.reset(total=training.steps)
+    _warn_of_the_average(training, lap.number)
 
     def report(step: int, loss: float) -> None:
         job.progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
@@ -134,6 +141,17 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
     }
     _write_prior(output, lap, job.seed, gaussian, average, card)
     _write_curve(losses, curve)
+
+
+def _warn_of_the_average(training: Training, lap: int) -> None:
+    """Tells where the average, which is what samples, is mostly what the lap started from."""
+    left = 0.0 if training.ema_warmup else training.ema**training.steps
+    if left > KEPT:
+        logger.warning(
+            "Lap %d: after %d steps the average of the weights still is %.0f %% what the lap"
+            " started from: lower m_step.ema, or set m_step.ema_warmup to true.",
+            *(lap, training.steps, 100 * left),
+        )
 
 
 def _write_prior(

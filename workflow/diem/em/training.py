@@ -26,7 +26,7 @@ from diem.errors import DiemError
 from diem.files.hdf5 import Rows
 from diem.jobs.resume import Stopped
 from diem.networks.runtime import autocast, bounded_memory, compile_network, set_memory_format
-from diem.seeds import Stage
+from diem.seeds import Stage, global_stream
 
 __all__ = ["CHUNK", "ON_DIVERGENCE", "Trained", "Training", "train"]
 
@@ -75,7 +75,7 @@ class Training:
     learning_rate_final: float | None = None
     clip: float = 1.0
     ema: float = 0.999
-    ema_warmup: bool = True
+    ema_warmup: bool = False
     augment: Sequence[Augmentation] = ()
     precision: str = "float32"
     channels_last: bool = False
@@ -256,8 +256,7 @@ def _chunk(
     """Takes the steps of a chunk; returns the sum of their losses and the last learning rate."""
     training, device, rate = model.training, model.device, 0.0
     total = torch.zeros((), device=device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(streams.generator.initial_seed() + distributed.rank())  # dropout
+    with global_stream(streams.dropout, device):
         for step in steps:
             batch = rows_on(x, batches[step], device)
             batch = augment(batch, training.augment, streams.generator)

@@ -22,7 +22,7 @@ from diem.files.hdf5 import Reader
 from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.paper.methods import METHODS, Method, Problem
-from diem.seeds import Stage, rng, torch_generator
+from diem.seeds import Stage, global_stream, rng, torch_generator
 
 __all__ = ["COLUMNS", "SHOWN", "compare", "restore"]
 
@@ -51,8 +51,7 @@ def restore(method: Method, denoiser: Denoiser, problem: Problem, steps: int, se
     """
     sampler = method.sampler(denoiser, problem, steps=steps, silent=True)
     device = problem.y.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with global_stream(seed, device):
         shape = len(problem.y), *problem.operator.event_shape
         start = sampler.init(shape, device=device, dtype=problem.y.dtype)
         return sampler(start)
