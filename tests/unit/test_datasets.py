@@ -5,9 +5,12 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from diem.data.ingest import write_observations
 from diem.data.sets import DATASETS, Split
+from diem.data.sets.base import from_bytes, to_bytes
+from diem.data.sets.cifar10 import RECORD, TEST, TRAINING
 from diem.errors import DiemError
 from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
 from diem.files.downloads import DOWNLOADS
@@ -320,6 +323,78 @@ def test_images_refuse_an_empty_folder_and_too_many(folder, tmp_path):
     for changes in ({"train": 68}, {"test": 71}):
         with pytest.raises(DiemError, match="more than the 70 images"):
             load(images_spec(folder[0], **changes), 0)
+
+
+# 8-bit pixels, back from [-2, 2] without loss
+
+
+@pytest.mark.parametrize("name", DATASETS.names)
+def test_all_pixels_come_back(name):
+    pixels, step = np.arange(256, dtype=np.uint8), DATASETS.find(name).step
+
+    x = torch.from_numpy(from_bytes(pixels, step))
+
+    assert x.dtype == torch.float32
+    for off in (0, 0.4 * step, -0.4 * step):
+        assert np.array_equal(to_bytes(x + off, step), pixels)
+    assert to_bytes(torch.tensor([-9.0, -2.1, 66.0]), step).tolist() == [0, 0, 255]
+
+
+def cifar10_pixels(folder):
+    """Writes records of which the first train image holds all values, and returns it."""
+    records = np.zeros((2, RECORD), np.uint8)
+    records[:, 1:] = np.arange(RECORD - 1) % 256
+    for name in (TRAINING[0], *TEST):
+        records.tofile(folder / name)
+    spec = {"name": "cifar10", "path": str(folder), "train": 1, "validation": 1, "test": 1}
+    return spec, records[:1, 1:].reshape(1, 3, 32, 32)
+
+
+def images_pixels(folder):
+    from PIL import Image
+
+    pixels = (np.arange(3 * 16 * 16) % 256).astype(np.uint8).reshape(16, 16, 3)
+    Image.fromarray(pixels).save(folder / "0.png")
+    spec = {"name": "images", "path": str(folder), "size": 16, "validation": 0, "test": 0}
+    return spec, pixels.transpose(2, 0, 1)[None]
+
+
+def photographs_pixels(folder):
+    from sklearn.datasets import load_sample_images
+
+    # A patch as wide as the narrowest split, at one of the rows.
+    spec = {**PHOTOGRAPHS, "train": 1, "validation": 1, "test": 1, "size": 128, "reduce": 1}
+    top = int(rng(0, Stage.DATA, block=1).random(2)[0] * (427 - 128 + 1))
+    image = load_sample_images().images[0][top : top + 128, :128]
+    return spec, image.transpose(2, 0, 1)[None]
+
+
+def digits_pixels(folder):
+    from sklearn.datasets import load_digits
+
+    order = rng(0, Stage.SPLIT).permutation(1797)[600:]
+    return DIGITS, load_digits().images[order].astype(np.uint8)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "split", "white"),
+    [
+        (cifar10_pixels, "train", 4 / 256 * 255 - 2),
+        (images_pixels, "train", 2),
+        (photographs_pixels, "validation", 2),
+        (digits_pixels, "train", 2),
+    ],
+)
+def test_loaded_pixels_come_back(pixels, split, white, tmp_path):
+    spec, expected = pixels(tmp_path)
+
+    x = load(spec, 0)[split].whole()
+
+    assert x.dtype == np.float32
+    assert x.min() == -2
+    assert x.max() == np.float32(white)
+    step = DATASETS.find(spec["name"]).step
+    assert np.array_equal(to_bytes(torch.from_numpy(x), step), expected)
 
 
 # What is known before anything is read

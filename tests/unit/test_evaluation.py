@@ -13,11 +13,12 @@ from test_resume_jobs import Job as Made
 
 from diem.data.observations import Observations, save_observations
 from diem.data.sets import DATASETS
+from diem.data.sets.base import from_bytes
 from diem.diffusion.prior import Prior
 from diem.errors import DiemError
 from diem.evaluation import inception
 from diem.evaluation.draws import Blocks
-from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.evaluation.evaluate import Evaluation, Samples, evaluate
 from diem.evaluation.extractor import Extractor
 from diem.evaluation.gaussians import (
     feature_moments,
@@ -88,7 +89,7 @@ class Streamed:
             self.extractor.save(folder / "extractor")
             self.network = inception.Inception(TwoLayers().eval(), "a network", "0123")
             monkeypatch.setattr(inception, "load", lambda path, device: self.network)
-            self.reference = inception.Reference.of(self.test, "train", self.network)
+            self.reference = inception.Reference.of(self.test, "train", self.network, 4 / 256)
             self.reference.save(folder / "reference")
 
     def run(self, cache_mb=0, keep=None):
@@ -144,7 +145,7 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
             curve = DATASETS.parse(MANIFOLD).curve(0, CURVE_POINTS)
             expected["distance_to_manifold"] = distance_to_manifold(x, curve).mean()
         else:
-            ((pooled, logits),) = job.network.features(x)
+            ((pooled, logits),) = job.network.features(x, 4 / 256)
             expected |= {
                 "sinkhorn_divergence": sinkhorn_divergence(x[:8], job.test[:8]),
                 "frechet_distance": frechet_distance(
@@ -183,6 +184,23 @@ def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
     asked.clear()
     job.run(cache_mb=1)
     assert max(asked) == 47  # the test split, which is held
+
+
+@pytest.mark.parametrize("name", ["cifar10", "images", "photographs"])
+def test_samples_have_the_pixels_of_their_data_set(tmp_path, monkeypatch, name):
+    job, seen = Streamed(tmp_path, IMAGE, [], monkeypatch), []
+    monkeypatch.setattr(TwoLayers, "forward", lambda self, x: (seen.append(x), (x, x))[1])
+    pixels = np.arange(256, dtype=np.uint8)[:144].reshape(1, *IMAGE) + np.uint8(112)
+    x = from_bytes(pixels, DATASETS.find(name).step)
+    settings = {**SETTINGS, "metrics": []}
+    files = {"inception_weights": tmp_path / "weights"}
+    with Observations(tmp_path / "y.h5") as file:
+        evaluation = Evaluation(
+            job.prior, file, POSTERIOR, settings, {"name": name}, files, Job(keep=Pieces())
+        )
+        list(inception.features_of(evaluation, Samples("prior", x, {})))
+
+    assert np.array_equal(torch.cat(seen), pixels)
 
 
 SHARPNESS = """

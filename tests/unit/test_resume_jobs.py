@@ -193,7 +193,7 @@ class Features(Job):
         found = inception.Inception(network.eval(), "a network", "0123")
         with Reader(self.clean()) as file, pytest.MonkeyPatch.context() as patch:
             patch.setattr(inception, "BATCH", 3)
-            reference = inception.Reference.of(file.read("train/x"), "train", found, keep)
+            reference = inception.Reference.of(file.read("train/x"), "train", found, 4 / 256, keep)
         return reference.moments._asdict()
 
 

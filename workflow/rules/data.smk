@@ -63,6 +63,8 @@ rule inception_reference:
     threads: CONFIG["threads"]
     resources:
         gpu=GPUS,
+    params:
+        data=IN.setting("data"),
     message:
         "Reference of the FID of {wildcards.experiment}: Inception features of clean images"
     script:

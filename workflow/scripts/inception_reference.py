@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from diem.data.sets import DATASETS
 from diem.evaluation import inception
 from diem.files.hdf5 import Rows
 from diem.jobs.job import started
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 with started(snakemake, unit="image") as job:
     network = inception.load(snakemake.input.weights, job.device)
+    step = DATASETS.find(snakemake.params.data["name"]).step
     # Each row is read once.
     with Rows([snakemake.input.clean], "train/x", cache_mb=0) as x:
-        inception.Reference.of(x, "train", network, job.keep).save(snakemake.output[0])
+        reference = inception.Reference.of(x, "train", network, step, job.keep)
+        reference.save(snakemake.output[0])

@@ -24,6 +24,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from diem.data.sets import DATASETS
+from diem.data.sets.base import to_bytes
 from diem.errors import DiemError
 from diem.evaluation.gaussians import Moments, feature_moments
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
@@ -41,7 +43,6 @@ __all__ = [
     "load",
     "load_reference",
     "network_of",
-    "quantized",
 ]
 
 NAME = "inception-v3-compat"
@@ -69,12 +70,15 @@ class Inception:
         """What tells the network on the card of a number."""
         return {"extractor": self.name, "extractor_digest": self.digest}
 
-    def features(self, x: HasRows, keep: Keep = no_cache) -> Iterator[tuple[Tensor, Tensor]]:
+    def features(
+        self, x: HasRows, step: float, keep: Keep = no_cache
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields what FID and the Inception score are made of, batch by batch.
 
         Arguments:
             x: Images in [-2, 2], of shape ``(N, 3, H, W)``, which are read where the piece was not
                 kept. They are rounded as an image file would be.
+            step: How far apart 8-bit pixels are, see :class:`diem.data.sets.DataSet`.
             keep: Makes the pieces of the work that were not kept, see :mod:`diem.jobs.resume`.
 
         Yields:
@@ -82,13 +86,13 @@ class Inception:
             ``(B, 1008)``, on the CPU.
         """
         for number, start in enumerate(range(0, len(x), BATCH)):
-            piece = keep(str(number), partial(self._piece, x, slice(start, start + BATCH)))
+            piece = keep(str(number), partial(self._piece, x, slice(start, start + BATCH), step))
             yield torch.from_numpy(piece["features"]), torch.from_numpy(piece["logits"])
 
     @torch.no_grad()
-    def _piece(self, x: HasRows, rows: slice) -> dict[str, np.ndarray]:
+    def _piece(self, x: HasRows, rows: slice, step: float) -> dict[str, np.ndarray]:
         device = next(self.network.parameters()).device
-        features, logits = self.network(quantized(torch.as_tensor(x[rows])).to(device))
+        features, logits = self.network(to_bytes(torch.as_tensor(x[rows]), step).to(device))
         return {"features": features.cpu().numpy(), "logits": logits.cpu().numpy()}
 
 
@@ -109,9 +113,11 @@ class Reference:
     extractor: tuple[str, str]
 
     @classmethod
-    def of(cls, x: HasRows, split: str, inception: Inception, keep: Keep = no_cache) -> "Reference":
-        """Returns the reference of images in [-2, 2], of shape ``(N, 3, H, W)``."""
-        moments = feature_moments(features for features, _ in inception.features(x, keep))
+    def of(
+        cls, x: HasRows, split: str, inception: Inception, step: float, keep: Keep = no_cache
+    ) -> "Reference":
+        """Returns the reference of images, see :meth:`Inception.features`."""
+        moments = feature_moments(features for features, _ in inception.features(x, step, keep))
         return cls(moments, len(x), split, (inception.name, inception.digest))
 
     def save(self, path: str | Path) -> None:
@@ -175,11 +181,6 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Inception:
     return Inception(network.to(device), name, sha256[:16])
 
 
-def quantized(x: Tensor) -> Tensor:
-    """Returns images in [-2, 2] as the 8-bit pixels of an image file; values beyond are clipped."""
-    return ((x + 2) * (256 / 4)).round().clamp(0, 255).to(torch.uint8)
-
-
 def network_of(evaluation: "Evaluation") -> Inception:
     """Returns the network of an evaluation, which several metrics share."""
     return evaluation.once(load, evaluation.file("inception_weights"), evaluation.device)
@@ -188,4 +189,5 @@ def network_of(evaluation: "Evaluation") -> Inception:
 def features_of(evaluation: "Evaluation", samples: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
     """Yields the features and logits of samples; the pieces of one metric are those of another."""
     keep = prefixed(evaluation.job.keep, f"inception/{samples.subject}")
-    return network_of(evaluation).features(samples.x, keep)
+    step = DATASETS.find(evaluation.data["name"]).step
+    return network_of(evaluation).features(samples.x, step, keep)

@@ -1,14 +1,20 @@
 """What a data set is."""
 
+from __future__ import annotations
+
 import abc
 from collections.abc import Iterable
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from diem.components import Component
+from diem.lazy import torch
 
-__all__ = ["SPLITS", "DataSet", "Split", "from_bytes"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["SPLITS", "DataSet", "Split", "from_bytes", "to_bytes"]
 
 SPLITS = ("train", "validation", "test")
 """The splits, in the order in which their random streams are numbered."""
@@ -40,9 +46,12 @@ class DataSet(Component):
     Attributes:
         facts: What else there is: ``clean`` data, without which observations are the user's own;
             ``labels`` of the clean data; a ``curve`` on which all of them lie.
+        step: How far apart neighbouring 8-bit pixels of its images are in [-2, 2], see
+            :func:`from_bytes` and :func:`to_bytes`.
     """
 
     facts: ClassVar[frozenset[str]] = frozenset({"clean"})
+    step: ClassVar[float] = 4 / 256
 
     @abc.abstractmethod
     def event_shape(self) -> tuple[int, ...]:
@@ -80,6 +89,14 @@ class DataSet(Component):
         return None
 
 
-def from_bytes(x: np.ndarray) -> np.ndarray:
-    """Scales integers from 0 to 255 to [-2, 2]."""
-    return x.astype(np.float32) * np.float32(4 / 255) - 2
+def from_bytes(x: np.ndarray, step: float) -> np.ndarray:
+    """Returns pixels from 0 to 255 in [-2, 2], neighbouring ones a :attr:`DataSet.step` apart."""
+    return x.astype(np.float32) * np.float32(step) - 2
+
+
+def to_bytes(x: Tensor, step: float) -> Tensor:
+    """Returns images in [-2, 2] as 8-bit pixels, those of :func:`from_bytes` without loss.
+
+    Values between pixels are rounded, and values beyond are clipped.
+    """
+    return ((x + 2) / step).round().clamp(0, 255).to(torch.uint8)

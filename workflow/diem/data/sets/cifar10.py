@@ -19,7 +19,7 @@ from typing import IO, cast
 import numpy as np
 
 from diem.components import Count, option
-from diem.data.sets.base import SPLITS, DataSet, Split
+from diem.data.sets.base import SPLITS, DataSet, Split, from_bytes
 from diem.errors import DiemError
 from diem.files.downloads import CIFAR10 as ARCHIVE
 
@@ -53,6 +53,7 @@ class CIFAR10(DataSet):
 
     name = "cifar10"
     facts = frozenset({"clean", "labels"})
+    step = 4 / 256  # as in the paper
 
     path: str | None = option(
         None,
@@ -90,8 +91,7 @@ class CIFAR10(DataSet):
                     f"data.{name} is {count}, and {path} holds {total} {source} images."
                 )
             rows = range(total - count, total) if name == "test" else range(count)
-            # The pixels are integers from 0 to 255.
-            x = (batch * np.float32(4 / 256) - 2 for batch in _images(path, source, rows))
+            x = (from_bytes(batch, self.step) for batch in _images(path, source, rows))
             splits[name] = Split(x, label[source][rows.start : rows.stop].astype(np.int64))
         return splits
 

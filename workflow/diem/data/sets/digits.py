@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import model_validator
 
 from diem.components import Count, option
-from diem.data.sets.base import DataSet, Split
+from diem.data.sets.base import DataSet, Split, from_bytes
 from diem.seeds import Stage, rng
 
 __all__ = ["Digits"]
@@ -26,6 +26,7 @@ class Digits(DataSet):
 
     name = "digits"
     facts = frozenset({"clean", "labels"})
+    step = 4 / 16  # the pixels are integers from 0 to 16
 
     validation: Count = option(150, "the number of images for validation")
     test: Count = option(450, "the number of images for testing; the rest of 1,797 is to train on")
@@ -50,8 +51,7 @@ class Digits(DataSet):
         from sklearn.datasets import load_digits  # takes seconds, and other data sets do without
 
         images, label = load_digits(return_X_y=True)
-        # The pixels are integers from 0 to 16.
-        x = (images * (4 / 16) - 2).astype(np.float32).reshape(IMAGES, 1, 8, 8)
+        x = from_bytes(images, self.step).reshape(IMAGES, 1, 8, 8)
         label = label.astype(np.int64)
         order = rng(seed, Stage.SPLIT).permutation(IMAGES)
         parts = np.split(order, [self.test, self.test + self.validation])

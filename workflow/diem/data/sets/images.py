@@ -29,6 +29,7 @@ class Images(DataSet):
     """
 
     name = "images"
+    step = 4 / 255
 
     path: str = option(
         meaning="a folder of PNG or JPEG files, 8-bit RGB and of one size; others are named and"
@@ -64,10 +65,13 @@ class Images(DataSet):
         parts = np.split(order, np.cumsum([self.test, self.validation, train]))[:3]
         chosen = dict(zip(("test", "validation", "train"), parts, strict=True))
         return {
-            name: Split(map(from_bytes, _read(self.path, [names[i] for i in rows], self.size)))
+            name: Split(self._batches([names[i] for i in rows]))
             for name, rows in chosen.items()
             if len(rows)
         }
+
+    def _batches(self, names: Sequence[str]) -> Iterator[np.ndarray]:
+        return (from_bytes(x, self.step) for x in _read(self.path, names, self.size))
 
 
 def _names(folder: str) -> list[str]:

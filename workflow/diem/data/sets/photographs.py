@@ -35,6 +35,7 @@ class Photographs(DataSet):
     """
 
     name = "photographs"
+    step = 4 / 255
 
     train: Count = option(
         8192,
@@ -75,7 +76,8 @@ class Photographs(DataSet):
         for block, (name, columns) in enumerate(COLUMNS.items()):
             count, stream = getattr(self, name), rng(seed, Stage.DATA, block=block)
             sources = [_reduced(image[:, columns], self.reduce) for image in images]
-            splits[name] = Split(map(from_bytes, _crops(sources, count, self.size, stream)))
+            crops = _crops(sources, count, self.size, stream)
+            splits[name] = Split(from_bytes(x, self.step) for x in crops)
         return splits
 
 
