@@ -29,9 +29,10 @@ class Operator(abc.ABC):
     """A batch of linear forward operators.
 
     A class of one's own defines :attr:`observation_shape`, :meth:`forward` and :meth:`adjoint`; it
-    names its parameters in :attr:`fields`, and if some values of ``y`` can be missing it also
-    defines :meth:`observed`. It needs :meth:`simulate` only to simulate observations, and then its
-    options are those of a model :attr:`Options`, or the keywords of :meth:`simulate`.
+    names its parameters in :attr:`fields`. If some values of ``y`` can be missing it also defines
+    :meth:`observed`, and if some tell of each other :meth:`together`. It needs :meth:`simulate`
+    only to simulate observations, and then its options are those of a model :attr:`Options`, or the
+    keywords of :meth:`simulate`.
 
     Arguments:
         event_shape: The shape of one ``x``.
@@ -128,6 +129,16 @@ class Operator(abc.ABC):
         """
         shape = (len(self), *self.observation_shape)
         return torch.ones(shape, dtype=torch.bool, device=self.device)
+
+    def together(self) -> Tensor:
+        """Returns which entries of ``y`` tell of each other, as integers ``(*observation)``.
+
+        Entries with the same integer, the flat index of one of them, hold the same data twice: who
+        knows one knows the others, but for noise, so that they are hidden and shown together. Here
+        each stands alone, and an operator with such entries says which.
+        """
+        shape = self.observation_shape
+        return torch.arange(math.prod(shape), device=self.device).reshape(shape)
 
     def check(self) -> None:
         """Raises a :class:`DiemError` if the parameters do not fit the event."""

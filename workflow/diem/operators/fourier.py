@@ -128,6 +128,17 @@ class Fourier(Operator):
     def observed(self) -> Tensor:
         return self._mask.expand(-1, *self.observation_shape)
 
+    def together(self) -> Tensor:
+        alone = super().together()
+        if self.event_shape[0] == 2:
+            return alone
+        # Of a real image, the coefficient at -k is the conjugate of that at k.
+        opposite = alone
+        for dim, size in enumerate(self.event_shape[1:], start=1):
+            place = torch.arange(size, device=self.device)
+            opposite = opposite.index_select(dim, (2 * (size // 2) - place) % size)
+        return torch.minimum(alone, opposite)
+
     def check(self) -> None:
         super().check()
         _check_image(self.event_shape)

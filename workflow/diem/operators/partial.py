@@ -40,6 +40,9 @@ class Partial(Operator):
     def observed(self) -> Tensor:
         return self.operator.observed() & self.shown
 
+    def together(self) -> Tensor:
+        return self.operator.together()
+
     @property
     def device(self) -> torch.device:
         return self.shown.device

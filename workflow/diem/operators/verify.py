@@ -43,6 +43,7 @@ def verify_operator(operator: Operator, name: str, seed: int = 0) -> None:
     probe.check_linearity((x, ax), (z, az))
     probe.check_adjoint((x, ax), (y, aty))
     probe.check_observed(ax)
+    probe.check_together()
 
 
 class _Probe:
@@ -71,7 +72,13 @@ class _Probe:
     def refused(self, reason: str) -> DiemError:
         return DiemError(f"operator {self.name!r}: {reason}.")
 
-    def called(self, method: str, function: Callable[[], Tensor], shape: tuple[int, ...]) -> Tensor:
+    def called(
+        self,
+        method: str,
+        function: Callable[[], Tensor],
+        shape: tuple[int, ...],
+        kinds: tuple[torch.dtype, ...] = (torch.float32, torch.bool),
+    ) -> Tensor:
         """Returns what a method gives, checked for its type, shape and values."""
         try:
             value = function()
@@ -83,8 +90,8 @@ class _Probe:
             raise self.refused(f"{method} returns {type(value).__name__}, where a tensor is needed")
         if tuple(value.shape) != shape:
             raise self.refused(f"{method} has shape {tuple(value.shape)}, where {shape} is needed")
-        if value.dtype not in (torch.float32, torch.bool):
-            raise self.refused(f"{method} holds {value.dtype}, where torch.float32 is needed")
+        if value.dtype not in kinds:
+            raise self.refused(f"{method} holds {value.dtype}, where {kinds[0]} is needed")
         if value.dtype == torch.float32 and not torch.isfinite(value).all():
             raise self.refused(f"{method} holds non-finite values")
         return value
@@ -135,6 +142,15 @@ class _Probe:
             raise self.refused(f"observed holds {observed.dtype}, where booleans are needed")
         if ax[~observed.expand_as(ax)].any():
             raise self.refused("forward is not zero where observed says that nothing is observed")
+
+    def check_together(self) -> None:
+        """Checks that those that tell of each other are entries of an observation."""
+        index = self.called("together", self.operator.together, self.shape, (torch.int64,))
+        if index.min() < 0 or index.max() >= index.numel():
+            raise self.refused(
+                f"together holds {int(index.min())} to {int(index.max())}, where the flat indices"
+                f" of {index.numel()} entries are needed"
+            )
 
 
 def _reason(error: Exception) -> str:

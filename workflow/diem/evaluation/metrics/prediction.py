@@ -11,13 +11,14 @@ from diem.evaluation.metrics.base import Label, Measurement, Metric
 from diem.lazy import torch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from diem.data.observations import Observed
     from diem.evaluation.arrays import Array
     from diem.evaluation.evaluate import Evaluation
+    from diem.operators.base import Operator
 
-__all__ = ["Prediction", "crps"]
+__all__ = ["Prediction", "crps", "shown_half"]
 
 
 def crps(draws: Array, y: Array, kept: Array) -> Tensor:
@@ -56,7 +57,8 @@ def crps(draws: Array, y: Array, kept: Array) -> Tensor:
 class Prediction(Metric):
     """How well one half of each test observation is predicted from the other half.
 
-    Which half is hidden is drawn for each observation, all channels of a pixel together. Posterior
+    Which half is hidden is drawn for each observation, all channels of a pixel together, and with
+    them the values that tell of them (:meth:`diem.operators.base.Operator.together`). Posterior
     samples given the shown half are observed, with noise, and scored against the hidden half by
     :func:`crps`. Halves, noise and random streams are the same for every prior. The scores of those
     observations of which some values were hidden are left as the array ``prediction/score``.
@@ -100,6 +102,20 @@ class Prediction(Metric):
         yield Measurement(float(scores.mean()), "posterior", card)
 
 
+def shown_half(operator: Operator, count: int, generator: Generator) -> Tensor:
+    """Draws which half of each observation is shown, booleans ``(count, *observation)``.
+
+    Arguments:
+        operator: The forward operators.
+        count: The number of observations.
+        generator: The random stream.
+    """
+    shape = (count, *operator.observation_shape)
+    pixels = (count, 1, *shape[2:]) if len(shape) > 2 else shape
+    shown = (torch.rand(pixels, generator=generator) < 0.5).expand(shape)
+    return shown.flatten(1)[:, operator.together().flatten()].reshape(shape)
+
+
 def _scores(held: Observed, part: int, evaluation: Evaluation) -> Tensor:
     """Returns the score of each of some observations; NaN where nothing was hidden."""
     from diem.data.observations import Observed
@@ -109,8 +125,7 @@ def _scores(held: Observed, part: int, evaluation: Evaluation) -> Tensor:
     posteriors = evaluation.posteriors
     generator = torch_generator(evaluation.job.seed, Stage.PREDICTION, 0, part)
     shape = held.y.shape
-    pixels = (shape[0], 1, *shape[2:]) if len(shape) > 2 else shape
-    shown = (torch.rand(pixels, generator=generator) < 0.5).expand(shape)
+    shown = shown_half(held.operator, len(held.y), generator)
     noise = torch.randn(posteriors.count, *shape, generator=generator)
 
     half = Partial(held.operator, shown)
