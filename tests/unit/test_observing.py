@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from diem import operators
+from diem.data import simulate
 from diem.data.observations import Observations
 from diem.data.simulate import corrupt
 from diem.errors import DiemError
@@ -54,6 +56,24 @@ def test_the_noise_is_white_and_as_large_as_told(clean, operator, sigma_y):
         rounding = 1e-6 / sigma_y
         assert abs(values.mean()) <= 5 / len(values) ** 0.5 + rounding
         assert abs(values.var() - 1) <= 5 * (2 / len(values)) ** 0.5 + rounding
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        ({"name": "mask", "missing": 0.5}, (3, 6, 6)),
+        ({"name": "fourier", "acceleration": 4}, (2, 6, 16)),
+    ],
+)
+def test_there_is_no_noise_where_nothing_is_observed(spec, shape):
+    stream = np.random.default_rng(0)
+    operator = operators.simulate(spec, shape, 20, stream)
+
+    y = simulate.observe(operator, torch.zeros(20, *shape), 3.0, stream)
+
+    observed = operator.observed().expand_as(y)
+    assert (y[~observed] == 0).all()
+    assert (y[observed] != 0).all()
 
 
 def test_each_value_may_have_its_own_noise(clean):

@@ -543,6 +543,22 @@ def test_lpips_has_rows_where_it_has_weights(clean, monkeypatch):
         assert (row["extractor"], row["extractor_digest"]) == ("lpips-vgg16", "0123")
 
 
+def test_images_are_observed_in_the_benchmarks_range(clean):
+    noise = {"small": 0.01, "large": 1.0}
+    operator = {"name": "mask", "missing": 0.3}
+    tasks = {name: {"operator": operator, "sigma_y": value} for name, value in noise.items()}
+
+    _, arrays = run(clean, entry={**ENTRY, "tasks": tasks})
+
+    for task, sigma_y in noise.items():
+        y, truth, seen = (arrays[f"{task}/{name}"] for name in ("y", "truth", "observed"))
+        seen = np.broadcast_to(seen, y.shape)
+        # Noise is told for images in [-1, 1]; these arrays are twice as large.
+        error = (y - truth)[seen] / (2 * sigma_y)
+        assert abs(error.std() - 1) < 5 / np.sqrt(2 * error.size)
+        assert (y[~seen] == 0).all()
+
+
 def test_too_few_images_are_refused(clean):
     with pytest.raises(DiemError, match="there are 6 test images, where 7 are asked for"):
         run(clean, entry={**ENTRY, "images": 7})

@@ -10,8 +10,11 @@ import torch
 from helpers import observe, random_gaussian
 
 from diem.data.observations import save_observations
+from diem.data.sets.cifar10 import RECORD, TEST, TRAINING
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
+from diem.evaluation import inception
+from diem.evaluation.inception import Inception
 from diem.files.hdf5 import Rows, write_hdf5
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
@@ -142,3 +145,46 @@ def test_an_extractor_is_the_same_from_the_disk(tmp_path):
     write_hdf5(tmp_path / "clean.h5", arrays, {})
 
     assert extractor(tmp_path, "disk", cache_mb=0) == extractor(tmp_path, "memory")
+
+
+class MeanColours(torch.nn.Module):
+    """Stands in for the Inception network: the features of an image are its mean colours."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        colours = x.double().mean(dim=(2, 3))
+        return colours, colours
+
+
+def test_the_fid_compares_with_clean_training_images(tmp_path, monkeypatch):
+    # Five training files of one image, and a test file of three, in the official layout.
+    stream, records = np.random.default_rng(0), {}
+    for name, count in [*((name, 1) for name in TRAINING), *((name, 3) for name in TEST)]:
+        records[name] = stream.integers(0, 256, (count, RECORD), np.uint8)
+        records[name][:, 0] = 0
+        records[name].tofile(tmp_path / name)
+    data = {"name": "cifar10", "path": str(tmp_path), "train": 5, "validation": 3, "test": 3}
+    network = Inception(MeanColours(), "a network", "0123")
+    monkeypatch.setattr(inception, "load", lambda path, device: network)
+    named = {"clean": str(tmp_path / "clean.h5"), "weights": str(tmp_path / TEST[0])}
+    common = {
+        "log": [str(tmp_path / "log")],
+        "config": {**CONFIG, "device": "cpu"},
+        "wildcards": Named(experiment="e"),
+    }
+    made = SimpleNamespace(
+        **common, input=Named(), params=Named(data=data, seed=0), output=[named["clean"]]
+    )
+    runpy.run_path(str(SCRIPTS / "clean_data.py"), {"snakemake": made})
+    output = [str(tmp_path / "reference.safetensors")]
+    made = SimpleNamespace(**common, input=Named(**named), params=Named(data=data), output=output)
+    runpy.run_path(str(SCRIPTS / "inception_reference.py"), {"snakemake": made})
+
+    reference = inception.load_reference(output[0], network)
+
+    assert (reference.samples, reference.split) == (5, "train")
+    pixels = np.concatenate([records[name][:, 1:] for name in TRAINING]).reshape(5, 3, -1)
+    np.testing.assert_allclose(reference.moments.mean, pixels.mean(axis=(0, 2)), rtol=1e-6)

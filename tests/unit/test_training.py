@@ -232,6 +232,21 @@ def test_training_does_not_touch_the_global_generator():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_dropout_is_active_in_training_alone():
+    without = {**UNET, "dropout": 0.0}
+    assert equal(make(UNET, IMAGE).state_dict(), make(without, IMAGE).state_dict())
+
+    weights, average, _ = run(UNET, IMAGE)
+    others, _, _ = run(without, IMAGE)
+
+    assert not equal(weights.state_dict(), others.state_dict())
+    x, t = data(IMAGE, 4), torch.full((1,), 0.5)
+    with torch.no_grad():
+        one, other = (weights(x, t).mean for _ in range(2))
+        assert not torch.equal(one, other)
+        assert torch.equal(average(x, t).mean, average(x, t).mean)
+
+
 def test_the_curve(short):
     steps = []
     _, average, curve = run(
