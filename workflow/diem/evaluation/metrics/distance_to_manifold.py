@@ -39,7 +39,8 @@ def distance_to_manifold(x: Array, curve: Array, chunk: int = 2**22) -> Tensor:
     Raises:
         ValueError: If the shapes do not fit.
     """
-    x, curve = double(x), double(curve)
+    x = double(x)
+    curve = double(curve).to(x.device)
     if x.ndim != 2 or curve.ndim != 2 or x.shape[1] != curve.shape[1] or len(curve) < 2:
         raise ValueError(
             f"Samples (N, D) and a curve (P >= 2, D) are needed, got {tuple(x.shape)} and "
