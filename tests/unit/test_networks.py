@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import subprocess
@@ -86,11 +87,47 @@ def test_parameters_of_the_manifold_network():
     assert count(build(spec, (5,))) == 150_789
 
 
+def reference_count(channels, blocks, heads, pixels, embedding=256):
+    """Counts the parameters of the authors' U-Net, layer by layer as in their priors/nn.py."""
+
+    def linear(before, after):
+        return (before + 1) * after
+
+    def conv(before, after):
+        return (9 * before + 1) * after
+
+    total = conv(pixels, channels[0]) + linear(channels[0], pixels)
+    total += sum(conv(*pair) for pair in itertools.pairwise(channels))
+    total += sum(conv(fine + coarse, fine) for fine, coarse in itertools.pairwise(channels))
+    for level, c in enumerate(channels):
+        modulation = linear(embedding, embedding) + linear(embedding, 3 * c)
+        residual = modulation + 2 * conv(c, c)
+        attention = modulation + 3 * linear(c, c) + c * c  # no bias at the output
+        total += 2 * blocks * (residual + (attention if level in heads else 0))
+    return total
+
+
 @pytest.mark.parametrize("blocks", [5, [5, 5, 5]])
 def test_parameters_of_the_cifar_network(blocks):
     with torch.device("meta"):
         network = build(CIFAR | {"blocks": blocks}, (3, 32, 32))
-    assert count(network) == pytest.approx(57.56e6, rel=0.01)
+    assert count(network) == reference_count([128, 256, 384], 5, {1}, 3)
+
+
+def test_parameters_of_the_mri_network():
+    with torch.device("meta"):
+        network = build(MRI, (1, 320, 320))
+    assert count(network) == reference_count([128, 256, 384, 512], 3, {3}, 16)
+
+
+def test_networks_of_the_paper_begin_as_the_authors_do():
+    unet = build(SMALL | {"attention": {1: 2}}, (3, 8, 8))
+    for network in (unet, build({"name": "mlp"}, (5,))):
+        assert all(not p.any() for name, p in network.named_parameters() if name.endswith("bias"))
+    last = [m.modulation[-1] for m in unet.modules() if isinstance(m, ModulatedResidual)]
+    for layer in last:  # a tenth of a linear layer's uniform weights
+        bound = 0.1 / math.sqrt(layer.in_features)
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
 
 
 def test_mri_network_acts_on_patches():
@@ -328,7 +365,8 @@ def test_initial_weights_depend_on_the_global_generator(spec, shape):
             states.append(build(spec, shape).state_dict())
     first, again, other = states
     assert all(torch.equal(first[key], again[key]) for key in first)
-    assert not any(torch.equal(first[key], other[key]) for key in first)
+    same = [key for key in first if torch.equal(first[key], other[key])]
+    assert all(key.endswith("bias") for key in same)  # which begin at zero
 
 
 @pytest.mark.parametrize(("spec", "shape"), CASES)

@@ -397,7 +397,7 @@ def test_a_loss_that_is_not_finite(value, short):
     assert message.endswith(".")
 
 
-FASTER = {"steps": 32, "learning_rate": 1e-3, "learning_rate_final": 4.0, "clip": 1e9, "ema": 0.0}
+FASTER = {"steps": 32, "learning_rate": 1e-3, "learning_rate_final": 3.0, "clip": 1e9, "ema": 0.0}
 """A rate that grows, until at last it is too large."""
 
 
@@ -451,7 +451,7 @@ def test_a_rate_that_is_lowered(sensitive, caplog):
     assert caplog.text.count("at half the rate") == halvings[-1] > 0
     assert f"goes on from step {4 * halvings.index(1)} at half the rate" in caplog.text
     assert [row["step"] for row in curve] == list(range(4, 33, 4))
-    rates = [1e-3 + (4.0 - 1e-3) * step / 31 for step in range(3, 32, 4)]
+    rates = [1e-3 + (3.0 - 1e-3) * step / 31 for step in range(3, 32, 4)]
     rates = [rate / 2**n for rate, n in zip(rates, halvings, strict=True)]
     assert [row["learning_rate"] for row in curve] == pytest.approx(rates)
     assert all(torch.isfinite(w).all() for w in average.parameters())

@@ -39,6 +39,8 @@ class MLP(nn.Module):
             nn.Linear(before, after)
             for before, after in zip(hidden, (*hidden[1:], size), strict=True)
         )
+        for layer in (self.first, *self.layers):
+            nn.init.zeros_(layer.bias)  # the authors' layers begin without
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Evaluates the network.

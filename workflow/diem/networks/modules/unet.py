@@ -35,7 +35,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
-        self.out = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluates the layer on an image of shape ``(B, C, H, W)``."""
@@ -88,9 +88,9 @@ class ModulatedResidual(nn.Module):
         first, last = nn.Linear(embedding, embedding), nn.Linear(embedding, 3 * channels)
         self.modulation = nn.Sequential(first, nn.SiLU(), last)
         # Nearly the identity at first, which lets a deep network train, but not exactly: at c = 0
-        # no gradient would reach the block.
+        # no gradient would reach the block. The factor is that of the authors' `priors/nn.py`.
         with torch.no_grad():
-            last.weight.mul_(1e-2)
+            last.weight.mul_(1e-1)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Evaluates the branch.
@@ -170,6 +170,9 @@ class UNet(nn.Module):
         self.merge = nn.ModuleList(conv(fine + coarse, fine) for fine, coarse in steps)
         self.up = nn.ModuleList(stage(level) for level in range(levels))
         self.last = nn.Conv2d(channels[0], pixels, 1)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):  # the authors' layers begin without
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Evaluates the network.
