@@ -109,7 +109,12 @@ def test_defaults_of_every_level(config):
     assert digits["network"]["blocks"] == 5
     assert digits["network"]["attention"] == {"0": 2}
     assert digits["schedule"] == {"sigma_min": 0.001, "sigma_max": 100.0}
-    assert digits["gaussian"] == {"rank": 63, "iterations": 16, "observations": 16384}
+    assert digits["gaussian"] == {
+        "rank": 63,
+        "iterations": 16,
+        "observations": 16384,
+        "every": 1,
+    }
     assert line["gaussian"]["rank"] == 4
     assert digits["evaluation"]["sampler"] == {
         "name": "ddim",

@@ -9,10 +9,10 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem.data.observations import save_observations
+from diem.data.observations import Observations, save_observations
 from diem.data.sets.cifar10 import RECORD, TEST, TRAINING
 from diem.diffusion.posterior_sampler import PosteriorSampler
-from diem.diffusion.prior import Prior, build_denoiser
+from diem.diffusion.prior import Prior, build_denoiser, read_prior
 from diem.evaluation import inception
 from diem.evaluation.inception import Inception
 from diem.files.hdf5 import Rows, write_hdf5
@@ -119,6 +119,31 @@ def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
     for one, other in zip(e_step(files, "cut", 9), whole, strict=True):
         assert (one == other).all()
     assert len(calls) == 6 + 1  # six blocks, of which the third was begun twice
+
+
+def test_the_gaussian_prior_is_fitted_to_every_fourth_of_the_first_observations(files):
+    def fitted(name, observations, every):
+        entry = {"rank": 1, "iterations": 2, "observations": observations, "every": every}
+        output = files / name / "gaussian.safetensors"
+        snakemake = SimpleNamespace(
+            log=[str(files / "log")],
+            config={**CONFIG, "device": "cpu"},
+            params=Named(gaussian=entry, made={}, seed=0),
+            wildcards=Named(experiment="line"),
+            input=Named(observations=str(files / f"{name}.h5")),
+            output=[str(output)],
+        )
+        runpy.run_path(str(SCRIPTS / "gaussian_prior.py"), {"snakemake": snakemake})
+        return read_prior(output)
+
+    with Observations(files / "observations.h5") as file:
+        some = file.load("train", slice(0, 10, 4))
+    save_observations(files / "some.h5", {"train": some}, "projection", {})
+    one, other = fitted("observations", 10, 4), fitted("some", 3, 1)
+
+    assert one.card["fitted_to"] == other.card["fitted_to"] == 3
+    assert torch.equal(one.gaussian.mean, other.gaussian.mean)
+    assert torch.equal(one.gaussian.factors, other.gaussian.factors)
 
 
 def extractor(folder, name, cache_mb=1):

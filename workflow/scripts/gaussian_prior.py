@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 with started(snakemake, unit="iteration") as job:
     entry = snakemake.params.gaussian
     with Observations(snakemake.input.observations) as file:
-        observed = file.load("train", slice(0, entry["observations"])).to(job.device)
+        rows = slice(0, entry["observations"], entry["every"])
+        observed = file.load("train", rows).to(job.device)
     gaussian = fit_to_observations(
         observed.operator,
         observed.y,

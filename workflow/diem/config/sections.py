@@ -31,7 +31,15 @@ class Gaussian(Model):
     )
     iterations: Count = option(16, "EM iterations from `N(0, I)`", paper="16")
     observations: Count = option(
-        16384, "how many training observations it is fitted to, at most", paper="16384"
+        16384,
+        "the first training observations, at most so many, that it is fitted to; and in each lap"
+        " the samples of the PPCA",
+        paper="16384",
+    )
+    every: Count = option(
+        1,
+        "every how manieth of these observations it is fitted to: 4 takes a fourth of them",
+        paper="1 / 1 / 4",
     )
 
 

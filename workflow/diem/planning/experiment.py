@@ -169,7 +169,8 @@ class Experiment:
 
     def _gaussian(self) -> Stage:
         gaussian = self.entry["gaussian"]
-        fitted = min(self.counts["train"], gaussian["observations"]) * gaussian["iterations"]
+        taken = -(-min(self.counts["train"], gaussian["observations"]) // gaussian["every"])
+        fitted = taken * gaussian["iterations"]
         return Stage(
             *(self.name, "Gaussian fit", "", len(self.used)),
             summed({self.kinds.fitting(self.observations(name)): fitted} for name in self.used),

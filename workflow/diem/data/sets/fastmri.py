@@ -38,9 +38,10 @@ RECONSTRUCTION = "reconstruction_rss"
 class FastMRI(DataSet):
     """Reads slices of fastMRI's single-coil knee volumes, from folders or from its tar archives.
 
-    The slices are scaled by their volume's maximum, and are read volume by volume as they are asked
-    for. A folder's volumes are read once; an archive is read from its beginning once for its list
-    of volumes and once for each split. The events have shape (1, size, size), black at -2.
+    The slices are scaled by the maximum of those that are taken of their volume, and are read
+    volume by volume as they are asked for. A folder's volumes are read once; an archive is read
+    from its beginning once for its list of volumes and once for each split. The events have shape
+    (1, size, size), black at -2.
 
     References:
         | fastMRI: An Open Dataset and Benchmarks for Accelerated MRI (Zbontar et al., 2018)
@@ -61,7 +62,7 @@ class FastMRI(DataSet):
     validation: Count = option(99, "the number of volumes for validation")
     test: Count = option(100, "the number of volumes for testing")
     slices: list[Annotated[Integer, Field(ge=0)]] = option(
-        [10, 40],
+        [10, 41],
         "the first slice of a volume and the one to stop before",
         min_length=2,
         max_length=2,
@@ -134,7 +135,7 @@ def _names(path: str | Path) -> list[str]:
 def _slices_of(
     path: str | Path, wanted: Collection[str], first: int, last: int, size: int
 ) -> Iterator[np.ndarray]:
-    """Yields the slices of one volume after another, divided by the volume's maximum.
+    """Yields the slices of one volume after another, divided by the maximum of a volume's.
 
     Arguments:
         path: The folder or the archive.
@@ -177,17 +178,17 @@ def _volume(file: Path | IO[bytes], name: str, first: int, last: int, size: int)
                     f"{name}: {RECONSTRUCTION!r} has shape {x.shape} and type {x.dtype}, where"
                     f" numbers of shape (slices, {size}, {size}) are needed."
                 )
-            x = x[:].astype(np.float32)
+            count, x = len(x), x[first:last].astype(np.float32)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError):
         raise DiemError(f"{name}: this is no complete HDF5 volume.") from None
-    if len(x) <= first:
+    if count <= first:
         raise DiemError(
-            f"{name}: it has {len(x)} slices, and data.slices asks for those from {first} on."
+            f"{name}: it has {count} slices, and data.slices asks for those from {first} on."
         )
     peak = x.max()
     if not np.isfinite(x).all() or x.min() < 0 or peak == 0:
         raise DiemError(f"{name}: {RECONSTRUCTION!r} holds no image of finite, positive values.")
-    return x[first:last] / peak
+    return x / peak
 
 
 @contextlib.contextmanager
