@@ -184,7 +184,7 @@ def test_without_a_recipe_the_papers_is_meant(config):
 @pytest.mark.parametrize(("steps", "epochs"), [(10, None), (10, 4)])
 def test_the_first_lap_the_last_and_the_ceiling_train_longer(steps, epochs):
     entry = {"steps": steps, "epochs": epochs, "batch": 2}
-    entry |= {"first": 2, "final": 3, "final_decay": False}
+    entry |= {"first": 2, "final": 3, "final_decay": False, "drop_outside": 3.0, "drop_from": 2}
     length = "epochs" if epochs else "steps"
 
     trainings = [training_of_lap(entry, lap, 5) for lap in range(1, 6)]
@@ -193,12 +193,15 @@ def test_the_first_lap_the_last_and_the_ceiling_train_longer(steps, epochs):
     assert [training[length] // entry[length] for training in trainings] == [2, 1, 1, 1, 3]
     assert training_of_lap(entry, 1, 1)[length] == 3 * entry[length]
     assert ceiling[length] == 8 * entry[length]
+    bounds = [training["drop_outside"] for training in (*trainings, ceiling)]
+    assert bounds == [None, 3.0, 3.0, 3.0, 3.0, 3.0]
     assert (trainings[0]["epochs"] is None) == (epochs is None) == (ceiling["epochs"] is None)
 
 
 @pytest.mark.parametrize("decay", [True, False])
 def test_the_rate_falls_to_zero_in_the_last_lap_alone(decay):
     entry = {"steps": 10, "epochs": None, "batch": 2, "first": 1, "final": 1, "final_decay": decay}
+    entry |= {"drop_outside": None, "drop_from": 1}
     entry |= {"learning_rate": 0.1, "learning_rate_final": None}
 
     rates = [

@@ -34,6 +34,7 @@ from diem.evaluation.metrics.psnr import psnr
 from diem.evaluation.metrics.sinkhorn_divergence import sinkhorn_divergence
 from diem.evaluation.metrics.sliced_wasserstein import sliced_wasserstein
 from diem.evaluation.rows import read_rows, write_rows
+from diem.evaluation.transport import truncated_transport
 from diem.files import hdf5
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.job import Job
@@ -47,7 +48,10 @@ OF_IMAGES = [
     *("sliced_wasserstein", "sinkhorn_divergence", "frechet_distance", "fid", "inception_score"),
     *("observation_distance", "psnr"),
 ]
-OF_VECTORS = ["sliced_wasserstein", "distance_to_manifold", "observation_distance"]
+OF_VECTORS = [
+    *("sliced_wasserstein", "truncated_divergence", "distance_to_manifold"),
+    "observation_distance",
+]
 PART = 7
 """The rows of a part."""
 
@@ -148,6 +152,12 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
         if shape == VECTOR:
             curve = DATASETS.parse(MANIFOLD).curve(0, CURVE_POINTS)
             expected["distance_to_manifold"] = distance_to_manifold(x, curve).mean()
+            # Of two clean sets, the first is moved to the samples and to the second.
+            costs = [
+                truncated_transport(job.test[:8], other, tolerance=1e-3 * 8**0.5).cost
+                for other in (x[:8], job.test[-8:])
+            ]
+            expected["truncated_divergence"] = max(costs[0] - costs[1], 1e-6)
         else:
             ((pooled, logits),) = job.network.features(x, 4 / 256)
             expected |= {
@@ -324,6 +334,7 @@ def test_declarations_agree_with_each_other():
     assert len({metric.order for metric in known.values()}) == len(known)
     assert panels("divergence") == [
         "sinkhorn_divergence",
+        "truncated_divergence",
         "sliced_wasserstein",
         "distance_to_manifold",
     ]

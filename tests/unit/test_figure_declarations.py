@@ -21,7 +21,15 @@ from diem.report.figures.base import ByLap, check_figures, figure_named
 from diem.report.figures.files import evaluated, named_figures, write_caption
 
 NAMES = (
-    *("evolution", "corner_truth", "corner_model", "divergence", "distance", "lap_choice"),
+    *(
+        "evolution",
+        "evolution_posterior",
+        "corner_truth",
+        "corner_model",
+        "divergence",
+        "distance",
+        "lap_choice",
+    ),
     *("prior", "inpainting", "slices", "uncertainty"),
 )
 STAGES = {"floor": 0, "lap": 2, "ceiling": 0}
@@ -74,6 +82,7 @@ def source_of(name: str) -> Source:
     count = reads.count or 20
     arrays = {
         "prior/x": rng.standard_normal((count, *shape)),
+        "e_step/x": rng.standard_normal((count, *shape)),
         "posterior/x": rng.standard_normal((count, 3, *shape)),
         "posterior/y": rng.standard_normal((count, 2 if name == "slices" else 1, *shape[1:])),
         "posterior/observed": rng.random((count, 1, *shape[1:])) < 0.5,
@@ -154,9 +163,9 @@ ALL = {"sliced_wasserstein", "fid", "prediction"}
     [
         (
             Facts((5,), ALL, operators={"line": FOURIER}),
-            {*("evolution", "corner_truth", "corner_model"), "prior"},
+            {*("evolution", "evolution_posterior", "corner_truth", "corner_model"), "prior"},
         ),
-        (Facts((5,), ALL, clean=False), {"evolution", "prior"}),
+        (Facts((5,), ALL, clean=False), {"evolution", "evolution_posterior", "prior"}),
         (Facts((1,), ALL), {"prior"}),
         (Facts((1, 8, 8), ALL, operators={"half": MASK}), {"prior", "inpainting"}),
         (Facts((3, 8, 8), ALL, operators={"mine": UNKNOWN}), {"prior", "inpainting"}),

@@ -53,6 +53,7 @@ NUMBERS = [
     ("experiments.manifold.m_step.learning_rate", 1e-3),
     ("experiments.manifold.m_step.learning_rate_final", 1e-6),
     ("experiments.manifold.m_step.drop_outside", 3),
+    ("experiments.manifold.m_step.drop_from", 2),
     ("experiments.manifold.evaluation.laps", [1, 2, 4, 8, 16, 32]),
     ("experiments.manifold.evaluation.sinkhorn_samples", 16384),
     ("experiments.cifar10.data.train", 50000),

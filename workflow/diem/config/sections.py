@@ -164,6 +164,9 @@ class MStep(Engine):
         "samples with a value outside `[-b, b]` are not trained on, or null",
         paper="null / 3 / null",
     )
+    drop_from: Count = option(
+        1, "the first lap of `drop_outside`; those before train on all samples", paper="- / 2 / -"
+    )
     augment: Annotated[dict, Values(AUGMENTATIONS)] = option(
         {},
         "how training images are changed at random, see below",

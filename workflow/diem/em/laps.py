@@ -13,9 +13,9 @@ def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
 
 
 def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
-    """Returns an ``m_step`` entry with the length and the rates of one lap.
+    """Returns an ``m_step`` entry with the length, the rates and the bound of one lap.
 
-    They take the place of ``first``, ``final`` and ``final_decay``.
+    They take the place of ``first``, ``final``, ``final_decay`` and ``drop_from``.
     """
     entry = dict(entry)
     first, final, decay = (entry.pop(key) for key in ("first", "final", "final_decay"))
@@ -24,6 +24,8 @@ def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, 
     entry["epochs"] = entry["epochs"] and times * entry["epochs"]
     if lap == laps and decay:
         entry["learning_rate_final"] = 0.0
+    if lap < entry.pop("drop_from"):
+        entry["drop_outside"] = None
     return entry
 
 

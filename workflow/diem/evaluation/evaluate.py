@@ -191,7 +191,8 @@ def evaluate(
 
     Returns:
         The rows, and the arrays that figures are made of: ``prior/x`` (consecutive parts, which can
-        be read once), what metrics leave, and of the first test observations ``posterior/x``
+        be read once), of vectors ``e_step/x``, as many of the samples that it was trained on, if
+        there are any, what metrics leave, and of the first test observations ``posterior/x``
         ``(observations, samples, *event)``, ``posterior/y``, ``posterior/observed``,
         ``posterior/adjoint`` (``A' y``) and, if there are clean data, ``posterior/truth``.
     """
@@ -205,7 +206,18 @@ def evaluate(
     posterior = evaluation.posterior
     truth = None if evaluation.files.get("clean") is None else evaluation.truth
     arrays = posterior_arrays(posterior.x, posterior.observed, truth)
+    with contextlib.closing(evaluation):
+        arrays |= _trained_arrays(evaluation)
     return rows, {"prior/x": row_parts(samples), **evaluation.arrays, **arrays}
+
+
+def _trained_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """Returns of vectors the samples that the prior was trained on, as many as of the prior."""
+    if len(evaluation.prior.event_shape) != 1:
+        return {}
+    count = len(evaluation.x)
+    trained = evaluation.samples[1:]
+    return {f"{s.subject}/x": np.concatenate([*row_parts(s.x)])[:count] for s in trained}
 
 
 def _measured(metric: Metric, evaluation: Evaluation) -> Iterable[Measurement]:
