@@ -48,13 +48,15 @@ def matrices(operator):
         mask = operator.parameters["mask"].expand(-1, *operator.event_shape)
         return torch.diag_embed(mask.flatten(1).double())
     if "kernel" in operator.parameters:
-        return _circulants(operator.parameters["kernel"].double(), *operator.event_shape)
+        kernel = operator.parameters["kernel"].double()
+        if "reflect" in operator.parameters:
+            return _reflected(kernel, *operator.event_shape)
+        return _circulants(kernel, *operator.event_shape)
     if "factor" in operator.parameters:
         channels, height, width = operator.event_shape
         factor = int(operator.parameters["factor"][0])
         rows, columns = (
-            torch.eye(n // factor, dtype=torch.float64).repeat_interleave(factor, 1) / factor
-            for n in (height, width)
+            _reduction(n, factor, "bicubic" in operator.parameters) for n in (height, width)
         )
         matrix = torch.block_diag(*[torch.kron(rows, columns)] * channels)
         return matrix.expand(len(operator), *matrix.shape)
@@ -113,6 +115,30 @@ def _circulants(kernel, channels, height, width):
 def repeated(operator, count):
     """Returns the first operator of a batch many times."""
     return operator[torch.zeros(count, dtype=torch.long)]
+
+
+def _reflected(kernel, channels, height, width):
+    """Returns the matrices of the convolution of reflected images: padded, convolved, cropped."""
+    margin = kernel.shape[-1] // 2
+    pixels = np.arange(height * width).reshape(height, width)
+    sources = torch.from_numpy(np.pad(pixels, margin, "reflect"))
+    padding = torch.nn.functional.one_hot(sources.flatten(), height * width).double()
+    kept = torch.zeros_like(sources, dtype=torch.bool)
+    kept[margin : margin + height, margin : margin + width] = True
+    one = _circulants(kernel, 1, *sources.shape)[:, kept.flatten()] @ padding
+    return torch.stack([torch.block_diag(*[matrix] * channels) for matrix in one])
+
+
+def _reduction(size, factor, bicubic):
+    """Returns what reduces a side: averages, or PyTorch's cubics of what is mirrored far enough."""
+    if not bicubic:
+        return torch.eye(size // factor, dtype=torch.float64).repeat_interleave(factor, 1) / factor
+    margin = 2 * factor
+    mirrored = np.pad(np.eye(size), [(0, 0), (margin, margin)], "symmetric")
+    shape = (size, mirrored.shape[1] // factor)
+    x = torch.from_numpy(mirrored)[None, None]
+    reduced = torch.nn.functional.interpolate(x, shape, mode="bicubic", antialias=True)[0, 0]
+    return reduced[:, margin // factor : -(margin // factor)].T
 
 
 def analytic_posterior(gaussian, a, y, sigma_y):

@@ -20,7 +20,15 @@ CASES = [
     pytest.param({"name": "mask", "box": 3}, (3, 6, 5), id="mask-box"),
     pytest.param({"name": "blur", "size": 5, "intensity": 0.5}, (3, 6, 7), id="blur"),
     pytest.param({"name": "blur", "size": 5, "intensity": 0.0}, (1, 5, 5), id="blur-straight"),
+    pytest.param(
+        {"name": "blur", "size": 5, "intensity": 0.5, "boundary": "reflect"},
+        (3, 5, 7),
+        id="blur-reflect",
+    ),
     pytest.param({"name": "downsample", "factor": 2}, (3, 4, 6), id="downsample"),
+    pytest.param(
+        {"name": "downsample", "factor": 2, "filter": "bicubic"}, (3, 4, 6), id="downsample-bicubic"
+    ),
     pytest.param({"name": "fourier", "acceleration": 2}, (1, 6, 8), id="fourier"),
     pytest.param({"name": "fourier", "acceleration": 3}, (2, 5, 7), id="fourier-complex"),
     pytest.param({"name": "fourier", "acceleration": 2, "coils": 3}, (2, 4, 6), id="fourier-coils"),
@@ -137,6 +145,8 @@ def test_parameters_have_the_smallest_type(spec, shape):
         "matrix": torch.float32,
         "kernel": torch.float32,
         "factor": torch.float32,
+        "bicubic": torch.bool,
+        "reflect": torch.bool,
         "data": torch.float32,
         "indices": torch.int64,
         "indptr": torch.int64,
@@ -221,6 +231,29 @@ def test_boxes_are_square_holes(place):
         assert (counts - 1 / 42).abs().max() <= 5 * math.sqrt(1 / 42 / 2000)
 
 
+def test_boxes_keep_their_margin():
+    missing = ~simulate({"name": "mask", "box": 3, "margin": 2}, (1, 8, 9), 500).parameters["mask"]
+
+    rows, columns = missing.any(dim=3)[:, 0], missing.any(dim=2)[:, 0]
+    for seen, last in ((rows, 3), (columns, 4)):
+        corners = seen.int().argmax(dim=1)
+        assert set(corners.tolist()) == set(range(2, last + 1))
+        assert (seen.sum(dim=1) == 3).all()
+
+
+def test_a_reflected_boundary_does_not_darken_an_edge():
+    spec = {"name": "blur", "size": 5, "intensity": 0.5}
+    x = torch.linspace(0, 1, 8, dtype=torch.float64).expand(3, 1, 8, 8)
+
+    edges = [
+        simulate({**spec, **mode}, (1, 8, 8), 3).forward(x)[..., -1].mean()
+        for mode in ({}, {"boundary": "reflect"})
+    ]
+
+    # Periodically, the bright side sees the dark one.
+    assert edges[0] < 0.75 < edges[1]
+
+
 @pytest.mark.parametrize("intensity", [0.0, 0.5, 2.0])
 def test_motion_kernels_are_weights_of_a_centred_path(intensity):
     spec = {"name": "blur", "size": 15, "intensity": intensity}
@@ -297,6 +330,7 @@ def test_the_full_transform_is_orthonormal():
         ({"name": "fourier", "acceleration": 2}, (8,), "one channel"),
         ({"name": "mask", "box": 8}, (3, 8, 8), "operator.box"),
         ({"name": "mask", "box": 2}, (8,), "operator.box"),
+        ({"name": "mask", "box": 5, "margin": 2}, (3, 8, 8), "operator.box: .*2 pixels around it"),
         ({"name": "blur", "size": 9, "intensity": 0.5}, (3, 8, 8), "operator.size"),
         ({"name": "blur", "size": 4, "intensity": 0.5}, (3, 8, 8), "operator.size"),
         ({"name": "blur", "size": 3, "intensity": 0.5}, (8,), "operator.size"),
@@ -359,6 +393,16 @@ BAD = [
     ("blur", (3, 8, 8), {"kernel": np.ones((2, 9, 9), np.float32)}, "operator/kernel has shape"),
     ("blur", (8,), {"kernel": np.ones((2, 3, 3), np.float32)}, "operator/kernel has shape"),
     ("downsample", (3, 8, 8), {"factor": np.array([2, 4])}, "operator/factor must hold one"),
+    (
+        *("downsample", (3, 8, 8)),
+        {"factor": np.array([2, 2]), "bicubic": np.array([True, False])},
+        "operator/bicubic must hold one",
+    ),
+    (
+        *("blur", (3, 8, 8)),
+        {"kernel": np.ones((2, 3, 3), np.float32), "reflect": np.array([True, False])},
+        "operator/reflect must hold one",
+    ),
     ("downsample", (3, 8, 8), {"factor": np.array([1.5, 1.5])}, "operator/factor is 1.5"),
     ("downsample", (3, 8, 8), {"factor": np.array([0, 0])}, "operator/factor is 0"),
     ("maks", (1, 4, 4), {}, "did you mean 'mask'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import field_validator
@@ -22,22 +22,31 @@ __all__ = ["Blur"]
 class Blur(Operator):
     r"""Convolves each channel of an image with a kernel of the observation's own.
 
-    The boundary is periodic, so that the convolution is a product of spectra and its adjoint is
-    exact: the product with the conjugate spectrum.
+    Beyond its boundary an image goes on periodically, or is reflected about its outermost pixels.
+    Either way the convolution of the image, padded where it is reflected, is a product of spectra,
+    of which the product with the conjugate spectrum is the exact adjoint.
 
     Parameters:
         kernel: The kernels, of shape ``(B, size, size)`` with an odd size, centred.
+        reflect: Whether images are reflected, booleans of shape ``(B,)``, the same for all
+            observations; periodic without.
     """
 
     name = "blur"
     keeps_shape = True
     fields = ("kernel",)
+    optional = ("reflect",)
 
     class Options(Model):
         """How kernels are drawn."""
 
         size: Integer = option(..., "the odd height and width of the kernels, in pixels", ge=3)
         intensity: Number = option(..., "how much the camera's path turns: 0 is straight", ge=0)
+        boundary: Literal["periodic", "reflect"] | None = option(
+            None,
+            "what images are beyond their boundary: `periodic` (the default), or `reflect`",
+            paper="`reflect`",
+        )
 
         @field_validator("size")
         @classmethod
@@ -48,7 +57,7 @@ class Blur(Operator):
 
     @classmethod
     def simulate(  # type: ignore[override]  # its own options
-        cls, event_shape, count, rng, *, size: int, intensity: float
+        cls, event_shape, count, rng, *, size: int, intensity: float, boundary: str | None = None
     ) -> dict[str, np.ndarray]:
         r"""Draws the motion kernels of a camera that shakes during the exposure.
 
@@ -82,17 +91,34 @@ class Blur(Operator):
         for i, j in np.ndindex(2, 2):
             share = np.abs(1 - i - far[..., 0]) * np.abs(1 - j - far[..., 1])
             np.add.at(kernel, (rows, corner[..., 0] + i, corner[..., 1] + j), share / points)
-        return {"kernel": kernel.astype(np.float32)}
+        reflect = {"reflect": np.ones(count, bool)} if boundary == "reflect" else {}
+        return {"kernel": kernel.astype(np.float32), **reflect}
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
         return self.event_shape
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._filtered(x, self._spectrum)
+        margin = self._margin
+        padded = torch.nn.functional.pad(x, (margin,) * 4, "reflect")
+        return self._cropped(self._filtered(padded, self._spectrum))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._filtered(y, self._spectrum.conj())
+        margin = self._margin
+        padded = self._filtered(torch.nn.functional.pad(y, (margin,) * 4), self._spectrum.conj())
+        return _folded(_folded(padded, margin, -1), margin, -2)
+
+    @property
+    def _margin(self) -> int:
+        """How far an image is padded on each side."""
+        reflect = self.parameters.get("reflect")
+        if reflect is None or not reflect[0]:
+            return 0
+        return self.parameters["kernel"].shape[-1] // 2
+
+    def _cropped(self, x: Tensor) -> Tensor:
+        margin, (height, width) = self._margin, self.event_shape[1:]
+        return x[..., margin : margin + height, margin : margin + width]
 
     def precondition(self, b: Tensor, scale: Tensor, var_y: Tensor) -> Tensor:
         # Exact where the noise is the same for all values of an observation.
@@ -100,12 +126,12 @@ class Blur(Operator):
         return self._filtered(b, 1 / (scale * self._spectrum.abs().square() + mean))
 
     def _filtered(self, x: Tensor, spectrum: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=self.event_shape[1:])
+        return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=x.shape[-2:])
 
     @property
     def _spectrum(self) -> Tensor:
-        kernel, (height, width) = self.parameters["kernel"], self.event_shape[1:]
-        size = kernel.shape[-1]
+        kernel, size = self.parameters["kernel"], self.parameters["kernel"].shape[-1]
+        height, width = (side + 2 * self._margin for side in self.event_shape[1:])
         padded = torch.nn.functional.pad(kernel, (0, width - size, 0, height - size))
         padded = padded.roll((-(size // 2), -(size // 2)), dims=(-2, -1))
         return torch.fft.rfft2(padded)[:, None]
@@ -119,3 +145,23 @@ class Blur(Operator):
                 f"operator/kernel has shape {shape[1:]} an observation, where square kernels of an"
                 f" odd size are needed that fit in the data's shape {self.event_shape}."
             )
+        reflect = self.parameters.get("reflect")
+        if reflect is not None and (
+            reflect.ndim != 1 or reflect.dtype != torch.bool or len(reflect.unique()) != 1
+        ):
+            raise DiemError("operator/reflect must hold one and the same boolean an observation.")
+
+
+def _folded(x: Tensor, margin: int, dim: int) -> Tensor:
+    """Adds the margins of a dimension to where they are reflected from: the padding's adjoint."""
+    size = x.shape[dim] - 2 * margin
+    inner = x.narrow(dim, margin, size)
+    if margin == 0:
+        return inner
+    left, right = (x.narrow(dim, start, margin).flip(dim) for start in (0, margin + size))
+    rest = list(inner.shape)
+    rest[dim] = 1
+    edge = inner.new_zeros(rest)  # an outermost pixel is not repeated
+    rest[dim] = size - margin - 1
+    far = inner.new_zeros(rest)
+    return inner + torch.cat((edge, left, far), dim) + torch.cat((far, right, edge), dim)

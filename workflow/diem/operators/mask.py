@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from diem.components import Count, Fraction, Model, option
+from diem.components import Count, Fraction, Integer, Model, option
 from diem.errors import DiemError
 from diem.lazy import torch
 from diem.operators.base import Operator
@@ -40,6 +40,11 @@ class Mask(Operator):
         place: Literal["random", "centre"] | None = option(
             None, "where the hole is: `random` (the default) or `centre`"
         )
+        margin: Annotated[Integer, Field(ge=0)] | None = option(
+            None,
+            "the least distance of a random hole from the image's border, in pixels; by default 0",
+            paper="16",
+        )
 
         @model_validator(mode="after")
         def _one_of_two(self) -> Self:
@@ -51,6 +56,8 @@ class Mask(Operator):
                 raise ValueError("{place}: either 'missing' or 'box' is given, not both")
             if self.missing is not None and self.place is not None:
                 raise ValueError("{place}: 'place' belongs to 'box'")
+            if self.margin is not None and (self.box is None or self.place == "centre"):
+                raise ValueError("{place}: 'margin' belongs to a 'box' at a random place")
             return self
 
     @classmethod
@@ -62,24 +69,30 @@ class Mask(Operator):
         *,
         missing: float | None = None,
         box: int | None = None,
-        place: str = "random",
+        place: str | None = None,
+        margin: int | None = None,
     ) -> dict[str, np.ndarray]:
         """Draws masks of scattered missing pixels, or with a square hole.
 
         Each pixel misses with probability ``missing``; or a square of ``box`` by ``box`` pixels of
-        an image misses, whose ``place`` is ``random`` (uniform over all that fit) or ``centre``.
+        an image misses, whose ``place`` is ``random`` (uniform over all that fit with ``margin``
+        pixels around them) or ``centre``.
         """
         if box is None:
             return {"mask": rng.random((count, 1, *event_shape[1:])) >= missing}
-        if len(event_shape) != 3 or box >= min(event_shape[1:]):
+        margin = margin or 0
+        if len(event_shape) != 3 or box + max(2 * margin, 1) > min(event_shape[1:]):
+            around = f" with {margin} pixels around it" if margin else ""
             raise DiemError(
-                f"operator.box: a hole of {box} x {box} pixels needs larger images, and the data"
-                f" have shape {tuple(event_shape)}."
+                f"operator.box: a hole of {box} x {box} pixels{around} needs larger images, and"
+                f" the data have shape {tuple(event_shape)}."
             )
         mask = np.ones((count, 1, *event_shape[1:]), bool)
         free = np.array(event_shape[1:]) - box
-        random = place == "random"
-        corners = rng.integers(free + 1, size=(count, 2)) if random else [free // 2] * count
+        if place == "centre":
+            corners = np.tile(free // 2, (count, 1))
+        else:
+            corners = margin + rng.integers(free - 2 * margin + 1, size=(count, 2))
         for hole, (top, left) in zip(mask, corners, strict=True):
             hole[:, top : top + box, left : left + box] = False
         return {"mask": mask}
