@@ -777,7 +777,7 @@ def test_defaults_of_a_comparison_are_the_papers(config):
     mmps = [m["iterations"] for m in entry["methods"].values() if m["name"] == "mmps"]
     assert mmps == [1, 3, 5]
     assert entry["methods"]["diffpir"]["iterations"] == 5
-    assert entry["methods"]["dps"]["zeta"] == 1.0
+    assert entry["methods"]["dps"]["zeta"] == 0.5
     assert entry["lpips_weights"] is None
     assert entry["train"]["m_step"]["steps"] == 65536
 
@@ -790,7 +790,7 @@ def test_defaults_of_a_comparison_are_the_papers(config):
         ("train.schedule", {"sigma_min": 1.0, "sigma_max": 0.1}, "train.schedule.sigma_min"),
         ("metrics", ["lpips"], "'lpips' alone needs lpips_weights"),
         ("methods.other", {"name": "dpss"}, "did you mean 'dps'"),
-        ("methods.other", {"name": "tmpd", "iterations": 3}, "iterations is unknown"),
+        ("methods.other", {"name": "tmpd", "zeta": 0.5}, "zeta is unknown"),
         ("steps", [10, 10], "a list without repetitions"),
         ("tasks.t", {"operator": {"name": "mask"}, "sigma_y": 0.1}, "lacks the key 'missing'"),
         (

@@ -66,7 +66,7 @@ def test_what_a_method_reads(config):
 def test_what_a_method_depends_on(config):
     settings = inputs.restoration_settings(config, "patches", "a")
 
-    assert settings["methods"] == {"a": {"name": "dps", "zeta": 1.0}}
+    assert settings["methods"] == {"a": {"name": "dps", "zeta": 0.5}}
     assert (settings["data"], settings["pretrained"]) == ("photographs", None)
     config["restoration"]["patches"]["methods"]["b"] = {"name": "tmpd"}
     assert inputs.restoration_settings(config, "patches", "a") == settings

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from azula.denoise import KarrasDenoiser
-from azula.guidance import DiffPIRDenoiser, DPSSampler, MMPSDenoiser, TMPDenoiser
+from azula.guidance import DiffPIRDenoiser, DPSSampler, MMPSDenoiser
 from azula.linalg.covariance import IsotropicCovariance
 from azula.noise import VESchedule, VPSchedule
 from azula.sample import DDIMSampler
@@ -25,7 +25,7 @@ from diem.evaluation.rows import provenance, read_rows, write_rows
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.paper.methods import METHODS, Problem
-from diem.paper.methods._azula import NoisyPGDMSampler
+from diem.paper.methods._azula import NoisyPGDMSampler, ProjectedDenoiser
 from diem.paper.restoration import prior as priors
 from diem.paper.restoration.figures import restoration_images, restoration_metrics
 from diem.paper.restoration.prior import pretrained, trained
@@ -275,15 +275,24 @@ def test_mmps_agrees_with_azula(task, iterations):
 
 
 @every_task
-def test_tmpd_agrees_with_azula(task):
+@pytest.mark.parametrize("t", [0.1, 0.5, 1.0])
+def test_tmpd_takes_the_sums_of_rows_for_a_diagonal(task, t):
     _, denoiser = exact()
-    operator, y, sigma_y = some = problem(task)
-    theirs = TMPDenoiser(denoiser, y, operator.forward, sigma_y**2)
-    expected = start(DDIMSampler(theirs, eta=1.0, **GRID), 3, SHAPE)
+    some, t = problem(task), torch.tensor(t, dtype=torch.float64)
+    x_t = torch.randn(3, *SHAPE, dtype=torch.float64)
 
-    torch.testing.assert_close(
-        restore(METHODS.parse(ENTRIES["tmpd"]), denoiser, some, 5, 5), expected
-    )
+    mean = ProjectedDenoiser(denoiser, some, 16)(x_t, t).mean
+
+    alpha, sigma = denoiser.schedule(t)
+    x, a = denoiser(x_t, t).mean.flatten(1), matrices(some.operator)
+    zero = torch.zeros(1, *SHAPE, dtype=torch.float64)
+    one = torch.eye(16, dtype=torch.float64).reshape(16, *SHAPE)
+    jacobian = (denoiser(one, t).mean - denoiser(zero, t).mean).flatten(1)  # a Gaussian's is affine
+    v = sigma**2 / alpha * jacobian.sum(dim=1)
+    system = a * v @ a.mT + some.sigma_y**2 * torch.eye(a.shape[1], dtype=a.dtype)
+    residual = some.y.flatten(1)[..., None] - a @ x[..., None]
+    shift = sigma**2 / alpha * jacobian @ a.mT @ torch.linalg.solve(system, residual)
+    torch.testing.assert_close(mean.flatten(1), x + shift[..., 0], rtol=1e-6, atol=1e-6)
 
 
 @every_task
@@ -330,7 +339,7 @@ def test_diffpir_agrees_with_azula_on_vectors(task):
 def test_pgdm_inverts_as_published(task, t):
     _, denoiser = exact()
     some = problem(task)
-    sampler = NoisyPGDMSampler(denoiser, some, eta=1.0, **GRID)
+    sampler = NoisyPGDMSampler(denoiser, some, 16, eta=1.0, **GRID)
     t = torch.tensor(t, dtype=torch.float64)
     sampler.step(torch.zeros(3, *SHAPE, dtype=torch.float64), t, t / 2)
 
@@ -339,8 +348,27 @@ def test_pgdm_inverts_as_published(task, t):
     system = r2 * a @ a.mT + some.sigma_y**2 * torch.eye(a.shape[1], dtype=a.dtype)
     expected = r2 * a.mT @ torch.linalg.solve(system, some.y.flatten(1)[..., None])
     torch.testing.assert_close(
-        sampler.inverse(some.y).flatten(1), expected[..., 0], rtol=1e-3, atol=1e-3
+        sampler.inverse(some.y).flatten(1), expected[..., 0], rtol=1e-6, atol=1e-6
     )
+
+
+def test_pgdm_of_five_iterations_inverts_the_residual_at_once():
+    _, denoiser = exact()
+    some = problem("random")
+    method = METHODS.parse({"name": "pgdm", "iterations": 2})
+    sampler = method.sampler(denoiser, some, **GRID)
+    x_t, t = torch.randn(3, *SHAPE, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    torch.manual_seed(3)
+    x_s = sampler.step(x_t, t, t / 2)
+
+    x_t.requires_grad_()
+    x_hat = denoiser(x_t, t).mean
+    pull = sampler.inverse((some.y - some.operator.forward(x_hat)).detach())
+    (gradient,) = torch.autograd.grad(x_hat, x_t, pull)
+    torch.manual_seed(3)
+    plain = DDIMSampler(denoiser, eta=1.0, **GRID).step(x_t.detach(), t, t / 2)
+    alphas = denoiser.schedule(t)[0] * denoiser.schedule(t / 2)[0]
+    torch.testing.assert_close(x_s, plain + alphas * gradient)
 
 
 def test_our_ddpm_is_azulas_ddim_of_eta_1():

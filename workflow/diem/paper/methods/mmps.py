@@ -31,7 +31,7 @@ class MMPS(Method):
         "`gmres`, or `cg` as in the E-step. The Jacobian of a network is not symmetric and positive"
         " as that of a denoiser should be: after short training `cg` gets worse with each"
         " iteration, and `gmres` does not",
-        paper="not told; the authors' benchmark solves by `gmres`",
+        paper="`gmres` in the authors' benchmark",
     )
 
     @property

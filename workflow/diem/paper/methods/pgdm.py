@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from diem.components import Count, option
 from diem.paper.methods.base import Method, Problem
 
 if TYPE_CHECKING:
@@ -20,8 +21,14 @@ class PGDM(Method):
     name = "pgdm"
     title = "PGDM"
 
+    iterations: Count = option(
+        5,
+        "GMRES iterations, which need no product with the network",
+        paper="5 in the authors' benchmark",
+    )
+
     def sampler(self, denoiser: "Denoiser", problem: Problem, **grid: Any) -> "Sampler":
-        """Builds azula's sampler with the pseudo-inverse, solved to convergence."""
+        """Builds azula's sampler with the pseudo-inverse."""
         from diem.paper.methods._azula import NoisyPGDMSampler
 
-        return NoisyPGDMSampler(denoiser, problem, eta=1.0, **grid)
+        return NoisyPGDMSampler(denoiser, problem, self.iterations, eta=1.0, **grid)

@@ -1,7 +1,8 @@
-"""Tweedie moment projection, by azula."""
+"""Tweedie moment projection."""
 
 from typing import TYPE_CHECKING, Any
 
+from diem.components import Count, option
 from diem.paper.methods.base import Method, Problem
 
 if TYPE_CHECKING:
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class TMPD(Method):
-    """Tweedie moment projected diffusions.
+    """Tweedie moment projected diffusions, by the row sums of Tweedie's covariance.
 
     References:
         | Tweedie Moment Projected Diffusions for Inverse Problems (Boys et al., 2023)
@@ -20,10 +21,16 @@ class TMPD(Method):
     name = "tmpd"
     title = "TMPD"
 
+    iterations: Count = option(
+        5,
+        "GMRES iterations, which need no product with the network",
+        paper="5 in the authors' benchmark",
+    )
+
     def sampler(self, denoiser: "Denoiser", problem: Problem, **grid: Any) -> "Sampler":
-        """Builds DDIM on azula's denoiser."""
-        from azula.guidance import TMPDenoiser
+        """Builds DDIM on the projected denoiser."""
         from azula.sample import DDIMSampler
 
-        operator, y, sigma_y = problem
-        return DDIMSampler(TMPDenoiser(denoiser, y, operator.forward, sigma_y**2), eta=1.0, **grid)
+        from diem.paper.methods._azula import ProjectedDenoiser
+
+        return DDIMSampler(ProjectedDenoiser(denoiser, problem, self.iterations), eta=1.0, **grid)
