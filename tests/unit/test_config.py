@@ -766,13 +766,26 @@ def test_defaults_of_a_comparison_are_the_papers(config):
 
     assert entry["steps"] == [10, 100, 1000]
     assert entry["tasks"] == {
-        "inpainting_box": {"operator": {"name": "mask", "box": 128}, "sigma_y": 1.0},
-        "inpainting_random": {"operator": {"name": "mask", "missing": 0.98}, "sigma_y": 0.01},
-        "motion_deblur": {
-            "operator": {"name": "blur", "size": 61, "intensity": 0.5},
-            "sigma_y": 0.1,
+        "inpainting_box": {
+            "operator": {"name": "mask", "box": 128, "margin": 16},
+            "sigma_y": 1.0,
+            "shared": False,
         },
-        "super_resolution": {"operator": {"name": "downsample", "factor": 4}, "sigma_y": 0.1},
+        "inpainting_random": {
+            "operator": {"name": "mask", "missing": 0.98},
+            "sigma_y": 0.01,
+            "shared": False,
+        },
+        "motion_deblur": {
+            "operator": {"name": "blur", "size": 61, "intensity": 0.5, "boundary": "reflect"},
+            "sigma_y": 0.1,
+            "shared": True,
+        },
+        "super_resolution": {
+            "operator": {"name": "downsample", "factor": 4, "filter": "bicubic"},
+            "sigma_y": 0.1,
+            "shared": False,
+        },
     }
     mmps = [m["iterations"] for m in entry["methods"].values() if m["name"] == "mmps"]
     assert mmps == [1, 3, 5]
@@ -780,6 +793,13 @@ def test_defaults_of_a_comparison_are_the_papers(config):
     assert entry["methods"]["dps"]["zeta"] == 0.5
     assert entry["lpips_weights"] is None
     assert entry["train"]["m_step"]["steps"] == 65536
+
+
+def test_no_more_steps_are_respaced_than_there_are_levels(config):
+    config["restoration"] = {"faces": {**COMPARISON, "respaced": True, "steps": [10, 1001]}}
+
+    with pytest.raises(DiemError, match=r"restoration\.faces\.steps has 1001"):
+        resolve(config, SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -802,6 +822,11 @@ def test_defaults_of_a_comparison_are_the_papers(config):
             "tasks.t",
             {"operator": {"name": "mask", "missing": 0.5, "place": "centre"}, "sigma_y": 0.1},
             "'place' belongs to 'box'",
+        ),
+        (
+            "tasks.t",
+            {"operator": {"name": "mask", "missing": 0.5, "margin": 4}, "sigma_y": 0.1},
+            "'margin' belongs to a 'box'",
         ),
         (
             "tasks.t",

@@ -125,7 +125,7 @@ NUMBERS = [
     ("restoration.ffhq.steps", [10, 100, 1000]),
     (
         "restoration.ffhq.tasks.inpainting_box",
-        {"operator": {"name": "mask", "box": 128}, "sigma_y": 1},
+        {"operator": {"name": "mask", "box": 128, "margin": 16}, "sigma_y": 1, "shared": False},
     ),
     ("restoration.ffhq.tasks.inpainting_random.operator.missing", 0.98),
     ("restoration.ffhq.tasks.inpainting_random.sigma_y", 0.01),

@@ -418,6 +418,48 @@ def test_trained_prior_is_the_same_denoiser_in_other_units(tmp_path):
         )
 
 
+def test_respaced_levels_are_those_of_ddpm():
+    powers = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    for steps, kept in ((1000, range(1000)), (10, range(0, 1000, 111)), (2, (0, 999)), (1, (0,))):
+        alpha, sigma = priors.DDPMLevels(steps)(torch.linspace(0, 1, steps + 1))
+        expected = np.concatenate(([1.0], powers[list(kept)]))
+        np.testing.assert_allclose(alpha.square(), expected, rtol=1e-6)
+        np.testing.assert_allclose(sigma.square(), 1 - expected, rtol=1e-6, atol=1e-12)
+
+
+def test_azula_finds_every_level_by_its_noise():
+    denoiser = priors.adm.AblatedDenoiser(torch.nn.Identity())
+    alpha, sigma = priors.DDPMLevels(1000)(torch.linspace(0, 1, 1001)[1:])
+
+    found = torch.searchsorted(denoiser.sigmas, sigma * torch.rsqrt(alpha**2 + sigma**2))
+
+    assert (found - torch.arange(1000)).abs().max() <= 1  # to a rounding in single precision
+
+
+@every_method
+def test_methods_walk_respaced_levels_to_no_noise(method):
+    gaussian, denoiser = exact()
+    walked = priors.respaced(denoiser, 8)
+
+    x = restore(METHODS.parse(ENTRIES[method]), walked, problem("random"), 8, 0)
+
+    assert torch.isfinite(x).all()
+    assert denoiser.schedule is not walked.schedule
+    assert (x - gaussian.mean).abs().max() < 20
+
+
+def test_denoised_images_are_clipped_where_asked():
+    backbone = build_denoiser(
+        {"name": "mlp", "hidden": [16], "embedding": 8}, {"sigma_min": 0.01, "sigma_max": 9.0},
+        SHAPE, seed=0,
+    ).backbone  # fmt: skip
+    free, clipped = (priors.HalvedDenoiser(backbone, VPSchedule(), clip) for clip in (False, True))
+    x_t, t = 4 * torch.randn(3, *SHAPE), torch.tensor(0.1)
+
+    assert free(x_t, t).mean.abs().max() > 1
+    assert torch.equal(clipped(x_t, t).mean, free(x_t, t).mean.clip(-1, 1))
+
+
 @pytest.fixture
 def tiny_adm(monkeypatch):
     """Makes azula's card of a pretrained network that of a tiny one, and returns its weights."""
@@ -496,7 +538,9 @@ class Constant:
 
 
 ENTRY = {
-    "tasks": {name: TASKS[name] for name in ("random", "small")},
+    "respaced": False,
+    "clip": False,
+    "tasks": {name: {**TASKS[name], "shared": False} for name in ("random", "small")},
     "methods": {name: ENTRIES[name] for name in ("mmps_3", "dps")},
     "steps": [2, 4],
     "images": 5,
@@ -550,9 +594,29 @@ def test_observations_are_the_same_for_every_method_and_repeat(clean):
         assert not np.array_equal(one[f"{task}/x"], other[f"{task}/x"])
 
 
+def test_a_shared_operator_is_that_of_all_images(clean):
+    task = {**TASKS["random"], "sigma_y": 1e-6}
+    for shared in (True, False):
+        entry = {**ENTRY, "tasks": {"t": {**task, "shared": shared}}, "steps": [1]}
+        _, arrays = run(clean, entry=entry)
+        observed = np.asarray(arrays["t/observed"])
+        same = (observed == observed[:1]).all()
+        assert len(observed) == 3
+        assert same == shared
+
+
+def test_clipping_and_respacing_change_the_numbers(clean):
+    plain, _ = run(clean)
+    other, _ = run(clean, entry={**ENTRY, "respaced": True})
+    assert plain[0]["value"] != other[0]["value"]
+    assert json.loads(other[0]["settings"])["prior"]["respaced"] is True
+
+
 def test_other_tasks_and_steps_change_no_number(clean):
     rows, _ = run(clean)
-    fewer, _ = run(clean, entry={**ENTRY, "tasks": {"small": TASKS["small"]}, "steps": [4]})
+    fewer, _ = run(
+        clean, entry={**ENTRY, "tasks": {"small": ENTRY["tasks"]["small"]}, "steps": [4]}
+    )
 
     expected = [
         r["value"] for r in rows if r["observations"] == "small" and r["sampler_steps"] == 4

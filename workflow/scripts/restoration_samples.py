@@ -15,9 +15,10 @@ with started(snakemake, unit="image") as job:
     params, files, wildcards = snakemake.params, snakemake.input, snakemake.wildcards
     entry = params.entry
     if entry["pretrained"] is None:
-        denoiser, columns = prior.trained(files.prior, entry["schedule"])
+        denoiser, columns = prior.trained(files.prior, entry["schedule"], entry["clip"])
     else:
-        denoiser, columns = prior.pretrained(entry["pretrained"], params.weights, entry["schedule"])
+        settings = params.weights, entry["schedule"], entry["clip"]
+        denoiser, columns = prior.pretrained(entry["pretrained"], *settings)
     job.progress.reset(total=entry["images"] * len(entry["tasks"]) * len(entry["steps"]))
     metric_files = dict(files.items())
     columns["experiment"] = wildcards.comparison

@@ -131,6 +131,10 @@ def check_restoration(entry: Mapping[str, Any], where: str) -> None:
         raise DiemError(f"{where}.data.name: the comparison needs clean data, and has none.")
     if "train" in entry:
         _check_schedule(entry["train"]["schedule"], f"{where}.train.schedule")
+    if entry["respaced"] and max(entry["steps"]) > 1000:
+        raise DiemError(
+            f"{where}.steps has {max(entry['steps'])}, and there are 1,000 noise levels to respace."
+        )
     without = [name for name in entry["metrics"] if name != "lpips" or entry["lpips_weights"]]
     if not without:
         raise DiemError(f"{where}.metrics: 'lpips' alone needs lpips_weights.")

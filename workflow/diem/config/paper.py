@@ -98,16 +98,23 @@ class Task(Model):
 
     operator: Annotated[dict, Entry(OPERATORS)] = option(..., "the forward operator")
     sigma_y: Positive = option(..., "the standard deviation of the noise, of images in [-1, 1]")
+    shared: bool = option(
+        False, "whether all images have one operator, which is drawn once", paper="blur: true"
+    )
 
 
 TASKS = {
-    "inpainting_box": {"operator": {"name": "mask", "box": 128}, "sigma_y": 1.0},
+    "inpainting_box": {"operator": {"name": "mask", "box": 128, "margin": 16}, "sigma_y": 1.0},
     "inpainting_random": {"operator": {"name": "mask", "missing": 0.98}, "sigma_y": 0.01},
     "motion_deblur": {
-        "operator": {"name": "blur", "size": 61, "intensity": 0.5},
+        "operator": {"name": "blur", "size": 61, "intensity": 0.5, "boundary": "reflect"},
+        "sigma_y": 0.1,
+        "shared": True,
+    },
+    "super_resolution": {
+        "operator": {"name": "downsample", "factor": 4, "filter": "bicubic"},
         "sigma_y": 0.1,
     },
-    "super_resolution": {"operator": {"name": "downsample", "factor": 4}, "sigma_y": 0.1},
 }
 """The paper's tasks."""
 
@@ -148,14 +155,25 @@ class Restoration(Model):
         absent=True,
     )
     schedule: PreservingSchedule = option(
-        {}, "`alpha_min`, `sigma_min`: the least signal and the least noise", paper="azula's"
+        {},
+        "`alpha_min`, `sigma_min`: the least signal and the least noise",
+        paper="-, see `respaced`",
+    )
+    respaced: bool = option(
+        False,
+        "whether the noise levels are the 1,000 of DDPM (its `beta` from 1e-4 to 0.02), respaced to"
+        " the number of steps, in the place of `schedule`",
+        paper="true",
+    )
+    clip: bool = option(
+        False, "whether denoised images are clipped to [-1, 1], their range", paper="true"
     )
     tasks: Annotated[dict[Name, Task], Field(min_length=1)] = option(
         TASKS,
-        "by name: `operator` and `sigma_y` (one number). The published numbers are of tasks with"
-        " the default's names",
-        paper="box of 128, 1.0; 98 % missing, 0.01; blur of 61 pixels and intensity 0.5, 0.1;"
-        " factor 4, 0.1",
+        "by name: `operator`, `sigma_y` (one number) and `shared`. The published numbers are of"
+        " tasks with the default's names",
+        paper="box of 128 with a margin of 16, 1.0; 98 % missing, 0.01; one blur of 61 pixels and"
+        " intensity 0.5, reflected, 0.1; factor 4, bicubic, 0.1",
     )
     methods: Annotated[dict[Name, Annotated[dict, Entry(METHODS)]], Field(min_length=1)] = option(
         METHODS_OF_PAPER, "by name, see below"
@@ -163,7 +181,7 @@ class Restoration(Model):
     steps: Annotated[list[Count], Field(min_length=1)] = option(
         [10, 100, 1000], "numbers of steps, each run from the beginning", paper="the same"
     )
-    images: Count = option(100, "how many test images are restored, once each", paper="not told")
+    images: Count = option(100, "how many test images are restored, once each", paper="100")
     block: Count = option(
         16,
         "images that are restored together, which share a random stream. It changes the numbers",

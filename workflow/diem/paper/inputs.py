@@ -123,7 +123,7 @@ def restoration_inputs(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 def restoration_settings(config: Mapping[str, Any], name: str, method: str) -> dict[str, Any]:
     """Returns the settings that a method's numbers depend on."""
     entry = config["restoration"][name]
-    keys = ("schedule", "tasks", "steps", "images", "block", "metrics")
+    keys = ("schedule", "respaced", "clip", "tasks", "steps", "images", "block", "metrics")
     return {
         **{key: entry[key] for key in keys},
         "methods": {method: entry["methods"][method]},

@@ -22,6 +22,7 @@ from diem.files.hdf5 import Reader
 from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.paper.methods import METHODS, Method, Problem
+from diem.paper.restoration.prior import respaced
 from diem.seeds import Stage, global_stream, rng, torch_generator
 
 __all__ = ["COLUMNS", "SHOWN", "compare", "restore"]
@@ -91,7 +92,7 @@ def compare(
     truth = _test_images(clean, entry["images"])
     settings = METHODS.entry(entry["methods"][name], f"methods.{name}")
     method, denoiser = METHODS.parse(settings), denoiser.to(job.device)
-    prior = {"name": shared["prior"], "data": entry["data"]}
+    prior = {"name": shared["prior"], **{key: entry[key] for key in ("data", "respaced", "clip")}}
     tools = _tools(entry["metrics"], files or {}, job.device)
     rows: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
@@ -115,7 +116,8 @@ def compare(
             "settings": json.dumps({"prior": prior, "method": settings, "task": problem}),
         }
         for steps in entry["steps"]:
-            x = _restored(method, denoiser, observed, steps, task, job)
+            walked = respaced(denoiser, steps) if entry["respaced"] else denoiser
+            x = _restored(method, walked, observed, steps, task, job)
             columns |= {"sampler_steps": steps, "denoiser_evaluations": steps}
             rows += _measured(x, truth, tools, columns)
             if steps == max(entry["steps"]):
@@ -148,10 +150,15 @@ def _test_images(clean: str | Path, count: int) -> Tensor:
 
 def _observe(task: Mapping[str, Any], x: Tensor, block: int, seed: int) -> list[Problem]:
     """Observes images, block by block; the streams are the same for every task."""
-    problems = []
+    problems, shared = [], None
+    if task["shared"]:
+        stream = rng(seed, Stage.RESTORATION, 2)
+        shared = operators.simulate(task["operator"], x.shape[1:], 1, stream)
     for number, images in enumerate(x.split(block)):
         stream = rng(seed, Stage.RESTORATION, 0, number)
-        operator = operators.simulate(task["operator"], images.shape[1:], len(images), stream)
+        operator = shared or operators.simulate(
+            task["operator"], images.shape[1:], len(images), stream
+        )
         y = observe(operator, images, task["sigma_y"], stream)
         problems.append(Problem(operator, y, task["sigma_y"]))
     return problems
@@ -189,8 +196,8 @@ def _measured(
 def _shown(task: str, x: Tensor, truth: Tensor, observed: Problem) -> dict[str, np.ndarray]:
     """Returns the arrays that figures are made of."""
     count, size = min(SHOWN, len(observed.y)), truth.shape[2:]
-    seen = observed.operator.observed()[:count].float()
     y = 2 * observed.y[:count]
+    seen = observed.operator.observed()[:count].expand_as(y).float()
     if y.shape[2:] != size:
         y, seen = F.interpolate(y, size), F.interpolate(seen, size)
     arrays = {"x": x[:count], "y": y, "observed": seen.bool(), "truth": truth[:count]}
