@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from azula.denoise import KarrasDenoiser
 from azula.guidance import DiffPIRDenoiser, DPSSampler, MMPSDenoiser
 from azula.linalg.covariance import IsotropicCovariance
@@ -515,7 +516,7 @@ def test_bad_pretrained_weights_are_refused(tmp_path, tiny_adm, capsys):
 
 
 def test_missing_and_bad_lpips_weights_are_refused(tmp_path, capsys):
-    with pytest.raises(DiemError, match=r"lpips_weights: .*weights-vgg16-lpips.pth"):
+    with pytest.raises(DiemError, match=r"lpips_weights: .*alex.pth"):
         perceptual.Perceptual(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     for name in FILES:
@@ -523,6 +524,48 @@ def test_missing_and_bad_lpips_weights_are_refused(tmp_path, capsys):
     with pytest.raises(DiemError, match="holds no weights"):
         perceptual.Perceptual(tmp_path)
     assert "executed" not in capsys.readouterr().out
+    for name in FILES:
+        torch.save({"features.0.weight": torch.zeros(3)}, tmp_path / name)
+    with pytest.raises(DiemError, match=r"alex.pth: .*no weights of lpips-alexnet"):
+        perceptual.Perceptual(tmp_path)
+
+
+def test_lpips_is_that_of_alexnet(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    sizes, pool = (64, 192, 384, 256, 256), torch.nn.MaxPool2d(3, 2)
+    alexnet = torch.nn.Sequential(  # torchvision's features
+        *(torch.nn.Conv2d(3, 64, 11, 4, 2), torch.nn.ReLU(), pool),
+        *(torch.nn.Conv2d(64, 192, 5, padding=2), torch.nn.ReLU(), pool),
+        *(torch.nn.Conv2d(192, 384, 3, padding=1), torch.nn.ReLU()),
+        *(torch.nn.Conv2d(384, 256, 3, padding=1), torch.nn.ReLU()),
+        *(torch.nn.Conv2d(256, 256, 3, padding=1), torch.nn.ReLU()),
+    )
+    linear = [torch.rand(1, size, 1, 1, generator=generator) for size in sizes]
+    (tmp_path / "checkpoints").mkdir()
+    states = (
+        {f"lin{i}.model.1.weight": w for i, w in enumerate(linear)},
+        {f"features.{name}": value for name, value in alexnet.state_dict().items()},
+    )
+    for name, state in zip(FILES, states, strict=True):
+        torch.save(state, tmp_path / name)
+    metric = perceptual.Perceptual(tmp_path)
+    x, y = (4 * torch.rand(2, 18, 3, 31, 40, generator=generator) - 2).unbind()
+
+    mean, scale = torch.tensor(((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))[..., None, None]
+    expected = torch.zeros(18)
+    a, b = (((v + 2) / 4 - mean) / scale for v in (x, y))
+    with torch.no_grad():
+        for layer in alexnet:
+            a, b = layer(a), layer(b)
+            if isinstance(layer, torch.nn.ReLU):
+                units = (v / v.square().sum(1, keepdim=True).sqrt() for v in (a, b))
+                squares = (next(units) - next(units)).square()
+                expected += F.conv2d(squares, linear.pop(0)).mean(dim=(1, 2, 3))
+    torch.testing.assert_close(metric(x, y).float(), expected, rtol=1e-4, atol=1e-6)
+    assert (metric(x, x) == 0).all()
+    assert torch.equal(metric(x + 9, y), metric(torch.full_like(x, 2.0), y))
+    with pytest.raises(DiemError, match="31 x 31 pixels or more, not 30 x 40"):
+        metric(x[:, :, 1:], y[:, :, 1:])
 
 
 # The comparison
@@ -531,7 +574,7 @@ def test_missing_and_bad_lpips_weights_are_refused(tmp_path, capsys):
 class Constant:
     """Stands in for LPIPS, whose weights are not at hand."""
 
-    name, digest = "lpips-vgg16", "0123"
+    name, digest = "lpips-alexnet", "0123"
 
     def __call__(self, x, reference):
         return torch.full((len(x),), 0.25, dtype=torch.float64)
@@ -632,7 +675,7 @@ def test_lpips_has_rows_where_it_has_weights(clean, monkeypatch):
     assert len(of_lpips) == 4
     for row in of_lpips:
         assert row["value"] == 0.25
-        assert (row["extractor"], row["extractor_digest"]) == ("lpips-vgg16", "0123")
+        assert (row["extractor"], row["extractor_digest"]) == ("lpips-alexnet", "0123")
 
 
 def test_images_are_observed_in_the_benchmarks_range(clean):

@@ -188,15 +188,15 @@ class Restoration(Model):
     )
     metrics: Annotated[list[str], Names(METRICS, many=True)] = option(
         ["psnr", "ssim", "lpips"],
-        "`psnr`, `ssim` (images of 11 pixels or more), `lpips`",
+        "`psnr`, `ssim` (images of 11 pixels or more), `lpips` (31 pixels or more)",
         paper="all",
     )
     lpips_weights: Text | None = option(
         None,
-        "a folder of torch.hub, such as `~/.cache/torch/hub`, whose `checkpoints` hold"
-        " `weights-vgg16-lpips.pth` and `vgg16-397923af.pth` (torch-fidelity's LPIPS); with null"
-        " there is no LPIPS",
-        paper="its network is not told",
+        "a folder of torch.hub, such as `~/.cache/torch/hub`, whose `checkpoints` hold `alex.pth`"
+        " (LPIPS, version 0.1) and `alexnet-owt-7be5be79.pth` (torchvision's AlexNet), as piqa"
+        " leaves them there; with null there is no LPIPS",
+        paper="AlexNet, by piqa",
     )
 
     _unique = field_validator("steps")(unique)

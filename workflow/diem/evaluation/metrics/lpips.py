@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FILES", "LPIPS"]
 
-FILES = ("checkpoints/weights-vgg16-lpips.pth", "checkpoints/vgg16-397923af.pth")
+FILES = ("checkpoints/alex.pth", "checkpoints/alexnet-owt-7be5be79.pth")
 """What the folder of weights must hold: LPIPS' linear layers, and its network."""
 
 
