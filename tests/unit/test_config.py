@@ -12,7 +12,7 @@ import yaml
 from diem.components import merge
 from diem.config.resolve import RECIPES, resolve
 from diem.data import ingest as own
-from diem.em.laps import ceiling_training, training_of_lap
+from diem.em.laps import training_of_lap
 from diem.em.training import Training
 from diem.errors import DiemError
 
@@ -182,20 +182,18 @@ def test_without_a_recipe_the_papers_is_meant(config):
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(10, None), (10, 4)])
-def test_the_first_lap_the_last_and_the_ceiling_train_longer(steps, epochs):
+def test_the_first_lap_and_the_last_train_longer(steps, epochs):
     entry = {"steps": steps, "epochs": epochs, "batch": 2}
     entry |= {"first": 2, "final": 3, "final_decay": False, "drop_outside": 3.0, "drop_from": 2}
     length = "epochs" if epochs else "steps"
 
     trainings = [training_of_lap(entry, lap, 5) for lap in range(1, 6)]
-    ceiling = ceiling_training({"laps": 5, "m_step": entry})
 
     assert [training[length] // entry[length] for training in trainings] == [2, 1, 1, 1, 3]
     assert training_of_lap(entry, 1, 1)[length] == 3 * entry[length]
-    assert ceiling[length] == 8 * entry[length]
-    bounds = [training["drop_outside"] for training in (*trainings, ceiling)]
-    assert bounds == [None, 3.0, 3.0, 3.0, 3.0, 3.0]
-    assert (trainings[0]["epochs"] is None) == (epochs is None) == (ceiling["epochs"] is None)
+    bounds = [training["drop_outside"] for training in trainings]
+    assert bounds == [None, 3.0, 3.0, 3.0, 3.0]
+    assert (trainings[0]["epochs"] is None) == (epochs is None)
 
 
 @pytest.mark.parametrize("decay", [True, False])

@@ -57,7 +57,6 @@ wildcard_constraints:
     observations=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     lap=r"\d{2,3}",
-    stage="floor|ceiling",
 
 
 onstart:

@@ -25,22 +25,40 @@ rule evaluate_lap:
         "../scripts/evaluate.py"
 
 
-use rule evaluate_lap as evaluate_bound with:
+use rule evaluate_lap as evaluate_floor with:
     input:
-        unpack(IN.bound_input),
+        unpack(IN.floor_input),
     output:
-        metrics=f"{RESULTS}/{{experiment}}/observations/{{observations}}/{{stage}}/metrics.csv",
-        samples=f"{RESULTS}/{{experiment}}/observations/{{observations}}/{{stage}}/evaluation.h5",
+        metrics=f"{RESULTS}/{{experiment}}/observations/{{observations}}/floor/metrics.csv",
+        samples=f"{RESULTS}/{{experiment}}/observations/{{observations}}/floor/evaluation.h5",
     log:
-        f"{RESULTS}/logs/{{experiment}}/{{observations}}_{{stage}}_evaluate.log",
+        f"{RESULTS}/logs/{{experiment}}/{{observations}}_floor_evaluate.log",
     params:
-        card=IN.bound_card,
+        card=IN.floor_card,
         evaluation=IN.evaluation,
         e_step=IN.setting("e_step"),
         data=IN.setting("data"),
         seed=SEED,
     message:
-        "Evaluation of {wildcards.experiment}: {wildcards.stage} for {wildcards.observations}"
+        "Evaluation of {wildcards.experiment}: floor for {wildcards.observations}"
+
+
+use rule evaluate_lap as evaluate_ceiling with:
+    input:
+        unpack(IN.ceiling_input),
+    output:
+        metrics=f"{RESULTS}/{{experiment}}/ceilings/{{run}}/{{observations}}/metrics.csv",
+        samples=f"{RESULTS}/{{experiment}}/ceilings/{{run}}/{{observations}}/evaluation.h5",
+    log:
+        f"{RESULTS}/logs/{{experiment}}/{{run}}/ceiling_{{observations}}_evaluate.log",
+    params:
+        card=IN.ceiling_card,
+        evaluation=IN.evaluation,
+        e_step=IN.setting("e_step"),
+        data=IN.setting("data"),
+        seed=SEED,
+    message:
+        "Evaluation of {wildcards.experiment}: ceiling of {wildcards.run} for {wildcards.observations}"
 
 
 rule reconstruct:

@@ -36,6 +36,7 @@ for figure, entries in FIGURES.items():
             figure=figure_entry(entries),
             metrics=lambda wildcards: IN.experiment(wildcards)["evaluation"]["metrics"],
             labels=IN.labels,
+            ceilings=IN.ceiling_labels,
         message:
             f"Figure {figure} of {{wildcards.experiment}}"
         script:
@@ -60,6 +61,7 @@ rule table:
     params:
         runs=IN.labels_and_covariances,
         metrics=lambda wildcards: IN.experiment(wildcards)["evaluation"]["metrics"],
+        ceilings=IN.ceiling_labels,
     message:
         "Table of {wildcards.experiment}"
     script:

@@ -55,16 +55,16 @@ use rule m_step as ceiling with:
     input:
         clean=f"{RESULTS}/{{experiment}}/clean.h5",
     output:
-        prior=f"{RESULTS}/{{experiment}}/ceiling/prior.safetensors",
-        losses=f"{RESULTS}/{{experiment}}/ceiling/losses.csv",
+        prior=f"{RESULTS}/{{experiment}}/ceilings/{{run}}/prior.safetensors",
+        losses=f"{RESULTS}/{{experiment}}/ceilings/{{run}}/losses.csv",
     log:
-        f"{RESULTS}/logs/{{experiment}}/ceiling.log",
+        f"{RESULTS}/logs/{{experiment}}/{{run}}/ceiling.log",
     params:
-        made=lambda wildcards: {"data": IN.experiment(wildcards)["data"]},
+        made=IN.ceiling_provenance,
         m_step=IN.ceiling,
         network=IN.setting("network"),
         schedule=IN.setting("schedule"),
         gaussian=IN.setting("gaussian"),
         seed=SEED,
     message:
-        "Ceiling of {wildcards.experiment}: the same network trained on clean data"
+        "Ceiling of {wildcards.experiment}/{wildcards.run}: as many steps on clean data"

@@ -3,8 +3,10 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from diem.em.laps import ceiling_training
 from diem.em.launch import launch
 from diem.em.m_step import Lap, m_step
+from diem.em.samples import count_of
 from diem.jobs.devices import select_devices
 from diem.jobs.job import progress, started
 from diem.jobs.results import remove_pieces
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 with started(snakemake) as job:
     params, wildcards, files = snakemake.params, snakemake.wildcards, snakemake.input
     config, log, outputs = snakemake.config, snakemake.log[0], snakemake.output
-    devices = select_devices(config["device"], params.m_step["processes"])
+    training = params.m_step
+    if "laps" in training:  # a ceiling, whose steps depend on the number of observations
+        training = ceiling_training(training, count_of([files.clean], "train"))
+    devices = select_devices(config["device"], training["processes"])
     samples = files.get("samples", [])
     remove_pieces(*samples)
     subject = {
@@ -25,7 +30,7 @@ with started(snakemake) as job:
     lap = Lap(
         number=int(wildcards.get("lap", 0)),
         samples=list(samples) or [files.clean],
-        m_step=params.m_step,
+        m_step=training,
         network=params.network,
         schedule=params.schedule,
         gaussian=params.gaussian,

@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 with job(snakemake.log[0], snakemake.config["threads"]):
     params, files = snakemake.params, snakemake.output
     rows = read_rows(snakemake.input)
-    settings = params.runs, params.metrics
+    settings = params.runs, params.metrics, params.ceilings
     write_table(files, summary(rows, *settings), readable_summary(rows, *settings))
     write_rows(files.rows, rows)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from diem.config.paths import Paths
 from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
-from diem.em.laps import ceiling_training, training_of_lap
+from diem.em.laps import ceiling_labels, ceiling_settings, training_of_lap
 from diem.evaluation.metrics import find_all
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import Evaluated, evaluated
@@ -28,7 +28,6 @@ class Wildcards(Protocol):
     observations: str
     run: str
     lap: str
-    stage: str
     posterior: str
     comparison: str
 
@@ -133,7 +132,13 @@ class Inputs:
         return run["laps"] if run["e_step"]["restart"] else None
 
     def ceiling(self, names: Wildcards) -> dict[str, Any]:
-        return ceiling_training(self.experiment(names))
+        return ceiling_settings(self.run(names))
+
+    def ceiling_labels(self, names: Wildcards) -> dict[str, dict[str, str]]:
+        return ceiling_labels(self.experiment(names))
+
+    def ceiling_provenance(self, names: Wildcards) -> dict[str, Any]:
+        return {"run": f"ceiling of {names.run}", "data": self.experiment(names)["data"]}
 
     def provenance(self, names: Wildcards) -> dict[str, Any]:
         """Returns what made a prior beside the settings of its training, for its card."""
@@ -166,10 +171,14 @@ class Inputs:
         files = self._evaluation_input(names, observations, self.paths.prior(*key, lap))
         return {**files, "samples": self.paths.samples(*key, lap)}
 
-    def bound_input(self, names: Wildcards) -> dict[str, Any]:
-        """The floor is the fitted Gaussian, the ceiling the prior trained on clean data."""
-        floor = self.paths.gaussian(names.experiment, names.observations)
-        prior = {"floor": floor, "ceiling": self.paths.ceiling(names.experiment)}[names.stage]
+    def floor_input(self, names: Wildcards) -> dict[str, Any]:
+        """The floor is the fitted Gaussian."""
+        prior = self.paths.gaussian(names.experiment, names.observations)
+        return self._evaluation_input(names, names.observations, prior)
+
+    def ceiling_input(self, names: Wildcards) -> dict[str, Any]:
+        """The ceiling is the prior trained on clean data."""
+        prior = self.paths.ceiling(names.experiment, names.run, "prior.safetensors")
         return self._evaluation_input(names, names.observations, prior)
 
     def lap_card(self, names: Wildcards) -> dict[str, Any]:
@@ -181,14 +190,15 @@ class Inputs:
             "lap": int(names.lap),
         }
 
-    def bound_card(self, names: Wildcards) -> dict[str, Any]:
-        return {
-            "experiment": names.experiment,
-            "run": names.stage,
-            "observations": names.observations,
-            "stage": names.stage,
-            "lap": 0,
-        }
+    def floor_card(self, names: Wildcards) -> dict[str, Any]:
+        return self._bound_card(names, "floor", "floor")
+
+    def ceiling_card(self, names: Wildcards) -> dict[str, Any]:
+        return self._bound_card(names, "ceiling", names.run)
+
+    def _bound_card(self, names: Wildcards, stage: str, run: str) -> dict[str, Any]:
+        card = {"experiment": names.experiment, "run": run, "observations": names.observations}
+        return {**card, "stage": stage, "lap": 0}
 
     def reconstruct_input(self, names: Wildcards) -> dict[str, str]:
         """The last lap's prior, and the Gaussian prior that the run began with."""
@@ -226,8 +236,7 @@ class Inputs:
         if reads.truth:
             files |= paths.clean_if_any(experiment)
         if reads.stages:
-            ceiling = "ceiling" in paths.bounds(experiment)
-            found = evaluated(reads, self.experiment(names), ceiling)
+            found = evaluated(reads, self.experiment(names), paths.has_clean(experiment))
             files["evaluations"] = [self._evaluation_file(experiment, each) for each in found]
         return files
 
@@ -238,7 +247,10 @@ class Inputs:
             return self.paths.reconstruction(
                 experiment, found.run, found.observations, "evaluation.h5"
             )
-        return self.paths.bound(experiment, found.observations, found.stage, "evaluation.h5")
+        if found.stage == "ceiling":
+            file = f"{found.observations}/evaluation.h5"
+            return self.paths.ceiling(experiment, found.run, file)
+        return self.paths.floor(experiment, found.observations, "evaluation.h5")
 
     def labels_and_covariances(self, names: Wildcards) -> dict[str, dict[str, str]]:
         """Returns how a table tells the runs apart."""
@@ -268,7 +280,7 @@ class Inputs:
         """The Gaussian prior of each set of observations, and every evaluated lap of each run."""
         experiment, paths = names.experiment, self.paths
         floors = [
-            [paths.bound(experiment, observations, "floor", file) for file in EVALUATION]
+            [paths.floor(experiment, observations, file) for file in EVALUATION]
             for observations in paths.trained_on(experiment)
         ]
         laps = [

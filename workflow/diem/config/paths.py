@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diem.data.sets import DATASETS
-from diem.em.laps import evaluated_laps
+from diem.em.laps import ceiling_of, ceilings, evaluated_laps
 from diem.evaluation.metrics import find_all
 
 __all__ = ["Paths"]
@@ -28,9 +28,14 @@ class Paths:
         """Returns whether there are clean data, rather than the user's own observations alone."""
         return "clean" in DATASETS.find(self.experiments[experiment]["data"]["name"]).facts
 
-    def bounds(self, experiment: str) -> tuple[str, ...]:
-        """Returns the stages beside the laps: a ceiling needs clean data."""
-        return ("floor", "ceiling") if self.has_clean(experiment) else ("floor",)
+    def ceilings(self, experiment: str, observations: str) -> list[str]:
+        """Returns the ceilings beside a set of observations, by the runs that they are named after.
+
+        A ceiling needs clean data.
+        """
+        if not self.has_clean(experiment):
+            return []
+        return list(ceilings(self.experiments[experiment])[observations])
 
     def selects(self, experiment: str) -> bool:
         """Returns whether the lap to use is selected, by the metric that serves that."""
@@ -97,8 +102,10 @@ class Paths:
             return self.gaussian(experiment, observations)
         return self.lap(experiment, run, lap, "prior.safetensors")
 
-    def ceiling(self, experiment: str) -> str:
-        return f"{self.results}/{experiment}/ceiling/prior.safetensors"
+    def ceiling(self, experiment: str, run: str, name: str) -> str:
+        """Returns a file of the ceiling of a run, which runs that train alike share."""
+        named = ceiling_of(self.experiments[experiment], run)
+        return f"{self.results}/{experiment}/ceilings/{named}/{name}"
 
     def selected_prior(self, experiment: str, run: str) -> str:
         """Returns the prior of the lap that held-out observations have selected."""
@@ -110,23 +117,25 @@ class Paths:
             return self.selected_prior(experiment, run)
         return self.prior(experiment, run, self.last_lap(experiment, run) if lap is None else lap)
 
-    def bound(self, experiment: str, observations: str, stage: str, name: str) -> str:
-        """Returns a file of the evaluation of a floor or a ceiling."""
-        return self.observations(experiment, observations, f"{stage}/{name}")
+    def floor(self, experiment: str, observations: str, name: str) -> str:
+        """Returns a file of the evaluation of a floor."""
+        return self.observations(experiment, observations, f"floor/{name}")
 
     def metrics(self, experiment: str) -> list[str]:
         """Returns the metric rows of an experiment: floors, ceilings, and every evaluated lap."""
+        sets = self.trained_on(experiment)
+        floors = [self.floor(experiment, observations, "metrics.csv") for observations in sets]
         bounds = [
-            self.bound(experiment, observations, stage, "metrics.csv")
-            for stage in self.bounds(experiment)
-            for observations in self.trained_on(experiment)
+            self.ceiling(experiment, run, f"{observations}/metrics.csv")
+            for observations in sets
+            for run in self.ceilings(experiment, observations)
         ]
         laps = [
             self.lap(experiment, run, lap, "metrics.csv")
             for run in self.experiments[experiment]["runs"]
             for lap in self.evaluated(experiment, run)
         ]
-        return bounds + laps
+        return floors + bounds + laps
 
     def reconstruction(self, experiment: str, run: str, observations: str, name: str) -> str:
         return f"{self.results}/{experiment}/runs/{run}/reconstruction/{observations}/{name}"

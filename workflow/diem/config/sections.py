@@ -123,7 +123,8 @@ class MStep(Engine):
     steps: Count = option(65536, "optimizer steps a lap", paper="- / 65536 / -")
     epochs: Count | None = option(
         None,
-        "passes over the samples a lap, in the place of `steps`, or null",
+        "passes over the samples a lap, in the place of `steps`, or null. They are counted of all"
+        " that the E-step draws, `repeats` times the observations, also those of `drop_outside`",
         paper="256 / - / 64",
     )
     first: Count = option(1, "how many times as long as the others the first lap trains", paper="1")

@@ -1,15 +1,51 @@
-"""Which laps are evaluated, and how long each trains."""
+"""Which laps are evaluated, how long each trains, and the ceilings that train as long."""
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ceiling_training", "evaluated_laps", "training_of_lap"]
+from diem.em.blocks import whole_blocks
+
+__all__ = [
+    "ceiling_labels",
+    "ceiling_of",
+    "ceiling_settings",
+    "ceiling_training",
+    "ceilings",
+    "evaluated_laps",
+    "optimizer_steps",
+    "sampled",
+    "training_of_lap",
+]
 
 
 def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
     """Returns the laps of a run that are evaluated: those asked for, and the last one."""
     laps = experiment["runs"][run]["laps"]
     return sorted({lap for lap in experiment["evaluation"]["laps"] if lap < laps} | {laps})
+
+
+def sampled(e_step: Mapping[str, Any], observed: int) -> int:
+    """Returns how many samples an E-step draws of the observations of a split.
+
+    Arguments:
+        e_step: The config's ``e_step`` entry: ``repeats``, ``drop_last`` and ``block``.
+        observed: The number of observations of the split.
+    """
+    if e_step["drop_last"]:
+        observed = whole_blocks({"": observed}, e_step["block"])[""]
+    return e_step["repeats"] * observed
+
+
+def optimizer_steps(m_step: Mapping[str, Any], samples: int) -> int:
+    """Returns the optimizer steps of a training.
+
+    Arguments:
+        m_step: The config's ``m_step`` entry; its ``epochs`` take the place of ``steps``.
+        samples: How many samples were drawn to train on, with those that are dropped.
+    """
+    if m_step["epochs"] is None:
+        return m_step["steps"]
+    return max(1, m_step["epochs"] * samples // m_step["batch"])
 
 
 def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
@@ -29,11 +65,79 @@ def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, 
     return entry
 
 
-def ceiling_training(experiment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the ``m_step`` entry of the ceiling: the steps, or epochs, of all laps together."""
-    count = experiment["laps"]
-    laps = [training_of_lap(experiment["m_step"], lap, count) for lap in range(1, count + 1)]
-    epochs = [lap["epochs"] for lap in laps]
-    if all(epochs):
-        return {**laps[-1], "epochs": sum(epochs)}
-    return {**laps[-1], "steps": sum(lap["steps"] for lap in laps)}
+def ceiling_settings(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all that the training of a run's ceiling depends on, beside network and data.
+
+    Runs of which it is the same have one ceiling.
+
+    Arguments:
+        run: The resolved run.
+
+    Returns:
+        The ``m_step`` entry of the last lap, whose rates span the whole training, with the
+        ``steps`` of all laps. Where laps are told in epochs, ``laps`` holds what their steps are
+        counted by: the ``epochs`` of each, and an ``e_step`` that tells how many samples an epoch
+        has.
+    """
+    laps = [training_of_lap(run["m_step"], n, run["laps"]) for n in range(1, run["laps"] + 1)]
+    last = laps[-1]
+    last.pop("warm_start")  # it starts from fresh weights
+    if last["epochs"] is None:
+        return {**last, "steps": sum(lap["steps"] for lap in laps)}
+    e_step = {key: run["e_step"][key] for key in ("repeats", "drop_last")}
+    # Without drop_last the size of blocks is of no weight.
+    e_step["block"] = run["e_step"]["block"] if e_step["drop_last"] else None
+    return {**last, "laps": {"epochs": [lap["epochs"] for lap in laps], "e_step": e_step}}
+
+
+def ceiling_training(settings: Mapping[str, Any], observed: int) -> dict[str, Any]:
+    """Returns the ``m_step`` entry of a ceiling: with the optimizer steps of all laps together.
+
+    Arguments:
+        settings: What :func:`ceiling_settings` returns.
+        observed: The number of training observations, which is that of clean training samples.
+    """
+    entry = dict(settings)
+    if laps := entry.pop("laps", None):
+        samples = sampled(laps["e_step"], observed)
+        steps = [optimizer_steps({**entry, "epochs": n}, samples) for n in laps["epochs"]]
+        entry |= {"epochs": None, "steps": sum(steps)}
+    return entry
+
+
+def ceiling_of(experiment: Mapping[str, Any], run: str) -> str:
+    """Returns the run that a run's ceiling is named after: the first that has the same one."""
+    runs = experiment["runs"]
+    wanted = ceiling_settings(runs[run])
+    return next(name for name in runs if ceiling_settings(runs[name]) == wanted)
+
+
+def ceilings(experiment: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
+    """Returns the ceilings beside each set of observations.
+
+    Returns:
+        By the set's name and by the run that a ceiling is named after, the runs that it is the
+        ceiling of and that learn from this set.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, run in experiment["runs"].items():
+        of_set = found.setdefault(run["observations"], {})
+        of_set.setdefault(ceiling_of(experiment, name), []).append(name)
+    return found
+
+
+def ceiling_labels(experiment: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Returns what the ceilings of :func:`ceilings` are called.
+
+    A ceiling beside others tells the labels of its runs.
+    """
+    labels = {name: run["label"] for name, run in experiment["runs"].items()}
+    return {
+        observations: {
+            name: f"ceiling of {', '.join(dict.fromkeys(labels[run] for run in runs))}"
+            if len(of_set) > 1
+            else "ceiling"
+            for name, runs in of_set.items()
+        }
+        for observations, of_set in ceilings(experiment).items()
+    }

@@ -110,7 +110,7 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
     fitted = torch.from_numpy(x[: lap.gaussian["observations"]])
     gaussian = fit_to_samples(fitted, lap.gaussian["rank"])
 
-    training = Training.from_config(lap.m_step, len(x), lap.on_divergence)
+    training = Training.from_config(lap.m_step, x.total, lap.on_divergence)
     for change in training.augment:
         change.check(shape)
     job.progress.reset(total=training.steps)

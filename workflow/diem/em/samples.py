@@ -15,7 +15,7 @@ from diem.em.blocks import Block
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader, Rows, row_parts, write_hdf5
 
-__all__ = ["event_shape_of", "open_samples", "write_samples"]
+__all__ = ["count_of", "event_shape_of", "open_samples", "write_samples"]
 
 logger = logging.getLogger("diem")
 
@@ -59,6 +59,17 @@ def event_shape_of(paths: Sequence[str | Path]) -> tuple[int, ...]:
     raise DiemError(f"{paths[0]}: the data set 'train/x' is missing.")
 
 
+def count_of(paths: Sequence[str | Path], split: str) -> int:
+    """Returns the number of samples of a split, of which none is read.
+
+    Arguments:
+        paths: The shards, or a file of clean data.
+        split: The split.
+    """
+    with Rows(paths, f"{split}/x", cache_mb=0) as x:
+        return len(x)
+
+
 def open_samples(
     paths: Sequence[str | Path],
     split: str,
@@ -81,10 +92,9 @@ def open_samples(
     x = Rows(paths, f"{split}/x", shape, cache_mb)
     if bound is None:
         return x
-    total = len(x)
     inside = [(np.abs(v) <= bound).reshape(len(v), -1).all(axis=1) for v in row_parts(x)]
     x.keep(np.concatenate(inside))
-    logger.info("kept %d of %d samples within [-%g, %g]", len(x), total, bound, bound)
+    logger.info("kept %d of %d samples within [-%g, %g]", len(x), x.total, bound, bound)
     if len(x) == 0:
         raise DiemError(f"{paths[0]}: no sample lies within m_step.drop_outside = {bound}.")
     return x

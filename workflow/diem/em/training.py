@@ -21,6 +21,7 @@ from diem.em.adam import Adam
 from diem.em.augmentations import Augmentation, augment, chosen
 from diem.em.batches import Batches, rows_on
 from diem.em.checkpoint import Checkpoint
+from diem.em.laps import optimizer_steps
 from diem.em.loss import Streams, validation_loss, weighted_error
 from diem.errors import DiemError
 from diem.files.hdf5 import Rows
@@ -88,14 +89,13 @@ class Training:
 
         Arguments:
             entry: The entry; ``epochs`` take the place of its ``steps``.
-            count: The number of training samples.
+            count: How many samples were drawn to train on, with those that are dropped.
             on_divergence: The config's ``on_divergence``.
         """
         names = {field.name for field in fields(cls)}
         options = {key: value for key, value in entry.items() if key in names}
         options["augment"] = chosen(entry.get("augment", {}))
-        if entry["epochs"] is not None:
-            options["steps"] = max(1, entry["epochs"] * count // entry["batch"])
+        options["steps"] = optimizer_steps(entry, count)
         return cls(**options, on_divergence=on_divergence)
 
     def rate(self, step: int) -> float:

@@ -41,10 +41,10 @@ CARD = (
 """The columns of a row, in order.
 
 ``stage`` is ``floor`` (the fitted Gaussian), ``lap`` or ``ceiling`` (the same network trained on
-clean data). ``subject`` says what was measured: ``prior`` (unconditional samples), ``e_step`` (the
-posterior samples that the prior was trained on, drawn by the lap before), ``posterior`` (posterior
-samples of test observations), ``posterior_mean`` (their mean) or ``adjoint`` (``A' y``, which needs
-no prior and has no stage).
+clean data; ``run`` is then the first run that it is the ceiling of). ``subject`` says what was
+measured: ``prior`` (unconditional samples), ``e_step`` (the posterior samples that the prior was
+trained on, drawn by the lap before), ``posterior`` (posterior samples of test observations),
+``posterior_mean`` (their mean) or ``adjoint`` (``A' y``, which needs no prior and has no stage).
 """
 
 UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}

@@ -304,6 +304,7 @@ class Rows:
 
     Attributes:
         shape: The shape of one row.
+        total: The number of rows in the files, with those that :meth:`keep` forgets.
         held: The rows, if they are held in memory.
 
     Raises:
@@ -331,7 +332,8 @@ class Rows:
             self.shape: tuple[int, ...] = self._sources[0][1].shape[1:]
             self._dtype = self._sources[0][1].dtype
             self._ends = np.cumsum([len(dataset) for _, dataset in self._sources])
-            self._chosen = np.arange(self._ends[-1])
+            self.total = int(self._ends[-1])
+            self._chosen = np.arange(self.total)
             self.held: np.ndarray | None = None
             if len(self) * self._dtype.itemsize * math.prod(self.shape) <= cache_mb * 2**20:
                 self.held = self[:]

@@ -12,7 +12,6 @@ __all__ = [
     "dense_size",
     "evaluations",
     "evaluations_per_step",
-    "optimizer_steps",
     "products",
 ]
 
@@ -34,13 +33,6 @@ def products(e_step: Mapping[str, Any]) -> int:
     """Returns the vector-Jacobian products of an evaluation of a posterior denoiser."""
     covariance = COVARIANCES.parse(e_step.get("covariance", Tweedie.name))
     return covariance.products(e_step.get("iterations", 1))
-
-
-def optimizer_steps(m_step: Mapping[str, Any], samples: int) -> int:
-    """Returns the optimizer steps of a training on some samples."""
-    if m_step["epochs"] is None:
-        return m_step["steps"]
-    return max(1, m_step["epochs"] * samples // m_step["batch"])
 
 
 def dense_size() -> int:

@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from diem.data.sets import DATASETS
-from diem.em.blocks import whole_blocks
-from diem.em.laps import ceiling_training, evaluated_laps, training_of_lap
+from diem.em.laps import (
+    ceiling_settings,
+    ceiling_training,
+    ceilings,
+    evaluated_laps,
+    sampled,
+    training_of_lap,
+)
 from diem.evaluation.metrics import METRICS
 from diem.planning import declared
 from diem.planning.work import FLOAT, Amounts, Kinds, Stage, samples_by_split, summed
@@ -28,7 +34,6 @@ class Experiment:
 
     Attributes:
         shape: The event's shape.
-        bounds: The bounds of its evaluation: the floor, and where there are clean data the ceiling.
     """
 
     def __init__(self, config: Mapping[str, Any], name: str) -> None:
@@ -38,7 +43,6 @@ class Experiment:
         self.shape = data.event_shape()
         self.kinds = Kinds(self.entry, self.shape)
         self.own = "clean" not in data.facts
-        self.bounds = 1 if self.own else 2
         self.event_bytes = FLOAT * math.prod(self.shape)
 
     @property
@@ -65,9 +69,7 @@ class Experiment:
     def sampled(self, run: str) -> dict[str, int]:
         """Returns how many posterior samples a lap draws, by split."""
         e_step = self.entry["runs"][run]["e_step"]
-        observed = {split: self.counts[split] for split in ("train", "validation")}
-        counts = whole_blocks(observed, e_step["block"]) if e_step["drop_last"] else observed
-        return {split: n * e_step["repeats"] for split, n in counts.items()}
+        return {split: sampled(e_step, self.counts[split]) for split in ("train", "validation")}
 
     def drawn(self, observations: str, e_step: Mapping[str, Any], draws: float) -> Amounts:
         """What it takes to draw posterior samples with a network."""
@@ -88,9 +90,10 @@ class Experiment:
         training = training_of_lap(entry["m_step"], lap, entry["laps"])
         return self.kinds.trainings(training, sampled["train"], sampled["validation"])
 
-    def ceiling(self) -> Amounts:
-        """The training on clean data."""
-        training = ceiling_training(self.entry)
+    def ceiling(self, run: str) -> Amounts:
+        """The training of a run's ceiling on clean data."""
+        settings = ceiling_settings(self.entry["runs"][run])
+        training = ceiling_training(settings, self.counts["train"])
         return self.kinds.trainings(training, self.counts["train"], self.counts["validation"])
 
     def floor(self, observations: str) -> Amounts:
@@ -135,12 +138,21 @@ class Experiment:
         yield self._gaussian()
         for run in self.entry["runs"]:
             yield from self._laps(run)
-        if not self.own:
+        named = list(dict.fromkeys(run for of_set in self.ceilings.values() for run in of_set))
+        for run in named:
+            shown = run if len(named) > 1 else ""
             size = self.kinds.prior_bytes()
-            yield Stage(self.name, "ceiling", "", 1, self.ceiling(), size)
+            yield Stage(self.name, "ceiling", shown, 1, self.ceiling(run), size)
         yield self._evaluation()
         if self.entry["evaluation"]["reconstruct"]:
             yield self._reconstructions()
+
+    @property
+    def ceilings(self) -> dict[str, list[str]]:
+        """The ceilings by observations, where there are clean data to train them on."""
+        if self.own:
+            return {name: [] for name in self.used}
+        return {name: list(of_set) for name, of_set in ceilings(self.entry).items()}
 
     @property
     def used(self) -> list[str]:
@@ -201,17 +213,17 @@ class Experiment:
         return 2 if restarts or len(evaluated_laps(self.entry, run)) > 1 else 1
 
     def _evaluation(self) -> Stage:
-        """The evaluations of laps and bounds: for each observations the floor and the ceiling."""
-        jobs, work = dict.fromkeys(self.used, self.bounds), []
+        """The evaluations of laps, floors and ceilings."""
+        jobs, work = {name: 1 + len(self.ceilings[name]) for name in self.used}, []
         for key, run in self.entry["runs"].items():
             laps, name = len(evaluated_laps(self.entry, key)), run["observations"]
             jobs[name] += laps
             work += laps * [self.evaluation(name, run["e_step"])]
-        if not self.own:
-            work += [self.evaluation(name, self.entry["e_step"]) for name in self.used]
+        for name, of_set in self.ceilings.items():
+            work += len(of_set) * [self.evaluation(name, self.entry["e_step"])]
         work += [self.floor(name) for name in self.used]
         samples = self.entry["evaluation"]["samples"] + self.shown * self.draws
-        each = samples * self.event_bytes + self.shown * self.bounds * self.event_bytes
+        each = (samples + self.shown * (1 if self.own else 2)) * self.event_bytes
         sizes = self.observation_bytes
         return Stage(
             *(self.name, "evaluation", "", sum(jobs.values()), summed(work)),

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diem.em.laps import ceiling_training
 from diem.errors import DiemError
 from diem.planning.experiment import Experiment
 from diem.planning.stages import RestorationPrior
@@ -77,14 +76,14 @@ def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
 
 
 def training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
-    """An M-step: ``experiment``, ``run`` and ``lap``; or the ceiling: ``experiment``."""
+    """An M-step: ``experiment``, ``run`` and ``lap``; or a ceiling: ``experiment`` and ``run``."""
     experiment = Experiment(config, names["experiment"])
     kinds, data = experiment.kinds, experiment.entry["data"]
-    if "lap" not in names:
-        flops = _flops(kinds, data, experiment.ceiling)
-        return _training(config, kinds, ceiling_training(experiment.entry), flops)
-    run, lap = names["run"], int(names["lap"])
-    flops = _flops(kinds, data, lambda: experiment.m_step(run, lap))
+    run = names["run"]
+    if "lap" in names:
+        flops = _flops(kinds, data, lambda: experiment.m_step(run, int(names["lap"])))
+    else:
+        flops = _flops(kinds, data, lambda: experiment.ceiling(run))
     return _training(config, kinds, experiment.entry["runs"][run]["m_step"], flops)
 
 
@@ -96,12 +95,12 @@ def restoration_training(config: Mapping[str, Any], names: Mapping[str, str]) ->
 
 
 def evaluation(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
-    """An evaluation: ``experiment``, and ``run`` or, of a bound, ``observations``.
+    """An evaluation: ``experiment``, and ``run`` and ``lap`` or, of a bound, ``observations``.
 
-    The floor is exact, and asks for what the ceiling does.
+    The floor is exact, and asks for what a ceiling does.
     """
     experiment = Experiment(config, names["experiment"])
-    if "run" in names:
+    if "lap" in names:
         run = experiment.entry["runs"][names["run"]]
         observations, e_step = run["observations"], run["e_step"]
     else:

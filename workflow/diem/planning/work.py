@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diem.data.sets import DATASETS
+from diem.em.laps import optimizer_steps
 from diem.networks import NETWORKS
 from diem.networks.base import Network
 from diem.planning import declared
@@ -162,15 +163,15 @@ class Kinds:
     def training(self, m_step: Mapping[str, Any]) -> Work:
         """One sample's part of an optimizer step."""
         m_step = {**m_step, "compile": False}
-        lengths = ("steps", "epochs", "first", "final", "final_decay")
-        rest = {key: m_step[key] for key in m_step if key not in lengths}
+        others = ("steps", "epochs", "first", "final", "final_decay", "warm_start")
+        rest = {key: m_step[key] for key in m_step if key not in others}
         key = [rest, self.entry["network"], self.entry["schedule"]]
         most = declared.CHUNK * m_step["batch"]
         return self._work("training", key, most, 3, m_step=m_step)
 
     def trainings(self, m_step: Mapping[str, Any], samples: int, validation: int) -> Amounts:
         """The optimizer steps of a training on some samples, and its validation losses."""
-        steps, batch = declared.optimizer_steps(m_step, samples), m_step["batch"]
+        steps, batch = optimizer_steps(m_step, samples), m_step["batch"]
         return {
             self.training(m_step): steps * batch,
             self.prior(batch, {"name": "ddim", "steps": 1}): validation

@@ -15,7 +15,7 @@ from diem.errors import DiemError
 from diem.evaluation.metrics import Label
 from diem.evaluation.rows import provenance
 from diem.report.drawing.style import GREY, WIDTH, annotate, styled
-from diem.report.tables.labels import METRICS, label_of, metric_label
+from diem.report.tables.labels import METRICS, NO_LABELS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import notes_once
 
 __all__ = ["by_lap"]
@@ -29,10 +29,11 @@ def by_lap(
     title: str,
     marked: bool = False,
     known: Mapping[str, Label] = METRICS,
+    ceilings: Ceilings = NO_LABELS,
 ) -> Figure:
     """Draws metrics by lap: a panel per metric and set of observations.
 
-    Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceiling of
+    Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceilings of
     each panel's observations are horizontal lines. Samples of the E-step are left out: they were
     drawn with the prior of the lap before.
 
@@ -43,6 +44,7 @@ def by_lap(
         title: The title.
         marked: Whether the best lap of each line, by the panel's own metric, has a ring.
         known: How metrics are presented.
+        ceilings: What ceilings are called, by the set of observations and the run of their rows.
 
     Raises:
         DiemError: If the rows have none of the metrics.
@@ -62,7 +64,7 @@ def by_lap(
     for ax, (metric, observations) in zip(axes.flat, pairs, strict=True):
         of_metric = rows[rows["metric"] == metric]
         panel = of_metric[of_metric["observations"] == observations]
-        ends.append((ax, _lines(ax, panel, labels, styles)))
+        ends.append((ax, _lines(ax, panel, labels, styles, ceilings.get(observations, {}))))
         if marked:
             _ring_best(ax, panel, label_of(metric, known).better, labels, styles)
         ax.set_xlabel("lap")
@@ -88,7 +90,7 @@ def _note(rows: pd.DataFrame, known: Mapping[str, Label]) -> str:
     cards = notes_once((label_of(row["metric"], known).name, provenance(row)) for row in laps)
     bounds = "Floor: the Gaussian prior of lap 0."
     if (rows["stage"] == "ceiling").any():
-        bounds += " Ceiling: the same network trained on clean data."
+        bounds += " Ceiling: the same network trained as long on clean data."
     return "\n".join([*cards, f"{bounds} Seed {rows['seed'].iloc[0]}."])
 
 
@@ -99,20 +101,26 @@ def _line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
 
 
 def _lines(
-    ax: Axes, panel: pd.DataFrame, labels: Mapping[str, str], styles: Mapping[str, dict]
+    ax: Axes,
+    panel: pd.DataFrame,
+    labels: Mapping[str, str],
+    styles: Mapping[str, dict],
+    ceilings: Mapping[str, str],
 ) -> list[tuple[float, str, str]]:
     """Draws a panel and returns the ends to label: value, text, colour."""
-    bounds = panel[panel["stage"] != "lap"].set_index("stage")["value"]
+    floors = list(panel.loc[panel["stage"] == "floor", "value"])
+    bounds = [(value, "floor", "--") for value in floors]
+    for row in panel[panel["stage"] == "ceiling"].to_dict("records"):
+        bounds.append((row["value"], ceilings.get(row["run"], "ceiling"), ":"))
     ends = []
-    for stage, style in (("floor", "--"), ("ceiling", ":")):
-        if stage in bounds:
-            ax.axhline(bounds[stage], color=GREY, linestyle=style, marker="", linewidth=1)
-            ends.append((bounds[stage], stage, GREY))
+    for value, name, style in bounds:
+        ax.axhline(value, color=GREY, linestyle=style, marker="", linewidth=1)
+        ends.append((value, name, GREY))
     for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
         line = line.sort_values("lap")
         laps, values = list(line["lap"]), list(line["value"])
-        if "floor" in bounds:
-            laps, values = [0, *laps], [bounds["floor"], *values]
+        if floors:
+            laps, values = [0, *laps], [*floors, *values]
         label = labels[str(run)]
         ax.plot(laps, values, **styles[label])
         ends.append((values[-1], label, styles[label]["color"]))

@@ -141,7 +141,7 @@ class Evaluation:
 
     Arguments:
         observations: The set of observations.
-        run: The run; for a floor or a ceiling, the stage.
+        run: The run; for a floor the stage, for a ceiling the run that it is named after.
         stage: ``floor``, ``lap`` or ``ceiling``.
         lap: The lap.
         arrays: Those arrays that the figure reads: NumPy's, or if it reads all of their rows, what
@@ -167,6 +167,8 @@ class Source:
             :class:`diem.files.hdf5.HasRows`; none where there are none.
         evaluations: Evaluations in the order of their laps, set by set of observations.
         metrics: The entries of ``evaluation.metrics``.
+        ceilings: What ceilings are called, by the set of observations and the run of their rows; by
+            default ``ceiling``.
     """
 
     experiment: str
@@ -175,6 +177,7 @@ class Source:
     truth: Any = None
     evaluations: Sequence[Evaluation] = ()
     metrics: Entries = ()
+    ceilings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class ByLap(Figure):
@@ -220,7 +223,8 @@ class ByLap(Figure):
 
         known = labels(source.metrics)
         title = f"{source.experiment}: {title}"
-        return by_lap(source.rows, metrics, source.labels, title, self.marked, known)
+        settings = title, self.marked, known, source.ceilings
+        return by_lap(source.rows, metrics, source.labels, *settings)
 
 
 class Figures(Kind[Figure]):

@@ -15,5 +15,5 @@ How close samples of the prior are to clean images: FID and Inception score, or 
 distance on the features of the named extractor, which is not FID. A panel for each set of
 observations, a line for each run; arrows point to better values.
 Lines start at the floor (the Gaussian fit, dashed); the ceiling (the same network trained on
-clean data, dotted) is what they can hope for.
+clean data for as many steps, dotted) is what they can hope for.
 """

@@ -15,5 +15,5 @@ Distances between samples of the prior and the clean test data after each evalua
 line for each run, lower is better. Distances of posterior samples, which the paper shows as its
 truncated divergence, are among the rows of the table of metrics, as those of the E-step's samples.
 Lines start at the floor (the Gaussian fit, dashed); the ceiling (the same network trained on
-clean data, dotted) is what they can hope for.
+clean data for as many steps, dotted) is what they can hope for.
 """

@@ -13,6 +13,7 @@ from diem.errors import DiemError
 from diem.evaluation.metrics import Entries
 from diem.files.atomic import atomic
 from diem.report.figures.base import Evaluation, Figure, Reads, Source, figure_named
+from diem.report.tables.labels import Ceilings
 
 __all__ = ["Evaluated", "evaluated", "named_figures", "opened", "write_caption"]
 
@@ -105,6 +106,7 @@ def opened(
     experiment: str,
     labels: Mapping[str, str],
     metrics: Entries,
+    ceilings: Ceilings,
     files: Mapping[str, Any],
 ) -> Iterator[Source]:
     """Yields what a figure is drawn from, of which large arrays are read as they are needed.
@@ -114,6 +116,7 @@ def opened(
         experiment: The experiment.
         labels: The label of each run.
         metrics: The entries of ``evaluation.metrics``.
+        ceilings: What ceilings are called, see :func:`diem.em.laps.ceiling_labels`.
         files: The files by what they are: ``metrics`` and ``evaluations``, lists, and ``clean``.
     """
     from diem.evaluation.rows import read_rows
@@ -141,6 +144,7 @@ def opened(
             truth=rows(clean, "test/x") if clean else None,
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],
             metrics=metrics,
+            ceilings=ceilings,
         )
 
 

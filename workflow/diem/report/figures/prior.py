@@ -20,8 +20,8 @@ class Prior(Figure):
     reads = Reads(stages=("floor", "laps", "ceiling"), every=True, arrays=("prior/x",), count=12)
     caption = """\
 Unconditional samples of the prior after each evaluated lap, for the first run of each set of
-observations, beside the Gaussian fit and the ceiling (the same network trained on clean
-data).
+observations, beside the Gaussian fit and the run's ceiling (the same network trained on clean
+data for as many steps).
 Read a column of images downwards, or follow a colour to the right: from lap 1 on it starts
 from the same noise, so what changes is what the lap has learned.
 """
@@ -42,6 +42,6 @@ from the same noise, so what changes is what the lap has learned.
         each = "column" if images else "colour"
         note = f"From lap 1 on, each {each} starts from the same noise."
         if any(evaluation.stage == "ceiling" for evaluation in source.evaluations):
-            note += " Ceiling: the same network trained on clean data."
+            note += " Ceiling: the same network trained as long on clean data."
         title = f"{source.experiment}: samples of the prior, lap by lap"
         return draw(labelled(panels, source), title, note)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from diem.evaluation.metrics import Entries, Label, labels
 from diem.evaluation.rows import provenance
-from diem.report.tables.labels import SUBJECTS, label_of, metric_label
+from diem.report.tables.labels import NO_LABELS, SUBJECTS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import (
     NONE,
     Readable,
@@ -19,21 +19,26 @@ from diem.report.tables.writing import (
 
 __all__ = ["readable_summary", "summary"]
 
-STAGES = {"floor": "floor (fitted Gaussian)", "lap": "", "ceiling": "ceiling (clean data)"}
+STAGES = {"floor": " (fitted Gaussian)", "lap": "", "ceiling": " (clean data)"}
+"""What stands behind the label of a prior, by its stage."""
 
 
 def summary(
-    rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]], metrics: Entries = ()
+    rows: pd.DataFrame,
+    runs: Mapping[str, Mapping[str, str]],
+    metrics: Entries = (),
+    ceilings: Ceilings = NO_LABELS,
 ) -> pd.DataFrame:
     """Returns the table of an experiment at full precision, with the card of each number beside it.
 
-    Each set of observations has its floor, the last lap of each run, and its ceiling, in this
+    Each set of observations has its floor, the last lap of each run, and its ceilings, in this
     order. The samples that a lap was trained on (the subject ``e_step``) are left to the rows.
 
     Arguments:
         rows: The experiment's metric rows.
         runs: The ``label`` and ``covariance`` of each run.
         metrics: The experiment's ``evaluation.metrics``, for the labels of the user's own.
+        ceilings: What ceilings are called, see :func:`diem.em.laps.ceiling_labels`.
     """
     table, known = [], labels(metrics)
     for prior in _priors(rows):
@@ -41,7 +46,7 @@ def summary(
         run = runs[first["run"]] if first["stage"] == "lap" else {}
         entry = {
             **{key: first[key] for key in ("experiment", "observations", "stage", "run")},
-            "label": run.get("label", first["stage"]),
+            "label": run.get("label") or _bound(first, ceilings),
             "covariance": run.get("covariance", ""),
             **{key: first[key] for key in ("lap", "optimizer_steps", "seed", "diem", "torch")},
         }
@@ -56,7 +61,10 @@ def summary(
 
 
 def readable_summary(
-    rows: pd.DataFrame, runs: Mapping[str, Mapping[str, str]], metrics: Entries = ()
+    rows: pd.DataFrame,
+    runs: Mapping[str, Mapping[str, str]],
+    metrics: Entries = (),
+    ceilings: Ceilings = NO_LABELS,
 ) -> Readable:
     """Returns the same table as :func:`summary` for the eye, its cards gathered in notes.
 
@@ -64,8 +72,9 @@ def readable_summary(
         rows: The experiment's metric rows.
         runs: The ``label`` and ``covariance`` of each run.
         metrics: The experiment's ``evaluation.metrics``, for the labels of the user's own.
+        ceilings: What ceilings are called, see :func:`diem.em.laps.ceiling_labels`.
     """
-    full, known = summary(rows, runs, metrics), labels(metrics)
+    full, known = summary(rows, runs, metrics, ceilings), labels(metrics)
     values = [name for name in full.columns if f"card of {name}" in full.columns]
     header = [["Observations"], ["Prior"], ["Covariance"], ["Lap"], ["Optimizer", "steps"]]
     for metric, subject in _columns(rows, known):
@@ -77,13 +86,18 @@ def readable_summary(
     body = []
     for _, row in full.iterrows():
         lap = row["lap"] if row["stage"] == "lap" else NONE
-        prior = STAGES[row["stage"]] or row["label"]
+        prior = f"{row['label']}{STAGES[row['stage']]}"
         words = [row["observations"], prior, row["covariance"] or NONE]
         numbers = [str(lap), f"{int(row['optimizer_steps']):,}"]
         body.append(words + numbers + [rounded(row[name]) for name in values])
 
     notes = [*_notes(full, values), closing_note(full.iloc[0])]
     return Readable(header, body, 3, notes)
+
+
+def _bound(row: pd.Series, ceilings: Ceilings) -> str:
+    """Returns what a floor or a ceiling is called."""
+    return ceilings.get(row["observations"], {}).get(row["run"], row["stage"])
 
 
 def _priors(rows: pd.DataFrame) -> list[pd.DataFrame]:

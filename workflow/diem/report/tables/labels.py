@@ -1,10 +1,11 @@
 """How metrics and what they measure are called, in tables and on the axes of figures."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from diem.evaluation.metrics import Label, labels
 
-__all__ = ["METRICS", "SUBJECTS", "label_of", "metric_label"]
+__all__ = ["METRICS", "NO_LABELS", "SUBJECTS", "Ceilings", "label_of", "metric_label"]
 
 METRICS = labels()
 """How metrics are presented, in the order of the tables' columns."""
@@ -16,6 +17,13 @@ SUBJECTS = {
     "e_step": "samples it was trained on",
 }
 """How the subjects of metrics are called."""
+
+Ceilings = Mapping[str, Mapping[str, str]]
+"""What ceilings are called, by the set of observations and the run of their rows, see
+:func:`diem.em.laps.ceiling_labels`."""
+
+NO_LABELS: Ceilings = MappingProxyType({})
+"""Each ceiling is called by its stage."""
 
 
 def label_of(metric: str, known: Mapping[str, Label] = METRICS) -> Label:
