@@ -76,6 +76,23 @@ def test_the_last_lap_is_exported_unless_another_was_chosen(run, tmp_path):
     assert "prediction" in (tmp_path / "given.md").read_text()
 
 
+def test_a_gaussian_that_was_chosen_is_exported_with_the_metrics_of_its_floor(run, tmp_path):
+    output, (experiment, observations) = tmp_path / "given.safetensors", (run.parents[1], "half")
+    write_metrics(experiment / "observations" / observations / "floor", 5.0)
+    card = {"experiment": "some", "run": "base", "lap": 0, "observations": {"name": observations}}
+    (run / "chosen").mkdir()
+    gaussian = random_gaussian(SHAPE, 2, torch.float32)
+    Prior(gaussian, None, card).save(run / "chosen" / "prior.safetensors")
+
+    card = export(run, output)
+
+    assert (card["lap"], card["metrics"][0]["value"]) == (0, 5.0)
+    assert (tmp_path / "given.md").read_text().startswith("# Prior some/base, lap 0 (Gaussian)\n")
+    prior = diem.load_prior(output)
+    assert prior.exact
+    assert prior.sample(2).shape == (2, *SHAPE)
+
+
 @pytest.mark.parametrize(
     ("folder", "name", "options", "part"),
     [

@@ -419,3 +419,16 @@ def test_a_saved_figure_is_the_same_every_time_and_has_real_text(tmp_path, monke
             assert b"/Type3" not in one
             assert b"/CIDFontType2" in one
             assert b"/MediaBox [ 0 0 504 " in one  # 7 inches
+
+
+def test_the_ring_is_at_lap_0_where_the_gaussian_is_the_best():
+    rows = metric_rows(metric="prediction", extractor="")
+    rows.loc[(rows["stage"] == "floor") & (rows["observations"] == "missing_75"), "value"] = 1.5
+
+    figure = drawn_by("lap_choice", Source("digits", LABELS, rows=rows))
+
+    rings = [
+        [tuple(line.get_xydata()[0]) for line in ax.lines if line.get_markersize() == 10]
+        for ax in figure.axes
+    ]
+    assert rings == [[(4, 1.0)], [(0, 1.5), (0, 1.5)]]

@@ -96,7 +96,7 @@ class Evaluation(Job):
     pieces = 3 + 1 + 2 * 2 + 2  # samples, a distance, the predictions' draws, the posteriors'
 
     def run(self, keep):
-        with self.observations() as file:
+        with self.observations(("validation", "test")) as file:
             files, job = {"clean": self.clean()}, jobs.Job(keep=keep)
             evaluated = evaluation.Evaluation(
                 self.prior(), file, POSTERIOR, SETTINGS, {}, files, job

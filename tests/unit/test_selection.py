@@ -19,6 +19,7 @@ from diem.evaluation.metrics.prediction import crps
 from diem.evaluation.rows import CARD, write_rows
 from diem.evaluation.selection import select_laps, selected_lap
 from diem.files.hdf5 import write_hdf5
+from diem.inference.prior_denoiser import rows_of
 from diem.jobs.job import Job
 from diem.operators.partial import Partial
 from diem.operators.verify import verify_operator
@@ -90,10 +91,13 @@ SETTINGS = {
 @pytest.fixture
 def observations(tmp_path):
     truth = random_gaussian((1, 4, 4), 3)
-    observed, _ = observe(truth, {"name": "mask", "missing": 0.3}, 300, 0.1)
     path = tmp_path / "observations.h5"
-    save_observations(path, {"test": observed}, "mask", {})
+    save_observations(path, {"validation": seen(truth), "test": seen(truth)}, "mask", {})
     return path, truth.to(torch.float32)
+
+
+def seen(truth, count=300):
+    return observe(truth, {"name": "mask", "missing": 0.3}, count, 0.1)[0]
 
 
 def evaluated(path, gaussian, seed=0):
@@ -118,6 +122,8 @@ def test_hidden_halves_tell_the_true_prior_from_others(observations):
     row, right = evaluated(path, truth)
 
     assert row["subject"] == "posterior"
+    assert row["split"] == "validation"
+    assert row["reference"] == "hidden half of validation observations"
     assert row["reference_samples"] == len(right)
     assert row["samples"] == 4 * len(right)
     assert row["value"] == pytest.approx(right.mean())
@@ -131,6 +137,33 @@ def test_the_same_prior_has_the_same_scores(observations):
     path, truth = observations
 
     np.testing.assert_array_equal(evaluated(path, truth)[1], evaluated(path, truth)[1])
+
+
+def test_test_observations_choose_no_lap_and_validation_observations_do(tmp_path):
+    right = random_gaussian((1, 4, 4), 3)
+    other = Gaussian(right.mean + 0.5, right.noise, right.factors)
+    priors = [prior.to(torch.float32) for prior in (other, right)]
+
+    def chosen(name, **splits):
+        path = tmp_path / f"{name}.h5"
+        save_observations(path, splits, "mask", {})
+        scores = [evaluated(path, prior)[1] for prior in priors]
+        (tmp_path / name).mkdir()
+        laps = {("lap", "a", lap): score for lap, score in enumerate(scores, start=1)}
+        return selected_lap(select_laps(*files(tmp_path / name, laps), {"a": "A"}), "a"), scores
+
+    validation, test = seen(right), seen(right)
+    lap, scores = chosen("first", validation=validation, test=test)
+    others = [
+        chosen("permuted", validation=validation, test=rows_of(test, torch.randperm(300))),
+        chosen("altered", validation=validation, test=seen(other, 150)),
+    ]
+
+    assert lap == 2
+    for other_lap, other_scores in others:
+        assert other_lap == lap
+        np.testing.assert_array_equal(other_scores, scores)
+    assert chosen("validation", validation=seen(other), test=test)[0] == 1
 
 
 def files(folder, scores):
@@ -171,12 +204,14 @@ def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
         ["a", 1, ""],
         ["a", 2, "chosen"],
         ["a", 4, "tie"],
-        ["b", 0, ""],
+        ["b", 0, "chosen"],
         ["b", 1, ""],
-        ["b", 2, "chosen"],
+        ["b", 2, ""],
     ]
     assert selected_lap(table, "a") == 2
-    assert "B: the Gaussian prior predicts better than every lap." in text
+    assert selected_lap(table, "b") == 0
+    assert (table["difference"] >= 0).all()
+    assert "B: the Gaussian prior predicts better than every lap, and is chosen." in text
     assert "A: the" not in text
     pd.testing.assert_series_equal(
         table["prediction"],
@@ -190,6 +225,22 @@ def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
             name="prediction",
         ),
     )
+
+
+def test_a_gaussian_that_could_be_as_good_is_a_tie(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = rng.exponential(size=100)
+    scores = {
+        ("floor", "floor", 0): scene + 0.03 + 0.2 * rng.standard_normal(100),
+        ("lap", "a", 1): scene + 1.0,
+        ("lap", "a", 2): scene,
+    }
+
+    table = select_laps(*files(tmp_path, scores), {"a": "A"})
+
+    assert table["verdict"].tolist() == ["tie", "", "chosen"]
+    told = markdown(readable_selection(table))
+    assert "A: no lap is better than the Gaussian prior beyond chance." in told
 
 
 def test_a_last_lap_that_is_chosen_is_told(tmp_path):

@@ -3,7 +3,11 @@
 import re
 
 import h5py
+import pandas as pd
 import pytest
+
+import diem
+from diem.report.export import export
 
 
 @pytest.mark.slow
@@ -56,3 +60,31 @@ def test_without_a_lap_the_chosen_one_is_meant_or_else_the_last(workflow):
     assert found.keys() == {"tiny", "last"}
     assert "results/tiny/runs/base/chosen/prior.safetensors" in found["tiny"]
     assert "results/last/runs/base/lap_02/prior.safetensors" in found["last"]
+
+
+@pytest.mark.slow
+def test_a_gaussian_that_predicts_best_is_the_chosen_prior(workflow):
+    workflow.experiment["evaluation"].update(metrics=["prediction"], posterior_samples=8)
+    workflow.experiment["m_step"].update(steps=1, learning_rate=1e-9)  # so that no lap learns
+    observations = "results/tiny/observations/plain/observations.h5"
+    prior = {"experiment": "tiny", "run": "base"}
+    workflow.config["posterior"] = {
+        "new": {"prior": prior, "observations": observations, "samples": 4}
+    }
+
+    workflow.make("results/tables/tiny_chosen_lap.csv", "results/figures/posterior_new.pdf")
+
+    table = pd.read_csv(workflow.path("results/tables/tiny_chosen_lap.csv"), keep_default_na=False)
+    assert table["verdict"].tolist() == ["chosen", "", ""]
+    run = workflow.path("results/tiny/runs/base")
+    chosen, given = (
+        diem.load_prior(run / "chosen/prior.safetensors"),
+        workflow.path("g.safetensors"),
+    )
+    assert chosen.exact
+    assert chosen.card["chosen_by"]["laps"] == [0, 1, 2]
+    assert chosen.card["run"] == "base"
+    card = export(run, given)
+    assert (card["lap"], {row["stage"] for row in card["metrics"]}) == (0, {"floor"})
+    with h5py.File(workflow.path("results/posterior/new/samples.h5")) as file:
+        assert file["test/mean"].shape == (64, 5)

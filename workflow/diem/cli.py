@@ -67,7 +67,7 @@ examples:
   diem export results/digits/runs/missing_50 -o digits.safetensors
   diem export results/digits/runs/missing_50 -o digits.safetensors --lap 4
 
-It takes the lap that was chosen by held-out observations, where there is a choice, or else the
+It takes the lap that was chosen by validation observations, where there is a choice, or else the
 last, and writes its weights, what made them and its metrics to one file; the same to be read by
 people goes to the file's name with .md.
 """

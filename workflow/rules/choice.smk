@@ -14,7 +14,7 @@ rule chosen_lap:
     params:
         labels=IN.labels,
     message:
-        "Choosing the lap of each run of {wildcards.experiment}, by held-out observations"
+        "Choosing the lap of each run of {wildcards.experiment}, by validation observations"
     script:
         "../scripts/chosen_lap.py"
 

@@ -1,4 +1,4 @@
-"""Selects the lap of each run, by held-out observations alone."""
+"""Selects the lap of each run, by validation observations alone."""
 
 from typing import TYPE_CHECKING
 

@@ -17,6 +17,7 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     lap = selected_lap(table, snakemake.wildcards.run)
     priors = {prior.card["lap"]: prior for prior in map(read_prior, snakemake.input.priors)}
     prior = priors[lap]
+    prior.card["run"] = snakemake.wildcards.run  # the Gaussian is of several
     prior.card["chosen_by"] = {
         "metric": Prediction.name,
         "laps": sorted(priors),

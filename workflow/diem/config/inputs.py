@@ -295,7 +295,7 @@ class Inputs:
         key = (names.experiment, names.run)
         return {
             "table": f"{self.paths.results}/tables/{names.experiment}_chosen_lap.csv",
-            "priors": [self.paths.prior(*key, lap) for lap in self.paths.evaluated(*key)],
+            "priors": [self.paths.prior(*key, lap) for lap in (0, *self.paths.evaluated(*key))],
         }
 
     # Posteriors of new observations

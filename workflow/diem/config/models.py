@@ -162,7 +162,8 @@ class Posterior(Model):
     prior: Text | PriorOfRun = option(
         ...,
         "a prior's file, or `{experiment: ..., run: ..., lap: ...}` of this configuration; without"
-        " `lap` the lap that was chosen by held-out observations, or where none is, the last",
+        " `lap` the lap that was chosen by validation observations (0 is the Gaussian), or where"
+        " none is, the last",
     )
     observations: Text = option(
         ...,

@@ -108,7 +108,7 @@ class Paths:
         return f"{self.results}/{experiment}/ceilings/{named}/{name}"
 
     def selected_prior(self, experiment: str, run: str) -> str:
-        """Returns the prior of the lap that held-out observations have selected."""
+        """Returns the prior of the lap that validation observations have selected."""
         return f"{self.results}/{experiment}/runs/{run}/chosen/prior.safetensors"
 
     def best_prior(self, experiment: str, run: str, lap: int | None) -> str:

@@ -210,8 +210,8 @@ class Evaluation(Model):
     posterior_samples: Integer = option(4, "how often each is sampled", paper="-", ge=2)
     predicted_observations: Integer = option(
         512,
-        "how many test observations `prediction` is measured on, at most, `posterior_samples`"
-        " times each",
+        "how many validation observations `prediction`, which the lap is chosen by, is measured on,"
+        " at most, `posterior_samples` times each",
         paper="-",
         ge=2,
     )

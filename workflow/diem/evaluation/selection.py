@@ -1,7 +1,8 @@
-"""Which lap's prior to use, selected by held-out observations alone.
+"""Which lap's prior to use, selected by validation observations alone.
 
-Every prior predicts the same hidden halves of the same test observations from the other halves,
-with the same noise, see :mod:`diem.evaluation.metrics.prediction`. So the scores of two laps differ
+Every prior predicts the same hidden halves of the same validation observations from the other
+halves, with the same noise, see :mod:`diem.evaluation.metrics.prediction`. The Gaussian prior that
+the first lap began with, lap 0, is a candidate as the others are. So the scores of two laps differ
 by what the laps differ in, and the standard error of the mean difference tells whether it is more
 than chance.
 """
@@ -37,7 +38,7 @@ class _Candidate(NamedTuple):
 def select_laps(
     metrics: Sequence[str | Path], evaluations: Sequence[str | Path], labels: Mapping[str, str]
 ) -> pd.DataFrame:
-    """Compares the laps of every run by their predictions, and selects the best.
+    """Compares the priors of every run by their predictions, and selects the best.
 
     Arguments:
         metrics: The files of metric rows of floors and laps.
@@ -45,9 +46,9 @@ def select_laps(
         labels: The label of each run.
 
     Returns:
-        A row for each lap that was evaluated, and for the Gaussian prior (lap 0, which is no
-        candidate): ``prediction``, its ``difference`` from the selected lap's with the
-        ``standard_error`` of that difference, and the ``verdict``.
+        A row for the Gaussian prior (lap 0) and for each lap that was evaluated: ``prediction``,
+        its ``difference`` from the selected lap's with the ``standard_error`` of that difference,
+        and the ``verdict``.
     """
     rows = read_rows(metrics)
     predictions = rows[rows["metric"] == Prediction.name].to_dict("records")
@@ -62,20 +63,21 @@ def select_laps(
 
 def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[dict[str, Any]]:
     """Returns the rows of a run: its Gaussian prior, and its laps."""
-    laps = [c for c in candidates if c.row["run"] == run]
-    best = min(laps, key=lambda candidate: candidate.row["value"])
-    observations = best.row["observations"]
+    laps = [c for c in candidates if c.row["stage"] == "lap" and c.row["run"] == run]
+    observations = laps[0].row["observations"]
     floors = [
         c for c in candidates if c.row["stage"] == "floor" and c.row["observations"] == observations
     ]
+    compared = sorted([*floors, *laps], key=lambda candidate: candidate.row["lap"])
+    best = min(compared, key=lambda candidate: candidate.row["value"])
     table = []
-    for candidate in sorted([*floors, *laps], key=lambda candidate: candidate.row["lap"]):
+    for candidate in compared:
         row, above = candidate.row, candidate.scores - best.scores  # of the same observations
         error = above.std(ddof=1) / np.sqrt(len(above))
         verdict = ""
         if candidate is best:
             verdict = CHOSEN
-        elif row["stage"] == "lap" and above.mean() < TIE_ERRORS * error:
+        elif above.mean() < TIE_ERRORS * error:
             verdict = TIE
         table.append(
             {
@@ -95,7 +97,7 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
 
 
 def selected_lap(table: pd.DataFrame, run: str) -> int:
-    """Returns the lap of a run that a table of :func:`select_laps` has selected."""
+    """Returns the lap of a run that a table of :func:`select_laps` has selected, 0 the Gaussian."""
     chosen = table[(table["run"] == run) & (table["verdict"] == CHOSEN)]
     if len(chosen) != 1:
         raise DiemError(f"The table of chosen laps has {len(chosen)} chosen laps of run {run!r}.")

@@ -126,9 +126,9 @@ class Experiment:
     @property
     def evaluated(self) -> int:
         """The posterior samples of an evaluation."""
-        entry, observations = self.entry["evaluation"], self.counts["test"]
+        entry = self.entry["evaluation"]
         metrics = map(METRICS.parse, entry["metrics"])
-        return self.shown * self.draws + sum(m.draws(entry, observations) for m in metrics)
+        return self.shown * self.draws + sum(m.draws(entry, self.counts) for m in metrics)
 
     # The stages
 

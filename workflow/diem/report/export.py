@@ -39,6 +39,7 @@ SETTINGS = {
     "lap": "lap",
     "chosen_by": "chosen by",
     "training_samples": "training samples",
+    "fitted_to": "observations that it was fitted to",
     "optimizer_steps": "optimizer steps",
     "halvings": "times that a diverging loss halved the learning rate",
     "network": "network",
@@ -60,7 +61,7 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
     Arguments:
         run: The run's folder, ``results/<experiment>/runs/<run>``.
         output: The file to write, ``*.safetensors``.
-        lap: The lap; without it the one that was chosen by held-out observations, or the last.
+        lap: The lap; without it the one that was chosen by validation observations, or the last.
 
     Returns:
         The prior's card, with ``metrics``: the rows of its evaluation.
@@ -82,7 +83,7 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
             " another name."
         )
     prior = read_prior(source)
-    metrics = run / f"lap_{prior.card['lap']:02d}" / "metrics.csv"
+    metrics = _metrics_file(run, prior.card)
     rows = read_rows([metrics]).to_dict("records") if metrics.is_file() else []
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
     prior.save(output)
@@ -99,6 +100,13 @@ def _prior_file(run: Path, lap: int | None) -> Path:
     if not found:
         raise DiemError(f"{run}: there is no lap with a prior in this folder.")
     return found[0] if found[0].parent.name == "chosen" else found[-1]
+
+
+def _metrics_file(run: Path, card: Mapping[str, Any]) -> Path:
+    """Returns the rows of a lap; those of the Gaussian prior lie with the run's observations."""
+    if card["lap"] == 0:
+        return run.parents[1] / "observations" / card["observations"]["name"] / "floor/metrics.csv"
+    return run / f"lap_{card['lap']:02d}" / "metrics.csv"
 
 
 def card_text(card: Mapping[str, Any], name: str) -> str:
@@ -120,7 +128,7 @@ def card_text(card: Mapping[str, Any], name: str) -> str:
         for row in card["metrics"]
     ]
     paragraphs = [
-        f"{HEADING}{title}, lap {card['lap']}",
+        f"{HEADING}{title}, lap {card['lap'] or '0 (Gaussian)'}",
         "A prior of `x` that was learned from observations `y = A x + noise` alone, in the units of"
         " these observations.",
         USE.format(name=name),

@@ -116,12 +116,12 @@ class Metric(Component, abc.ABC):
             several numbers with what they are of.
         """
 
-    def draws(self, settings: Mapping[str, Any], observations: int) -> int:
+    def draws(self, settings: Mapping[str, Any], counts: Mapping[str, int]) -> int:
         """Returns how many posterior samples it draws beside those of every evaluation.
 
         Arguments:
             settings: The config's ``evaluation`` entry.
-            observations: The number of test observations.
+            counts: The number of observations by split.
         """
         return 0
 

@@ -1,4 +1,4 @@
-"""The prediction of hidden observations, which compares priors without any clean data."""
+"""The prediction of hidden observations, which the lap to use is chosen by, without clean data."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from diem.operators.base import Operator
 
 __all__ = ["Prediction", "crps", "shown_half"]
+
+SPLIT = "validation"
+"""The observations that are predicted, which no prior is trained on."""
 
 
 def crps(draws: Array, y: Array, kept: Array) -> Tensor:
@@ -55,13 +58,15 @@ def crps(draws: Array, y: Array, kept: Array) -> Tensor:
 
 
 class Prediction(Metric):
-    """How well one half of each test observation is predicted from the other half.
+    """How well one half of each validation observation is predicted from the other half.
 
-    Which half is hidden is drawn for each observation, all channels of a pixel together, and with
-    them the values that tell of them (:meth:`diem.operators.base.Operator.together`). Posterior
-    samples given the shown half are observed, with noise, and scored against the hidden half by
-    :func:`crps`. Halves, noise and random streams are the same for every prior. The scores of those
-    observations of which some values were hidden are left as the array ``prediction/score``.
+    The lap to use is chosen by it, so that it looks at no test observation: what is measured on
+    those is of a prior that was chosen without them. Which half is hidden is drawn for each
+    observation, all channels of a pixel together, and with them the values that tell of them
+    (:meth:`diem.operators.base.Operator.together`). Posterior samples given the shown half are
+    observed, with noise, and scored against the hidden half by :func:`crps`. Halves, noise and
+    random streams are the same for every prior. The scores of those observations of which some
+    values were hidden are left as the array ``prediction/score``.
     """
 
     name = "prediction"
@@ -74,28 +79,29 @@ class Prediction(Metric):
     }
     subject = "observations"
 
-    def draws(self, settings: Mapping[str, Any], observations: int) -> int:
-        predicted = min(settings["predicted_observations"], observations)
+    def draws(self, settings: Mapping[str, Any], counts: Mapping[str, int]) -> int:
+        predicted = min(settings["predicted_observations"], counts[SPLIT])
         return predicted * settings["posterior_samples"]
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         observations, settings = evaluation.observations, evaluation.settings
-        total = min(settings["predicted_observations"], observations.count("test"))
+        total = min(settings["predicted_observations"], observations.count(SPLIT))
         size = settings["test_observations"]
         parts = []
         for part, start in enumerate(range(0, total, size), start=1):
-            held = observations.load("test", slice(start, min(start + size, total)))
+            held = observations.load(SPLIT, slice(start, min(start + size, total)))
             parts.append(_scores(held, part, evaluation))
         scores = torch.cat(parts)
         scores = scores[~scores.isnan()]
         if len(scores) < 2:
             raise DiemError(
-                f"{observations.path}: the test observations are too few to predict hidden values"
-                f" of (evaluation.metrics, {self.name!r})."
+                f"{observations.path}: the {SPLIT} observations are too few to predict hidden"
+                f" values of (evaluation.metrics, {self.name!r})."
             )
         evaluation.arrays[f"{self.name}/score"] = scores.numpy()
         compared = {
-            "reference": "hidden half of test observations",
+            "split": SPLIT,
+            "reference": f"hidden half of {SPLIT} observations",
             "reference_samples": len(scores),
         }
         card = {**evaluation.posteriors.card(len(scores)), **compared}

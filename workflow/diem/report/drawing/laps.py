@@ -135,8 +135,10 @@ def _ring_best(
     labels: Mapping[str, str],
     styles: Mapping[str, dict],
 ) -> None:
-    """Rings the best lap of each run, in the direction of better values."""
-    for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
+    """Rings the best lap of each run, lap 0 too, in the direction of better values."""
+    floor = panel[panel["stage"] == "floor"]
+    for run, laps in panel[panel["stage"] == "lap"].groupby("run", sort=False):
+        line = pd.concat([floor, laps])
         values = line["value"]
         best = line.iloc[int(values.argmin() if better == "↓" else values.argmax())]
         color = styles[labels[str(run)]]["color"]

@@ -15,14 +15,14 @@ __all__ = ["LapChoice"]
 
 
 class LapChoice(ByLap):
-    """The lap to use by held-out observations, and what clean data say of the same laps."""
+    """The lap to use by validation observations, and what clean data say of the same laps."""
 
     name = "lap_choice"
-    title = "the lap to use, ringed, by held-out observations alone"
+    title = "the lap to use, ringed, by validation observations alone"
     marked = True
     caption = """\
-The lap to use of each run, ringed, by the prediction of hidden halves of held-out
-observations, which needs no clean data.
+The lap to use of each run, ringed, by the prediction of hidden halves of validation
+observations, which needs no clean data; lap 0 is the Gaussian prior.
 Where there are clean data, the next panel shows the same laps by them: a good choice has its
 ring at the same lap, or at one that is as good.
 """

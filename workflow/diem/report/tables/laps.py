@@ -2,16 +2,17 @@
 
 import pandas as pd
 
-from diem.evaluation.selection import CHOSEN, selected_lap
+from diem.evaluation.selection import CHOSEN, TIE, selected_lap
 from diem.report.tables.labels import METRICS, metric_label
 from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, rounded
 
 __all__ = ["readable_selection"]
 
 RULE = (
-    "Each prior predicts a hidden half of every test observation from its other half; the lap with"
-    " the lowest mean score is chosen, and no clean data are looked at. Differences are of the same"
-    " observations; a lap that is less than two standard errors above the chosen one is a tie."
+    "Each prior, the Gaussian too, predicts a hidden half of every validation observation from its"
+    " other half; the lap with the lowest mean score is chosen, and neither clean data nor test"
+    " observations are looked at. Differences are of the same observations; a lap that is less than"
+    " two standard errors above the chosen one is a tie."
 )
 
 
@@ -32,8 +33,12 @@ def readable_selection(table: pd.DataFrame) -> Readable:
                 numbers.append(rounded(row[key]) if differs else NONE)
             body.append([*words, *numbers, row["verdict"] or NONE])
             cards.append((f"{label} {name}", row["card"]))
-        if rows["difference"].min() < 0:
-            notes.append(f"{label}: the Gaussian prior predicts better than every lap.")
+        if chosen == 0:
+            notes.append(
+                f"{label}: the Gaussian prior predicts better than every lap, and is chosen."
+            )
+        elif (rows.loc[rows["lap"] == 0, "verdict"] == TIE).any():
+            notes.append(f"{label}: no lap is better than the Gaussian prior beyond chance.")
         elif chosen == rows["lap"].max():
             notes.append(f"{label}: the chosen lap is the last; more laps may be better still.")
     notes = [RULE, *notes, *notes_once(cards), closing_note(table.iloc[0])]
