@@ -222,7 +222,7 @@ def test_the_configuration_of_ones_own_data_is_valid(tmp_path):
     (text,) = (part.split("```")[0] for part in page.split("```yaml\n")[1:])
     config = yaml.safe_load(text)
     path = tmp_path / "observations.h5"
-    own.write_observations(path, {"train": np.ones((9, 1, 32, 32))}, operator="mask", sigma_y=0.1)
+    own.write_observations(path, {"train": np.ones((40, 1, 32, 32))}, operator="mask", sigma_y=0.1)
     config["experiments"]["sky"]["data"]["path"] = str(path)
 
     assert resolve(config, "sky.yaml")["experiments"]["sky"]["laps"] == 6
@@ -754,7 +754,7 @@ def test_heuristics_that_do_not_fit(key, value, words):
 
 # Comparisons of posterior samplers
 
-COMPARISON = {"data": {"name": "photographs"}, "train": {"network": {"name": "unet"}}}
+COMPARISON = {"data": {"name": "images", "path": "faces"}, "train": {"network": {"name": "unet"}}}
 
 
 def test_defaults_of_a_comparison_are_the_papers(config):
@@ -923,10 +923,10 @@ def test_inpainting_of_observations_of_another_shape(config, operator):
 @pytest.mark.parametrize(
     ("y", "event", "words"),
     [
-        ((5, 2, 8, 8), (1, 8, 8), ["'inpainting'", "needs observations of the data's shape"]),
-        ((5, 30), (1, 8, 8), ["'inpainting'", "needs observations of the data's shape"]),
-        ((5, 4, 8, 8), (4, 8, 8), ["'inpainting' cannot be drawn"]),
-        ((5, 3, 8, 8), (3, 8, 8), []),
+        ((40, 2, 8, 8), (1, 8, 8), ["'inpainting'", "needs observations of the data's shape"]),
+        ((40, 30), (1, 8, 8), ["'inpainting'", "needs observations of the data's shape"]),
+        ((40, 4, 8, 8), (4, 8, 8), ["'inpainting' cannot be drawn"]),
+        ((40, 3, 8, 8), (3, 8, 8), []),
         (None, (1, 8, 8), ["digits.data.path", "observations.h5: 'train/y' is missing"]),
     ],
 )
@@ -988,7 +988,7 @@ def test_names_of_two_experiments_that_would_write_one_table(config, name, first
 )
 def test_names_that_are_taken(config, name, words):
     config["heuristics"] = {"exact": {}}
-    config["restoration"] = {"patches": {"data": {"name": "photographs"}, "train": {}}}
+    config["restoration"] = {"patches": copy.deepcopy(COMPARISON)}
     config["restoration"]["patches"]["train"]["network"] = {"name": "mlp"}
     resolve(config, SOURCE)
     config["experiments"][name] = config["experiments"]["digits"]

@@ -17,7 +17,7 @@ PAPER = ROOT / "config" / "paper.yaml"
 def config():
     prior = {"network": {"name": "mlp"}}
     given = {"name": "ffhq_256x256", "weights": "w.pt"}
-    data = {"name": "photographs"}
+    data = {"name": "images", "path": "faces"}
     return resolve(
         {
             "results": "out",
@@ -67,7 +67,7 @@ def test_what_a_method_depends_on(config):
     settings = inputs.restoration_settings(config, "patches", "a")
 
     assert settings["methods"] == {"a": {"name": "dps", "zeta": 0.5}}
-    assert (settings["data"], settings["pretrained"]) == ("photographs", None)
+    assert (settings["data"], settings["pretrained"]) == ("images", None)
     config["restoration"]["patches"]["methods"]["b"] = {"name": "tmpd"}
     assert inputs.restoration_settings(config, "patches", "a") == settings
     assert inputs.restoration_settings(config, "faces", "dps")["pretrained"] == "ffhq_256x256"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diem.components import short, split
+from diem.config.fits import check_images, check_sizes
 from diem.data.sets import DATASETS
 from diem.data.sets.base import DataSet
 from diem.em.augmentations import AUGMENTATIONS
@@ -118,13 +119,15 @@ def check_experiment(experiment: Mapping[str, Any], where: str) -> None:
         check_figures(experiment["figures"], facts_of_figures, f"{where}.figures")
     for name, run in experiment["runs"].items():
         _check_run(run, experiment["schedule"], facts, f"{where}.runs.{name}")
+    check_sizes(experiment, data, where)
 
 
 def check_restoration(entry: Mapping[str, Any], where: str) -> None:
     """Checks that the keys of a comparison of posterior samplers fit each other."""
     if ("train" in entry) == ("pretrained" in entry):
         raise DiemError(f"{where} needs a prior: either 'train' or 'pretrained'.")
-    facts = _facts(DATASETS.parse(entry["data"], f"{where}.data"), f"{where}.data.path")
+    data = DATASETS.parse(entry["data"], f"{where}.data")
+    facts = _facts(data, f"{where}.data.path")
     if "images" not in facts:
         raise DiemError(f"{where}.data.name must be of images.")
     if "clean" not in facts:
@@ -139,6 +142,7 @@ def check_restoration(entry: Mapping[str, Any], where: str) -> None:
     if not without:
         raise DiemError(f"{where}.metrics: 'lpips' alone needs lpips_weights.")
     _check_metrics(without, "restoration", facts, where, key="metrics")
+    check_images({**entry, "metrics": without}, data, where)
 
 
 def _check_schedule(schedule: Mapping[str, Any], where: str) -> None:

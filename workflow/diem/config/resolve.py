@@ -26,6 +26,9 @@ __all__ = ["posterior_settings", "resolve"]
 RANK = 64
 """The paper's rank of the Gaussian, which is the default unless the data are smaller."""
 
+SHOWN = 16
+"""The paper's number of test observations, which is the default unless there are fewer."""
+
 PARTS = ("experiments", "heuristics", "restoration", "posterior")
 """The parts of a configuration, of which at least one is not empty."""
 
@@ -62,6 +65,8 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         where = f"{source}: experiments.{name}"
         if experiment["evaluation"]["metrics"] is None:
             experiment["evaluation"]["metrics"] = _default_metrics(experiment["data"])
+        if experiment["evaluation"]["test_observations"] is None:
+            experiment["evaluation"]["test_observations"] = _default_shown(experiment["data"])
         checks.check_experiment(experiment, where)
         _settle_rank(experiment["gaussian"], experiment["data"], where)
     for name, entry in resolved["restoration"].items():
@@ -112,6 +117,14 @@ def _default_metrics(data: Mapping[str, Any]) -> list[str]:
         return ["sliced_wasserstein"]
     metrics = METRICS.all()
     return sorted((n for n in metrics if not metrics[n].needs), key=lambda n: metrics[n].order)
+
+
+def _default_shown(data: Mapping[str, Any]) -> int:
+    """Returns how many test observations are sampled, of an experiment that does not tell."""
+    try:
+        return max(1, min(SHOWN, DATASETS.parse(data).counts()["test"]))
+    except DiemError:  # only files can tell that are not there, or are told with their key later
+        return SHOWN
 
 
 def _settle_rank(entry: dict[str, Any], data: Mapping[str, Any], where: str) -> None:

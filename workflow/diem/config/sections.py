@@ -206,7 +206,12 @@ class Evaluation(Model):
         " figure `uncertainty`",
         paper="-",
     )
-    test_observations: Count = option(16, "how many test observations are sampled", paper="16")
+    test_observations: Count | None = option(
+        None,
+        "how many test observations are sampled, no more than there are; null is 16, or all of"
+        " fewer",
+        paper="16",
+    )
     posterior_samples: Integer = option(4, "how often each is sampled", paper="-", ge=2)
     predicted_observations: Integer = option(
         512,

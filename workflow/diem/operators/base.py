@@ -75,6 +75,24 @@ class Operator(abc.ABC):
         return validated(cls.options(), options, where)
 
     @classmethod
+    def suits(cls, event_shape: tuple[int, ...], **options: Any) -> None:
+        """Raises a :class:`DiemError` if no operator can be drawn for samples of this shape.
+
+        It is asked before anything runs, and neither draws nor reads anything. The sentence begins
+        with the key, ``operator.`` and an option.
+
+        Arguments:
+            event_shape: The shape of one ``x``.
+            options: The keys of the config's ``operator`` entry, see :attr:`Options`.
+        """
+        own = cls.__mro__[: cls.__mro__.index(Operator)]
+        if cls.fields and not any("simulate" in vars(base) for base in own):
+            raise DiemError(
+                f"operator.name: {cls.__name__} has no method 'simulate', so its parameters"
+                f" ({', '.join(cls.fields)}) must come from a file (data.name 'hdf5')."
+            )
+
+    @classmethod
     def simulate(
         cls, event_shape: Sequence[int], count: int, rng: np.random.Generator, **options: Any
     ) -> dict[str, np.ndarray]:
@@ -89,11 +107,7 @@ class Operator(abc.ABC):
         Raises:
             DiemError: If the class does not say how its parameters are drawn.
         """
-        if cls.fields:
-            raise DiemError(
-                f"operator: {cls.__name__} has no method 'simulate', so its parameters"
-                f" ({', '.join(cls.fields)}) must come from a file (data.name 'hdf5')."
-            )
+        cls.suits(tuple(event_shape), **options)
         return {}
 
     @property

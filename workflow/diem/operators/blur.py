@@ -56,6 +56,14 @@ class Blur(Operator):
             return size
 
     @classmethod
+    def suits(cls, event_shape, *, size: int, **options) -> None:  # type: ignore[override]
+        if size % 2 == 0 or len(event_shape) != 3 or size > min(event_shape[1:]):
+            raise DiemError(
+                f"operator.size: a kernel of {size} x {size} pixels needs an odd size and images"
+                f" that are no smaller, and the data have shape {tuple(event_shape)}."
+            )
+
+    @classmethod
     def simulate(  # type: ignore[override]  # its own options
         cls, event_shape, count, rng, *, size: int, intensity: float, boundary: str | None = None
     ) -> dict[str, np.ndarray]:
@@ -70,11 +78,7 @@ class Blur(Operator):
             | Modeling the Performance of Image Restoration from Motion Blur (Boracchi & Foi, 2012)
             | https://doi.org/10.1109/TIP.2012.2192126
         """
-        if size % 2 == 0 or len(event_shape) != 3 or size > min(event_shape[1:]):
-            raise DiemError(
-                f"operator.size: a kernel of {size} x {size} pixels needs an odd size and images"
-                f" that are no smaller, and the data have shape {tuple(event_shape)}."
-            )
+        cls.suits(event_shape, size=size)
         points = 8 * size
         turns = rng.standard_normal((count, points)) * math.pi * intensity / math.sqrt(points)
         turns[:, 0] = rng.uniform(0, 2 * math.pi, count)

@@ -45,10 +45,19 @@ class Downsample(Operator):
         )
 
     @classmethod
+    def suits(cls, event_shape, *, factor: int, filter: str | None = None) -> None:  # type: ignore[override]
+        if len(event_shape) != 3 or any(n % factor for n in event_shape[1:]):
+            raise DiemError(
+                f"operator.factor is {factor}, where a divisor of the height and width of images is"
+                f" needed, and the data have shape {tuple(event_shape)}."
+            )
+
+    @classmethod
     def simulate(  # type: ignore[override]  # its own options
         cls, event_shape, count, rng, *, factor: int, filter: str | None = None
     ) -> dict[str, np.ndarray]:
         """Returns the factor once an observation: nothing is random."""
+        cls.suits(event_shape, factor=factor)
         bicubic = {"bicubic": np.ones(count, bool)} if filter == "bicubic" else {}
         return {"factor": np.full(count, factor, np.uint8), **bicubic}
 

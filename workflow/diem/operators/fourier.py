@@ -58,6 +58,10 @@ class Fourier(Operator):
         coils: Count = option(1, "the number of coils, each with a sensitivity map")
 
     @classmethod
+    def suits(cls, event_shape, **options) -> None:
+        _check_image(event_shape)
+
+    @classmethod
     def simulate(  # type: ignore[override]  # its own options
         cls, event_shape, count, rng, *, acceleration: float, coils: int = 1
     ) -> dict[str, np.ndarray]:
@@ -72,7 +76,7 @@ class Fourier(Operator):
         Gaussian, its phase turns slowly, and the root sum of squares over the coils is 1. The maps
         are the same for all observations and depend on the number of coils and the size alone.
         """
-        _check_image(event_shape)
+        cls.suits(event_shape)
         if not acceleration >= 1:
             raise DiemError(f"operator.acceleration is {acceleration}, and must be at least 1.")
         height, width = event_shape[1:]

@@ -61,6 +61,20 @@ class Mask(Operator):
             return self
 
     @classmethod
+    def suits(
+        cls, event_shape, *, box: int | None = None, margin: int | None = None, **options
+    ) -> None:
+        margin = margin or 0
+        if box is None:
+            return
+        if len(event_shape) != 3 or box + max(2 * margin, 1) > min(event_shape[1:]):
+            around = f" with {margin} pixels around it" if margin else ""
+            raise DiemError(
+                f"operator.box: a hole of {box} x {box} pixels{around} needs larger images, and"
+                f" the data have shape {tuple(event_shape)}."
+            )
+
+    @classmethod
     def simulate(  # type: ignore[override]  # its own options
         cls,
         event_shape,
@@ -81,12 +95,7 @@ class Mask(Operator):
         if box is None:
             return {"mask": rng.random((count, 1, *event_shape[1:])) >= missing}
         margin = margin or 0
-        if len(event_shape) != 3 or box + max(2 * margin, 1) > min(event_shape[1:]):
-            around = f" with {margin} pixels around it" if margin else ""
-            raise DiemError(
-                f"operator.box: a hole of {box} x {box} pixels{around} needs larger images, and"
-                f" the data have shape {tuple(event_shape)}."
-            )
+        cls.suits(event_shape, box=box, margin=margin)
         mask = np.ones((count, 1, *event_shape[1:]), bool)
         free = np.array(event_shape[1:]) - box
         if place == "centre":

@@ -44,11 +44,16 @@ class Sparse(Operator):
         entries: Count = option(..., "the entries of each row, at random places")
 
     @classmethod
-    def simulate(cls, event_shape, count, rng, *, rows: int, entries: int) -> dict[str, np.ndarray]:  # type: ignore[override]
-        """Draws matrices whose rows are unit vectors with so many random entries."""
+    def suits(cls, event_shape, *, entries: int, **options) -> None:  # type: ignore[override]
         size = math.prod(event_shape)
         if entries > size:
             raise DiemError(f"operator.entries is {entries}, more than the data's {size} values.")
+
+    @classmethod
+    def simulate(cls, event_shape, count, rng, *, rows: int, entries: int) -> dict[str, np.ndarray]:  # type: ignore[override]
+        """Draws matrices whose rows are unit vectors with so many random entries."""
+        cls.suits(event_shape, entries=entries)
+        size = math.prod(event_shape)
         order = rng.random((count, rows, size)).argsort(axis=-1)[..., :entries]
         data = rng.standard_normal((count, rows, entries))
         data /= np.linalg.norm(data, axis=-1, keepdims=True)

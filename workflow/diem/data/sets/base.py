@@ -65,6 +65,17 @@ class DataSet(Component):
             DiemError: If only files can tell, and they are not there.
         """
 
+    def check(self) -> None:
+        """Raises a :class:`DiemError` if the options ask for more than the files that are there.
+
+        Nothing large is read, and files that are not there are told by :meth:`load`. The sentence
+        begins with the key.
+        """
+
+    def shares_images(self) -> bool:
+        """Returns whether the same samples are for validation and for testing."""
+        return False
+
     @abc.abstractmethod
     def load(self, seed: int) -> dict[str, Split]:
         """Returns the splits "train", "validation" and "test" of the clean data.

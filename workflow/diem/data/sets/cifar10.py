@@ -33,6 +33,8 @@ BATCH = 1000  # images that are yielded at a time
 
 TRAINING = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 TEST = ("test_batch.bin",)
+OFFICIAL = {"train": 50_000, "test": 10_000}
+"""The images of the official archive."""
 FILES = {"train": TRAINING, "test": TEST}
 
 
@@ -74,6 +76,18 @@ class CIFAR10(DataSet):
 
     def counts(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in SPLITS}
+
+    def shares_images(self) -> bool:
+        return self.validation + self.test > OFFICIAL["test"]
+
+    def check(self) -> None:
+        for name in SPLITS if self.path is None else ():
+            source = "train" if name == "train" else "test"
+            if getattr(self, name) > OFFICIAL[source]:
+                raise DiemError(
+                    f"data.{name} is {getattr(self, name)}, and the archive holds"
+                    f" {OFFICIAL[source]} {source} images."
+                )
 
     def downloads(self) -> str | None:
         return ARCHIVE if self.path is None else None

@@ -13,7 +13,7 @@ import io
 import lzma
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Annotated, Self, cast
 
@@ -89,15 +89,25 @@ class FastMRI(DataSet):
         volumes = {"train": train, "validation": self.validation, "test": self.test}
         return {name: number * count for name, number in volumes.items()}
 
-    def load(self, seed: int) -> dict[str, Split]:
+    def check(self) -> None:
         held_path = self.validation_path or self.path
+        if Path(held_path).is_dir():  # an archive would have to be read
+            self._check_held(_names(held_path), held_path)
+
+    def _check_held(self, names: Sequence[str], held_path: str) -> None:
+        """Refuses more volumes for validation and testing than there are."""
         shared = held_path == self.path
-        names = _names(held_path)
         if self.validation + self.test > len(names) - shared:
             raise DiemError(
                 f"data.validation and data.test are {self.validation} and {self.test}, which is too"
                 f" many for the {len(names)} volumes in {held_path}."
             )
+
+    def load(self, seed: int) -> dict[str, Split]:
+        held_path = self.validation_path or self.path
+        shared = held_path == self.path
+        names = _names(held_path)
+        self._check_held(names, held_path)
         order = [names[i] for i in rng(seed, Stage.SPLIT).permutation(len(names))]
         held = self.test + self.validation
         train = order[held:] if shared else _names(self.path)

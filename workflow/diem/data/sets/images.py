@@ -52,8 +52,12 @@ class Images(DataSet):
             train = len(_names(self.path)) - self.validation - self.test
         return {"train": train, "validation": self.validation, "test": self.test}
 
-    def load(self, seed: int) -> dict[str, Split]:
-        names = _names(self.path)
+    def check(self) -> None:
+        if Path(self.path).is_dir():
+            self._train_of(_names(self.path))
+
+    def _train_of(self, names: Sequence[str]) -> int:
+        """Returns how many images are to train on."""
         rest = len(names) - self.test - self.validation
         train = rest if self.train is None else self.train
         if train > rest or rest < 0:
@@ -61,6 +65,11 @@ class Images(DataSet):
                 "data.train, data.validation and data.test ask for more than the"
                 f" {len(names)} images in {self.path}."
             )
+        return train
+
+    def load(self, seed: int) -> dict[str, Split]:
+        names = _names(self.path)
+        train = self._train_of(names)
         order = rng(seed, Stage.SPLIT).permutation(len(names))
         parts = np.split(order, np.cumsum([self.test, self.validation, train]))[:3]
         chosen = dict(zip(("test", "validation", "train"), parts, strict=True))

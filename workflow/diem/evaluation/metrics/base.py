@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from diem.evaluation.arrays import Array
     from diem.evaluation.evaluate import Evaluation
 
-__all__ = ["SUBJECTS", "Fidelity", "Label", "Measurement", "Metric", "Panel", "clean_test"]
+__all__ = [
+    "SUBJECTS",
+    "Fidelity",
+    "Label",
+    "Measurement",
+    "Metric",
+    "Panel",
+    "Planned",
+    "clean_test",
+]
 
 Subject = Literal["samples", "observations", "posterior"]
 
@@ -53,6 +62,21 @@ class Panel(NamedTuple):
 
     figure: str
     place: float = 100
+
+
+class Planned(NamedTuple):
+    """What is known of an evaluation before anything runs.
+
+    Attributes:
+        event_shape: The shape of one sample.
+        counts: The number of samples by split, or none where only files can tell that are not
+            there.
+        settings: The config's ``evaluation`` entry; of a comparison of restorations nothing.
+    """
+
+    event_shape: tuple[int, ...]
+    counts: Mapping[str, int] | None
+    settings: Mapping[str, Any]
 
 
 class Measurement(NamedTuple):
@@ -115,6 +139,17 @@ class Metric(Component, abc.ABC):
             The number of the metric's subject (of ``samples`` it is that of the prior's), or
             several numbers with what they are of.
         """
+
+    def problem(self, planned: Planned) -> str | None:
+        """Returns why it cannot be measured, or nothing if it can.
+
+        Arguments:
+            planned: What is known before anything runs.
+
+        Returns:
+            The end of the sentence "the metric needs ...".
+        """
+        return None
 
     def draws(self, settings: Mapping[str, Any], counts: Mapping[str, int]) -> int:
         """Returns how many posterior samples it draws beside those of every evaluation.

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel, clean_test
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel, Planned, clean_test
 
 if TYPE_CHECKING:
     from diem.evaluation.evaluate import Evaluation
 
 
 __all__ = ["FrechetDistance"]
+
+FEATURES = 32
+"""The extractor's features, :attr:`diem.evaluation.extractor.Extractor.dimension`."""
 
 
 class FrechetDistance(Metric):
@@ -25,6 +28,13 @@ class FrechetDistance(Metric):
     inputs = ("extractor",)
     panel = Panel("distance", 1)
     quality = 2
+
+    def problem(self, planned: Planned) -> str | None:
+        if planned.settings["samples"] <= FEATURES:
+            return f"more evaluation.samples than its {FEATURES} features"
+        if planned.counts is not None and planned.counts["test"] <= FEATURES:
+            return f"more test images (data.test) than its {FEATURES} features"
+        return None
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.evaluation.extractor import load_extractor

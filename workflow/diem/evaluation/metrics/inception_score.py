@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diem.errors import DiemError
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel, Planned
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ class InceptionScore(Metric):
     subject = "samples"
     inputs = ("inception_weights",)
     panel = Panel("distance", 3)
+
+    def problem(self, planned: Planned) -> str | None:
+        few = planned.settings["samples"] < SPLITS
+        return f"evaluation.samples of {SPLITS} or more" if few else None
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.evaluation import inception

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diem.errors import DiemError
 from diem.evaluation.arrays import double
-from diem.evaluation.metrics.base import Label, Measurement, Metric
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -82,6 +82,10 @@ class Prediction(Metric):
     def draws(self, settings: Mapping[str, Any], counts: Mapping[str, int]) -> int:
         predicted = min(settings["predicted_observations"], counts[SPLIT])
         return predicted * settings["posterior_samples"]
+
+    def problem(self, planned: Planned) -> str | None:
+        few = planned.counts is not None and planned.counts[SPLIT] < 2
+        return f"two {SPLIT} observations or more (data.{SPLIT})" if few else None
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         observations, settings = evaluation.observations, evaluation.settings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from diem.errors import DiemError
 from diem.evaluation.arrays import aligned
-from diem.evaluation.metrics.base import Fidelity, Label
+from diem.evaluation.metrics.base import Fidelity, Label, Planned
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["SSIM", "ssim"]
+
+WINDOW = 11
+"""The width of a window in pixels."""
 
 
 def ssim(x: Array, reference: Array, data_range: float = 4.0) -> Tensor:
@@ -45,9 +48,10 @@ def ssim(x: Array, reference: Array, data_range: float = 4.0) -> Tensor:
     from skimage.metrics import structural_similarity  # most commands do without
 
     x, reference = (v.cpu().numpy() for v in aligned(x, reference))
-    if min(x.shape[2:]) < 11:
+    if min(x.shape[2:]) < WINDOW:
         raise DiemError(
-            f"metrics: 'ssim' needs images of 11 x 11 pixels or more, and these have {x.shape[2:]}."
+            f"metrics: 'ssim' needs images of {WINDOW} x {WINDOW} pixels or more, and these have"
+            f" {x.shape[2:]}."
         )
     values = [
         structural_similarity(
@@ -71,6 +75,12 @@ class SSIM(Fidelity):
     labels = {"ssim": Label("SSIM", better="↑")}
     needs = frozenset({"clean", "images"})
     sections = frozenset({"experiments", "restoration"})
+
+    def problem(self, planned: Planned) -> str | None:
+        height, width = planned.event_shape[1:]
+        small = min(height, width) < WINDOW
+        fits = f"images of {WINDOW} x {WINDOW} pixels or more, not {height} x {width}"
+        return fits if small else None
 
     def values(self, x: Array, truth: Array, data_range: float = 4.0, tool: Any = None) -> Tensor:
         return ssim(x, truth, data_range)

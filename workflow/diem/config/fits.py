@@ -1,0 +1,156 @@
+"""Checks of sizes: what the declared shape and counts of data tell before anything runs.
+
+What only files can tell that are not there is left to the job that reads them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diem.components import split
+from diem.data.sets.base import DataSet
+from diem.em.augmentations import AUGMENTATIONS
+from diem.em.laps import sampled
+from diem.errors import DiemError
+from diem.evaluation.metrics import METRICS
+from diem.evaluation.metrics.base import Planned
+from diem.networks import NETWORKS
+from diem.operators import OPERATORS
+
+__all__ = ["check_images", "check_sizes"]
+
+TRAINED = ("train", "validation")
+"""The splits that an E-step draws samples of."""
+
+
+def check_sizes(experiment: Mapping[str, Any], data: DataSet, where: str) -> None:
+    """Checks that an experiment's settings fit the sizes of its data.
+
+    Raises:
+        DiemError: With one sentence that names the key and what would fit.
+    """
+    shape, counts = data.event_shape(), _counts(data, where)
+    with _Place(where):
+        NETWORKS.parse(experiment["network"]).check(shape)
+    if "clean" in data.facts:
+        for name, entry in experiment["observations"].items():
+            _check_observations(entry, shape, f"{where}.observations.{name}")
+    for name, run in experiment["runs"].items():
+        _check_augmentations(run["m_step"], shape, f"{where}.runs.{name}")
+        if counts is not None:
+            _check_blocks(run["e_step"], counts, f"{where}.runs.{name}")
+    evaluation = experiment["evaluation"]
+    _check_metrics(evaluation["metrics"], Planned(shape, counts, evaluation), where)
+    if counts is None:
+        return
+    _check_splits(counts, counts, where)
+    if evaluation["test_observations"] > counts["test"]:
+        raise DiemError(
+            f"{where}.evaluation.test_observations is {evaluation['test_observations']}, and the"
+            f" data have {counts['test']} test observations: set it to no more."
+        )
+    if data.shares_images() and _selects(evaluation["metrics"]):
+        raise DiemError(
+            f"{where}.data.validation and data.test hold the same images, so that a lap chosen by"
+            " 'prediction' (evaluation.metrics) would be reported on what chose it: lower one of"
+            " the two."
+        )
+
+
+def check_images(entry: Mapping[str, Any], data: DataSet, where: str) -> None:
+    """Checks that the settings of a comparison of posterior samplers fit the sizes of its images.
+
+    Raises:
+        DiemError: With one sentence that names the key and what would fit.
+    """
+    shape, counts = data.event_shape(), _counts(data, where)
+    for name, task in entry["tasks"].items():
+        _check_observations(task, shape, f"{where}.tasks.{name}")
+    if "train" in entry:
+        with _Place(f"{where}.train"):
+            NETWORKS.parse(entry["train"]["network"]).check(shape)
+        _check_augmentations(entry["train"]["m_step"], shape, f"{where}.train")
+    _check_metrics(entry["metrics"], Planned(shape, counts, {}), where, "metrics")
+    if counts is None:
+        return
+    _check_splits(counts, ("train", "validation", "test") if "train" in entry else ("test",), where)
+    if entry["images"] > counts["test"]:
+        raise DiemError(
+            f"{where}.images is {entry['images']}, and the data have {counts['test']} test images:"
+            " set it to no more."
+        )
+
+
+class _Place:
+    """Puts the place of an entry before the key that an error of its component names."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, DiemError):
+            raise DiemError(f"{self.where}.{error}") from None
+
+
+def _counts(data: DataSet, where: str) -> Mapping[str, int] | None:
+    """Returns the number of samples by split, or nothing where only missing files can tell."""
+    with _Place(where):
+        data.check()
+    try:
+        return data.counts()
+    except DiemError:
+        return None
+
+
+def _check_observations(entry: Mapping[str, Any], shape: Sequence[int], where: str) -> None:
+    options = dict(entry["operator"])
+    operator = OPERATORS.find(options.pop("name"))
+    with _Place(where):
+        operator.suits(tuple(shape), **options)
+    sigma_y = entry["sigma_y"]
+    if operator.keeps_shape and isinstance(sigma_y, list) and len(sigma_y) != math.prod(shape):
+        raise DiemError(
+            f"{where}.sigma_y holds {len(sigma_y)} values, and an observation {math.prod(shape)}:"
+            " give one for each, or one number for all."
+        )
+
+
+def _check_augmentations(m_step: Mapping[str, Any], shape: Sequence[int], where: str) -> None:
+    for name, value in m_step["augment"].items():
+        with _Place(where):
+            AUGMENTATIONS.find(name).of(value, f"m_step.augment.{name}").check(tuple(shape))
+
+
+def _check_blocks(e_step: Mapping[str, Any], counts: Mapping[str, int], where: str) -> None:
+    for name in TRAINED:
+        if counts[name] > 0 and sampled(e_step, counts[name]) == 0:
+            raise DiemError(
+                f"{where}.e_step.drop_last leaves none of the {counts[name]} {name} observations,"
+                f" which fill no block of {e_step['block']}: lower e_step.block, or set drop_last"
+                " to false."
+            )
+
+
+def _check_splits(counts: Mapping[str, int], needed: Sequence[str] | Any, where: str) -> None:
+    for name in needed:
+        if counts[name] < 1:
+            raise DiemError(
+                f"{where}.data: there are {counts[name]} samples for {name!r}, where at least one"
+                " is needed."
+            )
+
+
+def _check_metrics(
+    entries: Sequence[Any], planned: Planned, where: str, key: str = "evaluation.metrics"
+) -> None:
+    for entry in entries:
+        if problem := METRICS.parse(entry, f"{where}.{key}").problem(planned):
+            name, _ = split(entry, f"{where}.{key}")
+            raise DiemError(f"{where}.{key}: {name!r} needs {problem}.")
+
+
+def _selects(entries: Sequence[Any]) -> bool:
+    return any(METRICS.parse(entry).selects for entry in entries)
