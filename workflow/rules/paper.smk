@@ -7,6 +7,7 @@ PAIRS = paper.pairs_with_paper(CONFIG, PAPER_CONFIG)
 rule hyperparameters:
     input:
         paper=str(PAPER_CONFIG),
+        published=str(PUBLISHED / "settings.csv"),
     output:
         **table_output(
             "hyperparameters",

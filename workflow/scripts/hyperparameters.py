@@ -7,7 +7,11 @@ import yaml
 
 from diem.config.resolve import resolve
 from diem.jobs.job import job
-from diem.paper.hyperparameters import readable_settings, settings_side_by_side
+from diem.paper.hyperparameters import (
+    readable_settings,
+    settings_of_the_paper,
+    settings_side_by_side,
+)
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
@@ -17,5 +21,6 @@ with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.input
     text = Path(files.paper).read_text(encoding="utf-8")
     papers = resolve(yaml.safe_load(text), files.paper)
-    table = settings_side_by_side(snakemake.params.config, papers)
+    published = settings_of_the_paper(files.published)
+    table = settings_side_by_side(snakemake.params.config, papers, published)
     write_table(snakemake.output, table, readable_settings(table))

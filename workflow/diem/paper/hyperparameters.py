@@ -1,18 +1,30 @@
-"""The settings that ran and those of the paper, which ``config/paper.yaml`` holds, side by side.
+"""The settings that ran and those of the paper side by side.
+
+The paper's are those of its text and of its authors' code, each with its place:
+``published/settings.csv``. ``config/paper.yaml`` tells which of them it does not follow.
 
 An entry of a config takes the place of one of the paper's entries, by ``stands_for`` or by its
 name; of the heuristics and of the comparisons of posterior samplers the paper has one each.
 """
 
+import csv
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from diem.paper.pairs import Pair, pairs
 from diem.report.tables.writing import NONE, Readable
 
-__all__ = ["SAME", "differences", "readable_settings", "settings_side_by_side"]
+__all__ = [
+    "SAME",
+    "differences",
+    "readable_settings",
+    "settings_of_the_paper",
+    "settings_side_by_side",
+]
 
 LABELS = {
     "recipe",
@@ -26,28 +38,53 @@ LABELS = {
 }
 """Keys that are no settings of the method."""
 
-SAME = "the settings of config/paper.yaml"
+SAME = "the paper's settings"
 
 
-def settings_side_by_side(config: Mapping[str, Any], paper: Mapping[str, Any]) -> pd.DataFrame:
+def settings_of_the_paper(path: str | Path) -> dict[tuple[str, str], dict[str, tuple[str, str]]]:
+    """Reads the paper's settings.
+
+    Arguments:
+        path: ``published/settings.csv``.
+
+    Returns:
+        By section and entry, by dotted name: the value as text, and its place in the paper, in the
+        authors' repository, or in that of their benchmark.
+    """
+    found: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            value = _as_text(yaml.safe_load(row["value"]))
+            entry = found.setdefault((row["section"], row["entry"]), {})
+            entry[row["key"]] = (value, row["source"])
+    return found
+
+
+def settings_side_by_side(
+    config: Mapping[str, Any],
+    paper: Mapping[str, Any],
+    published: Mapping[tuple[str, str], Mapping[str, tuple[str, str]]],
+) -> pd.DataFrame:
     """Returns the settings that ran and those of the paper, side by side.
 
     Arguments:
         config: The resolved configuration.
-        paper: The paper's, resolved too.
+        paper: The configuration ``config/paper.yaml``, of which the names of entries matter.
+        published: The paper's settings, see :func:`settings_of_the_paper`.
 
     Returns:
         A row a setting: ``section``, ``entry``, ``paper_entry``, ``key``, ``here`` and ``paper``,
-        as text, empty where one of the two lacks the setting.
+        as text, empty where it is not set here or the paper does not tell it, and ``source``, the
+        place of the paper's.
     """
     rows = []
     for pair in pairs(config, paper):
         ours = dict(_flat(config[pair.section][pair.ours]))
-        papers = dict(_flat(paper[pair.section][pair.paper]))
+        papers = published[pair.section, pair.paper]
         for key in dict.fromkeys([*ours, *papers]):
-            values = (_as_text(settings.get(key, "")) for settings in (ours, papers))
-            rows.append((pair.section, pair.ours, pair.paper, key, *values))
-    columns = ["section", "entry", "paper_entry", "key", "here", "paper"]
+            told = papers.get(key, ("", ""))
+            rows.append((*pair, key, _as_text(ours.get(key, "")), *told))
+    columns = ["section", "entry", "paper_entry", "key", "here", "paper", "source"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -88,8 +125,10 @@ def readable_settings(table: pd.DataFrame) -> Readable:
         name = row["entry"] if same else f"{row['entry']} (paper: {row['paper_entry']})"
         body.append([name, row["key"], row["here"] or NONE, row["paper"] or NONE])
     notes = [
-        "Made of the configuration that ran and of config/paper.yaml; defaults are filled in.",
-        f"{NONE}: there is no such setting. config/README.md explains each.",
+        "Made of the configuration that ran, with its defaults, and of what the paper and its"
+        " authors' code tell; the CSV file has the place of each of the paper's.",
+        f"{NONE}: there is no such setting, or the paper does not tell it.",
+        "config/README.md explains each.",
     ]
     return Readable(header, body, 4, notes)
 
@@ -103,8 +142,9 @@ def differences(table: pd.DataFrame) -> dict[Pair, str]:
     texts = {}
     keys = map(Pair, table["section"], table["entry"], table["paper_entry"])
     for pair in dict.fromkeys(keys):
-        rows = table[(table["section"] == pair.section) & (table["entry"] == pair.ours)]
+        of_pair = (table["section"] == pair.section) & (table["entry"] == pair.ours)
+        rows = table[of_pair & (table["paper"] != "")]
         count = int((rows["here"] != rows["paper"]).sum())
-        differ = f"{count} of {len(rows)} settings differ from the paper"
+        differ = f"{count} of the paper's {len(rows)} settings differ"
         texts[pair] = differ if count else SAME
     return texts
