@@ -287,7 +287,8 @@ def files(tmp_path, monkeypatch):
     job = Made(tmp_path)
     shape = (1, 12, 12)
     truth = random_gaussian(shape, 3)
-    parts = {s: observe(truth, MASK, 12, 0.1, i)[0] for i, s in enumerate(("train", "test"))}
+    splits = ("train", "validation", "test")
+    parts = {split: observe(truth, MASK, 12, 0.1, i)[0] for i, split in enumerate(splits)}
     save_observations(tmp_path / "observations.h5", parts, "mask", {})
     x = truth.to(torch.float32).sample(40, torch.Generator()).numpy()
     write_hdf5(tmp_path / "clean.h5", {"test/x": x, "train/x": x}, {})
@@ -330,7 +331,7 @@ def test_evaluations(files):
 
 @pytest.mark.parametrize("name", [n for n, m in METRICS.all().items() if issubclass(m, Fidelity)])
 def test_fidelities(name):
-    x, truth = torch.randn(2, 3, 3, 12, 12, device=DEVICE)
+    x, truth = torch.randn(2, 3, 3, 32, 32, device=DEVICE)
     tool = None
     if name == "lpips":
         tool = object.__new__(Perceptual)

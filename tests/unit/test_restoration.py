@@ -681,7 +681,10 @@ def test_lpips_has_rows_where_it_has_weights(clean, monkeypatch):
 def test_images_are_observed_in_the_benchmarks_range(clean):
     noise = {"small": 0.01, "large": 1.0}
     operator = {"name": "mask", "missing": 0.3}
-    tasks = {name: {"operator": operator, "sigma_y": value} for name, value in noise.items()}
+    tasks = {
+        name: {"operator": operator, "sigma_y": value, "shared": False}
+        for name, value in noise.items()
+    }
 
     _, arrays = run(clean, entry={**ENTRY, "tasks": tasks})
 

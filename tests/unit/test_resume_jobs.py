@@ -123,9 +123,11 @@ class Restoration(Job):
 
     def run(self, keep):
         denoiser = HalvedDenoiser(self.prior().denoiser.backbone, VPSchedule())
-        mask = {"operator": {"name": "mask", "missing": 0.3}, "sigma_y": SIGMA_Y}
-        more = {"operator": {"name": "mask", "missing": 0.7}, "sigma_y": SIGMA_Y}
+        shared = {"sigma_y": SIGMA_Y, "shared": False}
+        mask = {"operator": {"name": "mask", "missing": 0.3}, **shared}
+        more = {"operator": {"name": "mask", "missing": 0.7}, **shared}
         entry = {
+            **{"respaced": False, "clip": False},
             "tasks": {"some": mask, "more": more},
             "methods": {"dps": {"name": "dps", "zeta": 1.0}},
             "steps": [2, 3],

@@ -125,9 +125,11 @@ class Blur(Operator):
         return x[..., margin : margin + height, margin : margin + width]
 
     def precondition(self, b: Tensor, scale: Tensor, var_y: Tensor) -> Tensor:
-        # Exact where the noise is the same for all values of an observation.
+        # Exact where images wrap around and the noise of an observation is the same everywhere.
         mean = var_y.expand(b.shape).mean(dim=(-3, -2, -1), keepdim=True)
-        return self._filtered(b, 1 / (scale * self._spectrum.abs().square() + mean))
+        padded = torch.nn.functional.pad(b, (self._margin,) * 4)
+        inverse = 1 / (scale * self._spectrum.abs().square() + mean)
+        return self._cropped(self._filtered(padded, inverse))
 
     def _filtered(self, x: Tensor, spectrum: Tensor) -> Tensor:
         return torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=x.shape[-2:])

@@ -50,6 +50,9 @@ class Partial(Operator):
     def to(self, device: str | torch.device) -> Self:
         return type(self)(self.operator.to(device), self.shown.to(device))
 
+    def double(self) -> Self:
+        return type(self)(self.operator.double(), self.shown)
+
     def __len__(self) -> int:
         return len(self.shown)
 
