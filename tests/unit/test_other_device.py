@@ -25,7 +25,7 @@ from diem.em.training import Training, train
 from diem.evaluation import inception
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.extractor import Extractor
-from diem.evaluation.lpips import Perceptual
+from diem.evaluation.lpips import LAYERS, Perceptual
 from diem.evaluation.metrics import METRICS
 from diem.evaluation.metrics.base import Fidelity
 from diem.evaluation.metrics.distance_to_manifold import CURVE_POINTS, distance_to_manifold
@@ -336,7 +336,12 @@ def test_fidelities(name):
     if name == "lpips":
         tool = object.__new__(Perceptual)
         tool.device = DEVICE
-        tool.model = lambda x, y: (x - y).square().mean(dim=(1, 2, 3))
+        tool.linear = [torch.rand(1, a.shape[0], 1, 1, device=DEVICE) for a in LAYERS]
+        tool.network = {
+            f"features.{a.number}.{k}": torch.randn(shape, device=DEVICE)
+            for a in LAYERS
+            for k, shape in (("weight", a.shape), ("bias", a.shape[:1]))
+        }
 
     values = METRICS.find(name)().values(x, truth, tool=tool)
 

@@ -141,7 +141,7 @@ def test_predictions_have_the_noise_of_observations(tmp_path):
     y = operator.forward(gaussian.mean.expand(60, 1, 8, 8)) + 0.5 * noise
     observed = Observed(operator, y, torch.tensor(0.5), torch.arange(60).numpy())
     path = tmp_path / "observations.h5"
-    save_observations(path, {"validation": observed}, "mask", {})
+    save_observations(path, {"validation": observed, "test": observed}, "mask", {})
 
     row, scores = evaluated(path, known)
 

@@ -26,6 +26,7 @@ def test_stages_are_fixed_and_distinct():
         "RESTORATION": 13,
         "HEURISTICS": 14,
         "PREDICTION": 15,
+        "SPREAD": 16,
         "DROPOUT": 17,
     }
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from diem.lazy import torch
 
-__all__ = ["Stage", "global_stream", "rng", "torch_generator"]
+__all__ = ["Stage", "global_stream", "rng", "stream_beside", "torch_generator"]
 
 WORDS = slice(24, 24 + 8 * 624)
 """Where PyTorch's state of a CPU generator holds those of the Mersenne twister, one in 8 bytes."""
@@ -41,6 +41,7 @@ class Stage(IntEnum):
     RESTORATION = 13
     HEURISTICS = 14
     PREDICTION = 15
+    SPREAD = 16
     DROPOUT = 17
 
 
@@ -104,3 +105,17 @@ def _torch_generator(
         whole.numpy()[WORDS].view(np.uint64)[:] = words["state"]["key"]
         generator.set_state(whole)
     return generator
+
+
+def stream_beside(generator: torch.Generator, stage: Stage) -> torch.Generator:
+    """Returns a stream for another purpose, which depends on where a stream stands.
+
+    Arguments:
+        generator: The stream, which is left where it stands.
+        stage: What the numbers are for.
+    """
+    device = generator.device
+    copy = torch.Generator(device=device)
+    copy.set_state(generator.get_state())
+    seed = torch.randint(2**63 - 1, (), generator=copy, device=device)
+    return torch_generator(int(seed), stage, device=device)

@@ -13,7 +13,7 @@ rule e_step:
         mem_mb=asked_memory(resources.e_step),
         runtime=asked_minutes(resources.e_step),
     params:
-        e_step=IN.run_setting("e_step"),
+        e_step=IN.e_step,
         laps=IN.restarting_laps,
         network=IN.setting("network"),
         seed=SEED,

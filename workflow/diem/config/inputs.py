@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from diem.config.paths import Paths
 from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
-from diem.em.laps import ceiling_labels, ceiling_settings, training_of_lap
+from diem.em.laps import ceiling_labels, ceiling_settings, sampling_of_lap, training_of_lap
 from diem.evaluation.metrics import find_all
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import Evaluated, evaluated
@@ -110,6 +110,11 @@ class Inputs:
         if run["e_step"]["restart"] is not None and lap > 2:
             files["previous"] = paths.samples(*key, lap - 1)
         return files
+
+    def e_step(self, names: Wildcards) -> dict[str, Any]:
+        """Returns the settings of one lap's E-step."""
+        run = self.run(names)
+        return sampling_of_lap(run["e_step"], int(names.lap), run["laps"])
 
     def m_step_input(self, names: Wildcards) -> dict[str, Any]:
         lap, key = int(names.lap), (names.experiment, names.run)

@@ -86,6 +86,14 @@ class Gaussian:
     def denoising_covariance(self, var_t: Tensor) -> DPLRCovariance:
         r"""Returns :math:`V[x \mid x_t] = (\Sigma_x^{-1} + \sigma_t^{-2} I)^{-1}`.
 
+        Arguments:
+            var_t: The variance of the noise, of shape ``()``.
+        """
+        return self.denoising_error(var_t).covariance
+
+    def denoising_error(self, var_t: Tensor) -> Self:
+        r"""Returns :math:`N(0, V[x \mid x_t])`, the law of :math:`x - E[x \mid x_t]`.
+
         It is written in the eigenvalues of the covariance: the two inverses of the formula would
         cancel digits where they differ much.
 
@@ -96,7 +104,8 @@ class Gaussian:
         noise = self.noise * var_t / (self.noise + var_t)
         # The eigenvalue l turns into l v / (l + v), of which the isotropic part holds `noise`.
         gain = var_t**2 / ((self.noise + power + var_t) * (self.noise + var_t))
-        return DPLRCovariance(noise.expand(self.mean.shape), self.factors * torch.sqrt(gain))
+        factors = self.factors * torch.sqrt(gain)
+        return type(self)(torch.zeros_like(self.mean), noise, factors)
 
     def to(self, *args, **kwargs) -> Self:
         """Returns the same Gaussian on another device or of another dtype."""

@@ -14,6 +14,7 @@ from diem.diffusion.gaussian import noise_of
 from diem.diffusion.posterior import Guidance, PartsDenoiser, PosteriorDenoiser
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import SAMPLERS, Sampler
+from diem.diffusion.spread import Spread
 from diem.networks.runtime import bounded_memory, compile_network, set_memory_format
 from diem.operators.base import Operator
 
@@ -82,7 +83,7 @@ class PosteriorSampler:
             names = ("sampler", "covariance", "precision")
             return {**dict.fromkeys(names, "exact"), **dict.fromkeys(counts, 0)}
         return {
-            "sampler": self.sampler.name,
+            "sampler": self.sampler.title,
             "steps": self.sampler.steps,
             "covariance": self.covariance.name,
             "denoiser_evaluations": self.sampler.evaluations,
@@ -119,8 +120,9 @@ class PosteriorSampler:
             The samples, of shape ``(B, *event)``.
 
         Raises:
-            DiemError: If the network is to be compiled and this machine cannot, or if so many
-                observations at once do not fit its memory.
+            DiemError: If the network is to be compiled and this machine cannot, if so many
+                observations at once do not fit its memory, or if the sampler adds the spread and
+                the prior's card has no error of its denoiser.
         """
         if prior.denoiser is None:
             return prior.gaussian.sample_posterior(operator, y, sigma_y, generator)
@@ -133,8 +135,11 @@ class PosteriorSampler:
             sigma_start = prior.denoiser.schedule.sigma_max
         noise = torch.empty_like(start, memory_format=torch.contiguous_format)
         x_t = start + sigma_start * noise.normal_(generator=generator)
+        spread = None
+        if self.sampler.adds_spread:
+            spread = Spread.of(prior).posterior_draws(operator, y, sigma_y, generator)
         with bounded_memory("e_step.batch", min(self.batch or len(y), len(y)), y.device):
-            return self.sampler(denoiser, x_t, sigma_start, generator, step_done)
+            return self.sampler(denoiser, x_t, sigma_start, generator, step_done, spread)
 
     def _denoiser(
         self, prior: Prior, operator: Operator, y: Tensor, sigma_y: float | Tensor

@@ -1,4 +1,4 @@
-"""Which laps are evaluated, how long each trains, and the ceilings that train as long."""
+"""Which laps are evaluated, how each samples and trains, and the ceilings that train as long."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +14,7 @@ __all__ = [
     "evaluated_laps",
     "optimizer_steps",
     "sampled",
+    "sampling_of_lap",
     "training_of_lap",
 ]
 
@@ -22,6 +23,14 @@ def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
     """Returns the laps of a run that are evaluated: those asked for, and the last one."""
     laps = experiment["runs"][run]["laps"]
     return sorted({lap for lap in experiment["evaluation"]["laps"] if lap < laps} | {laps})
+
+
+def sampling_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
+    """Returns an ``e_step`` entry whose sampler adds the spread, or does not, as in one lap."""
+    sampler = dict(entry["sampler"])
+    if sampler.get("spread") == "last":
+        sampler["spread"] = "all" if lap == laps else "none"
+    return {**entry, "sampler": sampler}
 
 
 def sampled(e_step: Mapping[str, Any], observed: int) -> int:

@@ -11,12 +11,19 @@ import torch
 from azula.denoise import KarrasDenoiser
 from torch import Tensor
 
+from diem.diffusion.samplers import noise_levels, sigma_to_time
 from diem.em.batches import rows_on
 from diem.em.distributed import rank, size
 from diem.files.hdf5 import Rows
 from diem.seeds import Stage, rng, torch_generator
 
-__all__ = ["Streams", "validation_loss", "weighted_error"]
+__all__ = ["Streams", "denoising_error", "validation_loss", "weighted_error"]
+
+LEVELS = 24
+"""The number of noise levels at which a denoiser's error is measured."""
+
+SAMPLES = 64
+"""The number of samples that it is measured on, at most."""
 
 
 class Streams(NamedTuple):
@@ -71,3 +78,33 @@ def validation_loss(denoiser: KarrasDenoiser, x: Tensor | Rows, seed: int, batch
         error = weighted_error(denoiser, samples, *streams.noise(samples))
         total += len(samples) * error.cpu()
     return float(total) / len(x)
+
+
+@torch.no_grad()
+def denoising_error(
+    denoiser: KarrasDenoiser, x: Tensor | Rows, seed: int, batch: int
+) -> dict[str, list[float]]:
+    """Returns a denoiser's mean squared error at noise levels from the highest to the lowest.
+
+    Arguments:
+        denoiser: The denoiser.
+        x: Samples that it was not trained on, of shape ``(N, *event)``, on its device or on the
+            disk; the first are denoised, with the same noise at every level.
+        seed: The config's seed.
+        batch: How many samples are denoised at once.
+
+    Returns:
+        ``sigma``, the levels, and ``error``, the means over samples and values of ``(d - x)^2``.
+    """
+    device = next(denoiser.parameters()).device
+    generator = torch_generator(seed, Stage.VALIDATION, 0, 1, device)
+    schedule, count = denoiser.schedule, min(SAMPLES, len(x))
+    sigmas = noise_levels("log_linear", LEVELS - 1, schedule.sigma_min, schedule.sigma_max)
+    total = torch.zeros(LEVELS, dtype=torch.float64)
+    for rows in np.split(np.arange(count), range(batch, count, batch)):
+        samples = rows_on(x, rows, device)
+        z = torch.empty_like(samples).normal_(generator=generator)
+        for level, sigma in enumerate(sigmas.to(samples)):
+            mean = denoiser(samples + sigma * z, sigma_to_time(schedule, sigma)).mean
+            total[level] += (mean - samples).square().flatten(1).mean(dim=1).sum().cpu()
+    return {"sigma": sigmas.tolist(), "error": (total / count).tolist()}

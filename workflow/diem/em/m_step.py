@@ -17,9 +17,11 @@ from azula.denoise import KarrasDenoiser
 
 from diem.diffusion.gaussian import Gaussian, fit_to_samples
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
+from diem.diffusion.spread import CARD_KEY
 from diem.em.batches import held_on
 from diem.em.checkpoint import checkpointed
 from diem.em.distributed import is_first
+from diem.em.loss import denoising_error
 from diem.em.samples import event_shape_of, open_samples
 from diem.em.training import Training, train
 from diem.files.atomic import atomic
@@ -122,22 +124,25 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
 
     resumable = checkpointed(output, lap.fingerprint(job.seed), lap.checkpoint_seconds)
     with resumable as checkpoint, x, x_validation:
+        held_out = held_on(x_validation, job.device)
         average, curve = train(
             denoiser.to(job.device),
             held_on(x, job.device),
-            held_on(x_validation, job.device),
+            held_out,
             training,
             job.seed,
             lap.number,
             checkpoint,
             report,
         )
+        error = denoising_error(average, held_out, job.seed, training.batch)
     if not is_first():
         return
     card = {
         "training_samples": len(x),
         "optimizer_steps": past + training.steps,
         "halvings": curve[-1]["halvings"],
+        CARD_KEY: error,
     }
     _write_prior(output, lap, job.seed, gaussian, average, card)
     _write_curve(losses, curve)

@@ -124,7 +124,7 @@ def sampler_card(prior: Prior, sampler: Sampler, precision: str = "float32") -> 
         exact = {"sampler": "exact", "sampler_steps": 0, "denoiser_evaluations": 0}
         return {**exact, "precision": "exact"}
     return {
-        "sampler": sampler.name,
+        "sampler": sampler.title,
         "sampler_steps": sampler.steps,
         "denoiser_evaluations": sampler.evaluations,
         "precision": precision,

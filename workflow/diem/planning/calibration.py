@@ -28,6 +28,7 @@ from diem.diffusion.gaussian import Gaussian, fit_to_observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.diffusion.samplers import SAMPLERS, sample_prior
+from diem.diffusion.spread import CARD_KEY
 from diem.em.training import Training, train
 from diem.evaluation.transport import truncated_transport
 from diem.inference.prior_denoiser import rows_of
@@ -182,7 +183,8 @@ def _denoiser(settings: Mapping[str, Any], device: torch.device) -> KarrasDenois
 def _prior(settings: Mapping[str, Any], device: torch.device) -> Prior:
     """Returns a prior with a fresh network, to be sampled."""
     denoiser = _denoiser(settings, device).eval().requires_grad_(False)
-    return Prior(_gaussian(settings["shape"], settings["rank"], device), denoiser, {})
+    card = {CARD_KEY: {"sigma": [1.0], "error": [1.0]}}
+    return Prior(_gaussian(settings["shape"], settings["rank"], device), denoiser, card)
 
 
 # The kinds of work: from their settings and a device to a function that does some of it

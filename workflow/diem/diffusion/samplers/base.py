@@ -54,6 +54,16 @@ class Sampler(Component):
     )
 
     @property
+    def adds_spread(self) -> bool:
+        """Whether it takes steps with draws of ``x`` given ``x_t`` in the place of their mean."""
+        return False
+
+    @property
+    def title(self) -> str:
+        """Its name in files and tables, which tells whether it adds the spread."""
+        return f"{self.name} + spread" if self.adds_spread else self.name
+
+    @property
     def step_evaluations(self) -> int:
         """The number of denoiser evaluations of one step."""
         return 1
@@ -87,6 +97,7 @@ class Sampler(Component):
         sigma_start: float,
         generator: Generator,
         step_done: Callable[[], None] = lambda: None,
+        spread: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Walks from ``x_t`` at ``sigma_start`` to a clean sample.
 
@@ -96,6 +107,8 @@ class Sampler(Component):
             sigma_start: Its noise level.
             generator: The random stream.
             step_done: Called after each step.
+            spread: Draws, at a noise level of shape ``()``, what the denoiser's mean leaves out of
+                ``x``, of the shape of ``x_t``; without it, steps are taken with the mean.
 
         Returns:
             The samples, of shape ``(B, *event)``.
@@ -106,7 +119,8 @@ class Sampler(Component):
         levels = [Level(*pair) for pair in zip(sigmas.to(x_t), times.split(1), strict=True)]
 
         def denoise(x: Tensor, level: Level) -> Tensor:
-            return denoiser(x, level.time).mean
+            mean = denoiser(x, level.time).mean
+            return mean if spread is None else mean + spread(level.sigma)
 
         def noise() -> Tensor:
             return torch.empty_like(x_t).normal_(generator=generator)
@@ -159,10 +173,16 @@ def sample_prior(
 
     Returns:
         The samples, of shape ``(count, *event)``.
+
+    Raises:
+        DiemError: If the sampler adds the spread and the card has no error of the denoiser.
     """
+    from diem.diffusion.spread import Spread
+
     if prior.denoiser is None:
         return prior.gaussian.sample(count, generator)
     mean = prior.gaussian.mean
     noise = torch.randn(count, *mean.shape, generator=generator, device=mean.device)
     sigma = prior.denoiser.schedule.sigma_max
-    return sampler(prior.denoiser, mean + sigma * noise, sigma, generator, step_done)
+    spread = Spread.of(prior).prior_draws(count, generator) if sampler.adds_spread else None
+    return sampler(prior.denoiser, mean + sigma * noise, sigma, generator, step_done, spread)

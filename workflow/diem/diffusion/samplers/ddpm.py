@@ -1,5 +1,8 @@
 """Ancestral sampling."""
 
+from typing import Literal
+
+from diem.components import option
 from diem.diffusion.samplers.base import Sampler
 from diem.lazy import torch
 
@@ -18,6 +21,18 @@ class DDPM(Sampler):
     """
 
     name = "ddpm"
+
+    spread: Literal["none", "last", "all"] = option(
+        "none",
+        "where each step adds the spread of `x` given `x_t`, without which the samples of few steps"
+        " vary too little: nowhere (`none`), in the last lap's E-step (`last`) or in every lap's"
+        " (`all`), and with both in all samples outside of the E-step",
+        paper="`none`",
+    )
+
+    @property
+    def adds_spread(self) -> bool:
+        return self.spread != "none"
 
     def step(self, denoise, x_t, t, s, noise):
         tau = 1 - (s.sigma / t.sigma) ** 2
