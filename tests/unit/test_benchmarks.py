@@ -110,3 +110,40 @@ def test_the_laps_that_a_plan_is_held_against_are_run(tmp_path, benchmark):
     found = estimate.real(entry, tmp_path)
     assert set(found) == {"E-steps", "M-steps"}
     assert all(of[key] > 0 for of in found.values() for key in ("seconds", "flops", "bytes"))
+
+
+def test_mutants_change_one_place_each(benchmark, tmp_path, monkeypatch):
+    mutations = benchmark("mutations")
+    monkeypatch.setattr(mutations, "LIBRARY", tmp_path)
+    (tmp_path / "some.py").write_text(
+        "SIZE: int = 3\n"
+        "def f(x, on=True):\n"
+        '    """Adds 1."""\n'
+        "    if not x and x < 2:\n"
+        '        raise ValueError(f"{x + 1}")\n'
+        "    x.y = x * 0.5\n"
+        "    return x\n"
+    )
+
+    found = {mutant.key: mutant for mutant in mutations.mutants("some.py")}
+
+    assert [key.partition(" ")[2] for key in found] == [
+        "3 -> 4",
+        "True -> False",
+        "not x and x < 2 -> not x or x < 2",
+        "not x -> x",
+        "x < 2 -> x <= 2",
+        "2 -> 3",
+        "raise ValueError(f'{x + 1}') -> pass",
+        "x.y = x * 0.5 -> pass",
+        "x * 0.5 -> x / 0.5",
+        "0.5 -> 1.0",
+    ]
+    mutant = found["some.py:4 x < 2 -> x <= 2"]
+    assert mutant.within
+    assert not found["some.py:1 3 -> 4"].within
+    before, after = (tmp_path / "some.py").read_text(), mutant.tree()
+    changed = json.dumps(mutations.ast.unparse(mutations.ast.parse(before)).splitlines())
+    assert changed.replace("x < 2", "x <= 2") == json.dumps(
+        mutations.ast.unparse(after).splitlines()
+    )

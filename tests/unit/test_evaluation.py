@@ -229,6 +229,28 @@ def test_each_block_of_samples_has_a_stream_of_its_own():
         assert np.array_equal(x[rows], expected)
 
 
+def test_complex_images_are_compared_by_their_magnitudes():
+    truth = torch.randn(3, 2, 12, 12, dtype=torch.float64)
+    turned = torch.stack((-truth[:, 1], truth[:, 0]), dim=1)  # by a right angle in phase
+
+    nmse = METRICS.find("nmse")()
+
+    assert nmse.mean(turned, truth) == pytest.approx(0, abs=1e-12)
+    assert nmse.mean(turned[:, :1], truth[:, :1]) > 0.1
+    draws = torch.stack((turned, truth), dim=1)
+    assert nmse.mean(draws, truth) == pytest.approx(0, abs=1e-12)
+
+
+def test_exact_samples_are_told_to_be_so():
+    settings = {**SETTINGS, "metrics": []}
+    prior = Prior(random_gaussian(VECTOR, 2, torch.float32), None, {})
+
+    card = Evaluation(prior, None, POSTERIOR, settings, {}, {}, Job()).card
+
+    sampled = {"sampler": "exact", "sampler_steps": 0, "denoiser_evaluations": 0}
+    assert card == {"samples": 10, "split": "none", **sampled, "precision": "exact"}
+
+
 def test_observations_of_samples_have_the_noise_of_observations(tmp_path):
     # Of one image that is known nothing differs but noise.
     one = random_gaussian(IMAGE, 2, torch.float32)

@@ -632,3 +632,11 @@ def test_ssim_refuses_small_images_and_other_shapes():
         ssim(torch.zeros(1, 1, 10, 16), torch.zeros(1, 1, 10, 16))
     with pytest.raises(ValueError, match="have shapes"):
         ssim(torch.zeros(1, 1, 16, 16), torch.zeros(2, 1, 16, 16))
+
+
+def test_ssim_needs_a_window():
+    x = torch.randn(2, 1, 11, 12)
+
+    assert torch.equal(ssim(x, x), torch.ones(2, dtype=torch.float64))
+    with pytest.raises(DiemError, match="11 x 11"):
+        ssim(x[:, :, :10], x[:, :, :10])

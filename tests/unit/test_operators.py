@@ -275,6 +275,18 @@ def test_motion_kernels_are_weights_of_a_centred_path(intensity):
         assert spread.mean() < 0.95 * straight[0]
 
 
+def test_motion_has_no_preferred_direction():
+    spec = {"name": "blur", "size": 9, "intensity": 0.0}
+    kernel = simulate(spec, (1, 16, 16), 2000).parameters["kernel"]
+
+    place = torch.arange(9, dtype=torch.float64) - 4
+    down, across = (torch.einsum(f"nij,{i}->n", kernel, place**2) for i in "ij")
+    both = torch.einsum("nij,i,j->n", kernel, place, place)
+    # Cosine and sine of twice the angle: of uniform angles, means have errors of 1 / sqrt(2 N).
+    for value in ((down - across) / (down + across), 2 * both / (down + across)):
+        assert value.mean().abs() <= 5 / math.sqrt(2 * 2000)
+
+
 def test_blurring_keeps_the_mean_and_a_centred_point():
     operator = simulate({"name": "blur", "size": 5, "intensity": 0.5}, (1, 8, 8), 3)
     point = torch.zeros(3, 1, 8, 8, dtype=torch.float64)

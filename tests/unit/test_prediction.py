@@ -146,6 +146,7 @@ def test_predictions_have_the_noise_of_observations(tmp_path):
     row, scores = evaluated(path, known)
 
     # The expected score of normals by themselves: sigma / sqrt(pi), and of their mean sqrt(2) more.
+    assert len(scores) == 60
     error = scores.std() / math.sqrt(len(scores))
     assert error < 0.02
     assert abs(row["value"] - 0.5 / math.sqrt(math.pi)) < 5 * error

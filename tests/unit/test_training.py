@@ -419,6 +419,18 @@ def test_a_loss_that_explodes_in_the_first_steps(short):
     assert message.endswith(".")
 
 
+def test_a_checkpoint_that_was_read_is_named(tmp_path):
+    path, state = tmp_path / "checkpoint", {"weights": torch.ones(2)}
+    row = {"loss": 1.0, "validation_loss": 1.0, "learning_rate": 0.1, "halvings": 0}
+    Checkpoint(path, "f").save(state, [{**row, "step": 4}, {**row, "step": 8}], now=True)
+
+    again = Checkpoint(path, "f")
+    assert str(again) == "from its beginning"
+    again.load(state, 1)
+
+    assert str(again) == f"from {path} of step 8"
+
+
 def test_the_last_checkpoint_is_named(short, tmp_path):
     checkpoint = tmp_path / "resume"
     x = data(count=320)

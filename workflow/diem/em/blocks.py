@@ -24,7 +24,7 @@ class Block:
     number: int
     split: str
     rows: slice
-    repeat: int = 0
+    repeat: int
 
     def __len__(self) -> int:
         return self.rows.stop - self.rows.start
