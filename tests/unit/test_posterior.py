@@ -438,3 +438,13 @@ def test_unknown_and_unfit_covariances_are_refused():
         guided(learned(MLP, VECTOR), operator, y, 0.1, "tweedy")
     with pytest.raises(ValueError, match="cov_x"):
         guided(learned(MLP, VECTOR), operator, y, 0.1, "cov_x")
+
+
+def test_a_covariance_of_the_prior_needs_it():
+    operator, y, _ = problem({"name": "mask", "missing": 0.4}, IMAGE)
+
+    assert {name for name, cls in COVARIANCES.all().items() if cls.needs_gaussian} == {"cov_x"}
+    with pytest.raises(ValueError, match="'cov_x' needs the prior's mean"):
+        PosteriorDenoiser(
+            exact(IMAGE)[1], operator, y, 0.1, Guidance(covariance=COVARIANCES.parse("cov_x"))
+        )
