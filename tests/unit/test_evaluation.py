@@ -139,6 +139,7 @@ def test_no_number_depends_on_what_is_in_memory(tmp_path, monkeypatch, shape, wa
     pd.testing.assert_frame_equal(held, together, rtol=1e-6)
 
 
+@pytest.mark.slow
 @CASES
 def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)
@@ -172,6 +173,7 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
             assert found[name] == pytest.approx(float(value), rel=1e-5), (subject, name)
 
 
+@pytest.mark.slow
 @CASES
 def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)

@@ -254,6 +254,7 @@ def test_corner_of_the_truth_is_the_truth_alone():
     assert not figure.axes[1].texts
 
 
+@pytest.mark.slow
 def test_marginals_of_parts_are_those_of_the_whole(monkeypatch):
     x, truth = np.random.default_rng(0).standard_normal((2, 500, 3))
 

@@ -139,6 +139,7 @@ def test_resampling_is_in_proportion_to_the_weights():
     assert effective == pytest.approx(1 / 0.46)
 
 
+@pytest.mark.slow
 def test_the_resampled_posterior_of_one_component():
     # Mean and covariance of p(x_t | y) and of q(x_t | y), which for one Gaussian are equal.
     prior, sigma = mixture(components=1, thickness=0.5), 0.4
@@ -161,6 +162,7 @@ def test_the_resampled_posterior_of_one_component():
         torch.testing.assert_close(torch.cov(x.T), covariance, rtol=0, atol=0.02)
 
 
+@pytest.mark.slow
 def test_cases_are_independent_of_jobs():
     settings = entry(prior_samples=500, samples=20, sigmas=[0.1, 1.0], iterations=5)
 

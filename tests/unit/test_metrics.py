@@ -64,6 +64,7 @@ def test_sliced_wasserstein_of_two_gaussians():
     assert sliced_wasserstein(a, b) == pytest.approx(2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_of_images_and_tensors():
     a, b = normal(50, 1, 4, 4), normal(60, 1, 4, 4, seed=1)
 

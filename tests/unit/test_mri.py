@@ -319,6 +319,7 @@ def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
     assert "drawn exactly" in text
 
 
+@pytest.mark.slow
 def test_figures_of_slices_and_of_uncertainty(made):
     arrays = made[1]
     part = Evaluation("r6", "base", "lap", 3, arrays)
@@ -331,6 +332,7 @@ def test_figures_of_slices_and_of_uncertainty(made):
         assert "zero-filled\ninverse" in labels
 
 
+@pytest.mark.slow
 def test_slices_are_of_fourier_observations(made):
     arrays = {**made[1], "posterior/y": np.zeros((8, 5))}
     part = Evaluation("r6", "base", "lap", 3, arrays)

@@ -130,6 +130,7 @@ def test_networks_of_the_paper_begin_as_the_authors_do():
         assert 0.9 * bound < layer.weight.abs().max() <= bound
 
 
+@pytest.mark.slow
 def test_mri_network_acts_on_patches():
     with torch.device("meta"):
         network = build(MRI, (1, 320, 320))

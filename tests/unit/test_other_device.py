@@ -305,6 +305,7 @@ def files(tmp_path, monkeypatch):
     return job, found
 
 
+@pytest.mark.slow
 def test_evaluations(files):
     job, found = files
     metrics = [
@@ -348,6 +349,7 @@ def test_fidelities(name):
     assert torch.isfinite(values).all()
 
 
+@pytest.mark.slow
 def test_distances():
     a, b = torch.randn(2, 24, 5, device=DEVICE)
     curve = DATASETS.parse({"name": "manifold", "dimensions": 5}).curve(0, CURVE_POINTS)

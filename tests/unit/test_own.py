@@ -110,6 +110,7 @@ def test_noise_of_each_kind(tmp_path, images, kind):
     np.testing.assert_array_equal(some.sigma_y.expand_as(some.y), each[some.index])
 
 
+@pytest.mark.slow
 def test_noise_of_each_observation_in_the_gaussian_fit():
     # The draws are made in parts, and each part needs the noise of its own observations.
     from diem.diffusion import gaussian

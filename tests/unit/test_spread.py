@@ -84,6 +84,7 @@ def mixture():
 # Exact answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "steps", [1, 2, 4, pytest.param(8, marks=SLOW), pytest.param(16, marks=SLOW)]
 )
