@@ -266,7 +266,7 @@ EXACT = [
 @pytest.mark.parametrize("sigma_y", [1e-5, 1e-3, 1e-2, 1.0])
 @pytest.mark.parametrize(("spec", "shape"), EXACT)
 def test_posteriors_are_exact_at_every_noise(spec, shape, sigma_y):
-    gaussian, count = random_gaussian(shape, 16), 30
+    gaussian, count = random_gaussian(shape, 16), 10
     observed, _ = observe(gaussian, spec, count, sigma_y)
     operator, y, single = observed.operator, observed.y, gaussian.to(torch.float32)
 
