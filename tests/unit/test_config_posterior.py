@@ -1,7 +1,10 @@
 """The part `posterior` of the configuration."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from diem.config.inputs import Inputs
 from diem.config.resolve import resolve
 from diem.errors import DiemError
 
@@ -73,3 +76,46 @@ def test_errors_name_the_key(prior, entry, sentence):
     message = str(error.value)
     assert message.startswith("my.yaml: posterior.new")
     assert sentence in message
+
+
+# Evaluations
+
+
+def evaluated(names, recipe="fast", **posterior):
+    """Returns how an evaluation draws posteriors, of a run or of a bound."""
+    experiment = {**EXPERIMENT, "recipe": recipe, "evaluation": {"posterior": posterior}}
+    config = resolve({"experiments": {"digits": experiment}}, "my.yaml")
+    return Inputs(config).drawing(SimpleNamespace(experiment="digits", **names))
+
+
+@pytest.mark.parametrize("names", [{"run": "base"}, {"observations": "half", "stage": "ceiling"}])
+def test_an_evaluation_draws_by_many_steps_and_without_a_limit(names):
+    drawn = evaluated(names)
+
+    assert drawn["sampler"] == {
+        "name": "ddpm",
+        "steps": 32,
+        "spacing": "karras",
+        "spread": "last",
+    }
+    assert (drawn["covariance"], drawn["limit"], drawn["iterations"]) == ("measured", None, 1)
+
+
+def test_an_evaluation_draws_as_it_is_asked_to():
+    drawn = evaluated({"run": "base"}, sampler={"steps": 5}, covariance="tweedie", limit=2.0)
+
+    assert (drawn["sampler"]["steps"], drawn["sampler"]["spread"]) == (5, "last")
+    assert (drawn["covariance"], drawn["limit"]) == ("tweedie", 2.0)
+
+
+def test_the_papers_evaluation_draws_as_its_e_step():
+    config = resolve({"experiments": {"digits": EXPERIMENT}}, "my.yaml")
+    e_step = config["experiments"]["digits"]["runs"]["base"]["e_step"]
+
+    assert evaluated({"run": "base"}, recipe="paper") == e_step
+    assert e_step["sampler"]["spread"] == "none"
+
+
+def test_an_unknown_key_of_an_evaluations_posteriors():
+    with pytest.raises(DiemError, match=r"evaluation\.posterior\.step is unknown"):
+        evaluated({"run": "base"}, step=5)

@@ -1,5 +1,8 @@
 """Exported priors: one file with weights and metrics, and a card for people."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from helpers import random_gaussian
@@ -8,6 +11,7 @@ import diem
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.errors import DiemError
 from diem.evaluation.rows import CARD, write_rows
+from diem.files.hdf5 import write_hdf5
 from diem.files.tensors import load_tensors
 from diem.report.export import export
 
@@ -62,6 +66,22 @@ def test_a_lap_is_exported_with_its_metrics(run, tmp_path):
     assert "| PSNR (dB) |" in text
     assert "ddim with 3 steps" in text
     assert "{name: mlp, hidden: [8], embedding: 4}" in text
+
+
+def test_an_exported_prior_draws_as_its_evaluation(run, tmp_path):
+    shaping = {"covariance": "tweedie", "iterations": 2, "limit": None}
+    drawn = {**shaping, "sampler": {"name": "ddpm", "steps": 48}}
+    evaluation = run / "lap_02" / "evaluation.h5"
+    write_hdf5(evaluation, {"x": np.zeros(1)}, {"posterior": json.dumps({**drawn, "block": 4})})
+
+    assert export(run, tmp_path / "given.safetensors", lap=2)["posterior"] == drawn
+    draw = diem.load_prior(tmp_path / "given.safetensors").posterior_sampler()
+    assert (draw.sampler.steps, draw.iterations, draw.limit) == (48, 2, None)
+    assert "steps: 48" in (tmp_path / "given.md").read_text()
+
+    # An earlier version's evaluation does not tell.
+    write_hdf5(evaluation, {"x": np.zeros(1)}, {})
+    assert "posterior" not in export(run, tmp_path / "given.safetensors", lap=2)
 
 
 def test_the_last_lap_is_exported_unless_another_was_chosen(run, tmp_path):

@@ -9,6 +9,7 @@ import torch
 
 from diem.config.resolve import resolve
 from diem.diffusion.covariances import COVARIANCES
+from diem.errors import DiemError
 from diem.jobs.job import Job
 from diem.paper.heuristics import mixture as mixtures
 from diem.paper.heuristics.coil import coil_samples
@@ -113,9 +114,13 @@ def test_likelihoods_by_their_definitions(monkeypatch):
         "zeros": torch.zeros(3, 3, dtype=torch.float64),
     }
 
-    actual = log_likelihoods(case, x_t, sigma, COVARIANCES.names)
+    names = list(variances)
+    actual = log_likelihoods(case, x_t, sigma, names)
+    with pytest.raises(DiemError, match="measured"):
+        log_likelihoods(case, x_t, sigma, ["measured"])
 
-    for row, name in zip(actual, COVARIANCES.names, strict=True):
+    assert {*names, "measured"} == {*COVARIANCES.names}
+    for row, name in zip(actual, names, strict=True):
         for i in range(len(x_t)):
             v = variances[name][i] if name == "tweedie" else variances[name]
             s = 0.04 * torch.eye(2) + case.matrix @ v @ case.matrix.T

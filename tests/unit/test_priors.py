@@ -26,6 +26,9 @@ from helpers import (
 import diem
 from diem import operators
 from diem.data.observations import Observations, Observed, save_observations
+from diem.diffusion.covariances import CARD_ERROR
+from diem.diffusion.outside import outside_e_step
+from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.diffusion.samplers.ddim import DDIM
 from diem.diffusion.samplers.ddpm import DDPM
@@ -193,6 +196,43 @@ def test_each_observation_has_its_own_noise():
     spread = x.std(dim=1)[operator.observed()].reshape(2, -1)
     assert (spread[0] < 0.01).all()
     assert (spread[1] > 0.3).all()
+
+
+GATED = {
+    "sampler": {"name": "ddpm", "steps": 8, "spacing": "karras", "spread": "last"},
+    "covariance": "tweedie",
+    "iterations": 2,
+    "limit": 1.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("e_step", "changes", "steps", "covariance", "limit"),
+    [
+        (GATED, {}, 32, "measured", None),
+        ({**GATED, "limit": None}, {}, 32, "tweedie", None),
+        ({**GATED, "sampler": {"name": "ddim", "steps": 64}}, {}, 64, "measured", None),
+        (GATED, {"sampler": {"steps": 4}, "covariance": "cov_x"}, 4, "cov_x", None),
+        (GATED, {"limit": 2.0}, 32, "measured", 2.0),
+        ({}, {}, 256, "tweedie", None),
+    ],
+)
+def test_outside_of_the_e_step(e_step, changes, steps, covariance, limit):
+    error = {"sigma": [1.0], "error": [0.5]}
+    prior = PriorDenoiser(Prior(gaussian(), None, {"e_step": e_step, CARD_ERROR: error}))
+
+    draw = prior.posterior_sampler(**changes)
+    assert (draw.sampler.steps, draw.covariance.name, draw.limit) == (steps, covariance, limit)
+    assert draw == PosteriorSampler.from_config(
+        {"sampler": {}, **outside_e_step(e_step, changes)} | {"batch": None}
+    )
+    assert draw.sampler.adds_spread == (draw.sampler.name == "ddpm" and e_step != {})
+
+
+def test_a_prior_of_an_earlier_version_draws_as_its_e_step():
+    draw = PriorDenoiser(Prior(gaussian(), None, {"e_step": GATED})).posterior_sampler()
+
+    assert (draw.sampler.steps, draw.covariance.name, draw.limit) == (8, "tweedie", 1.5)
 
 
 def test_the_e_step_that_made_a_prior_is_its_default(path):

@@ -24,7 +24,7 @@ from helpers import (
 from tqdm import tqdm
 
 from diem.data.observations import Observations, save_observations
-from diem.diffusion.covariances import COVARIANCES
+from diem.diffusion.covariances import CARD_ERROR, COVARIANCES
 from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
@@ -141,6 +141,7 @@ class Counted(torch.nn.Module):
 def test_the_cost_is_what_is_told(spec, steps, covariance, monkeypatch):
     prior = diffusion(random_gaussian(VECTOR, 2, torch.float32))
     prior.denoiser = Counted(prior.denoiser)
+    prior.card[CARD_ERROR] = {"sigma": [1.0], "error": [0.5]}
     products, original = [], torch.autograd.grad
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *a, **k: (products.append(1), original(*a, **k))[1]

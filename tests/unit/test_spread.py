@@ -16,13 +16,15 @@ from helpers import (
     simulate,
 )
 
+from diem.diffusion.covariances import CARD_ERROR
+from diem.diffusion.covariances.measured import Measured
 from diem.diffusion.gaussian import fit_to_samples
 from diem.diffusion.posterior import PosteriorDenoiser
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import SAMPLERS, noise_levels, sample_prior
 from diem.diffusion.samplers.ddpm import DDPM
-from diem.diffusion.spread import CARD_KEY, Spread
+from diem.diffusion.spread import Spread
 from diem.em.laps import sampling_of_lap
 from diem.em.loss import LEVELS, denoising_error
 from diem.errors import DiemError
@@ -78,7 +80,9 @@ def mixture():
     mode = (torch.rand(4096, generator=stream(1)) < Mixture.weights[1]).long()
     noise = torch.randn(4096, 3, generator=stream(2))
     x = Mixture.means[mode] + math.sqrt(Mixture.variance) * noise
-    return Prior(fit_to_samples(x, 1), Mixture(), {CARD_KEY: denoising_error(Mixture(), x, 0, 64)})
+    return Prior(
+        fit_to_samples(x, 1), Mixture(), {CARD_ERROR: denoising_error(Mixture(), x, 0, 64)}
+    )
 
 
 # Exact answers
@@ -233,7 +237,7 @@ def test_the_variance_is_scaled_to_the_error(factor, sigma):
     sigmas = noise_levels("log_linear", 23, 1e-3, 1e1)
     traces = [dense(gaussian.denoising_error(s**2)).trace() / 16 for s in sigmas]
     error = {"sigma": sigmas.tolist(), "error": [float(factor * trace) for trace in traces]}
-    prior = Prior(gaussian, Mixture(), {CARD_KEY: error})
+    prior = Prior(gaussian, Mixture(), {CARD_ERROR: error})
 
     var_t = torch.tensor(sigma, dtype=torch.float64)
     expected = factor * dense(gaussian.denoising_error(var_t**2))
@@ -250,7 +254,7 @@ def test_a_prior_without_the_error_is_refused():
     prior = Prior(random_gaussian((3,), 1, torch.float32), Mixture(), {"lap": 1})
 
     assert torch.isfinite(sample_prior(prior, 2, karras(2, "none"), stream())).all()
-    with pytest.raises(DiemError, match=r"^sampler\.spread: .* set spread to none, .*\.$"):
+    with pytest.raises(DiemError, match=r"'denoising_error', .* set sampler.spread to none .*\.$"):
         sample_prior(prior, 2, karras(2), stream())
 
 
@@ -290,3 +294,27 @@ def test_samples_tell_of_the_spread():
 
     assert PosteriorSampler(karras(3)).describe(prior)["sampler"] == "ddpm + spread"
     assert PosteriorSampler(karras(3, "none")).describe(prior)["sampler"] == "ddpm"
+
+
+def test_the_measured_covariance_is_scaled_and_solved_to_the_end():
+    # With the exact error it is that of a Gaussian, and one iteration is enough to ask for.
+    gaussian, count = random_gaussian(IMAGE, 3), 4096
+    operator = simulate({"name": "mask", "missing": 0.5}, IMAGE, 1, torch.float32, seed=2)
+    y = operator.forward(gaussian.sample(1, stream(3)).float())
+    sampler = PosteriorSampler(karras(4), Measured(), iterations=1)
+
+    given = (repeated(operator, count), y.expand(count, *IMAGE), 0.1, stream())
+    x = sampler(diffusion(gaussian), *given)
+
+    moments = analytic_posterior(gaussian, matrices(operator)[0], y[0], 0.1)
+    assert_moments(x, *moments, allowance=0.03)
+
+
+def test_the_measured_covariance_asks_for_the_error():
+    prior = Prior(random_gaussian((3,), 1, torch.float32), Mixture(), {"lap": 1})
+    operator = Projection((3,), {"matrix": torch.ones(1, 1, 3)})
+
+    with pytest.raises(DiemError, match="covariance to another than measured"):
+        PosteriorSampler(karras(2, "none"), Measured())(
+            prior, operator, torch.zeros(1, 1), 0.1, stream()
+        )

@@ -10,9 +10,9 @@ import torch
 from helpers import random_gaussian
 from torch import nn
 
+from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import moments, ppca
 from diem.diffusion.prior import build_denoiser, read_prior
-from diem.diffusion.spread import CARD_KEY
 from diem.em import loss, training
 from diem.em.adam import Adam
 from diem.em.batches import Batches
@@ -671,7 +671,7 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     made = {"network", "schedule", "m_step", "lap", "seed", "training_samples", "optimizer_steps"}
     assert made | {"experiment", "run"} <= set(prior.card)
     held_out = data(count=12, seed=1)
-    assert prior.card[CARD_KEY] == denoising_error(prior.denoiser, held_out, 0, 16)
+    assert prior.card[CARD_ERROR] == denoising_error(prior.denoiser, held_out, 0, 16)
     assert (prior.card["lap"], prior.card["training_samples"]) == (1, 60)
     assert prior.card["optimizer_steps"] == 8
     left = sorted(p.name for p in output.parent.iterdir())

@@ -39,7 +39,8 @@ examples:
   diem sample prior.safetensors -n 64 -o samples.h5 --sampler ddim --steps 128 --seed 1
 
 The file holds 'x', one sample a row, in the units of the observations that the prior was learned
-from, and what made it as attributes. The same seed, batch and kind of device give the same samples.
+from, and what made it as attributes. What is not told of the sampler is as in the E-step that made
+the prior, with 32 steps at least. The same seed, batch and kind of device give the same samples.
 Interrupted, the same command goes on with the batch that it was at.
 """
 
@@ -49,7 +50,8 @@ examples:
   diem posterior prior.safetensors observations.h5 -o posterior.h5 -n 64 --figure posterior.png
 
 Each split of the observations becomes a group with 'x' (the samples), 'mean', 'sd' and 'index'.
-What is not told is as in the E-step that made the prior. Interrupted, the same command goes on.
+What is not told is as in the E-step that made the prior, with 32 steps at least, and of an exported
+prior as in its evaluation. Interrupted, the same command goes on.
 """
 
 
@@ -170,14 +172,14 @@ def _add_drawing(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--seed", type=int, default=0, metavar="N", help="the seed (0)")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     verb.add_argument("--batch", type=int, metavar="N", help="samples that are drawn at once (256)")
-    group = verb.add_argument_group("the sampler, if not that of the E-step that made the prior")
+    group = verb.add_argument_group("the sampler, if not the default, see above")
     group.add_argument("--sampler", metavar="NAME", help="ddpm, ddim or pc")
     group.add_argument("--steps", type=int, metavar="N", help="its number of steps")
     group.add_argument("--spacing", metavar="NAME", help="of noise levels: log_linear or karras")
 
 
 def _add_guidance(verb: argparse.ArgumentParser) -> None:
-    group = verb.add_argument_group("the guidance, if not that of the E-step")
+    group = verb.add_argument_group("the guidance, if not the default, see above")
     group.add_argument("--covariance", metavar="NAME", help="tweedie, cov_x, identity, ...")
     group.add_argument("--iterations", type=int, metavar="N", help="of conjugate gradients")
     group.add_argument("--limit", type=float, metavar="X", help="the largest residual followed")

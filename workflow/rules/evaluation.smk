@@ -16,7 +16,7 @@ rule evaluate_lap:
     params:
         card=IN.lap_card,
         evaluation=IN.evaluation,
-        e_step=IN.run_setting("e_step"),
+        e_step=IN.drawing,
         data=IN.setting("data"),
         seed=SEED,
     message:
@@ -36,7 +36,7 @@ use rule evaluate_lap as evaluate_floor with:
     params:
         card=IN.floor_card,
         evaluation=IN.evaluation,
-        e_step=IN.setting("e_step"),
+        e_step=IN.drawing,
         data=IN.setting("data"),
         seed=SEED,
     message:
@@ -79,7 +79,7 @@ rule reconstruct:
     params:
         card=IN.reconstruct_card,
         evaluation=IN.evaluation,
-        e_step=IN.run_setting("e_step"),
+        e_step=IN.drawing,
         seed=SEED,
     message:
         "Reconstruction of {wildcards.observations} by {wildcards.experiment}/{wildcards.run}"

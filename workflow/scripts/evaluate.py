@@ -1,5 +1,6 @@
 """Evaluates a prior: the floor, a lap, or the ceiling."""
 
+import json
 from typing import TYPE_CHECKING
 
 from diem.data.observations import Observations
@@ -28,5 +29,6 @@ with started(snakemake, unit="sample") as job:
             job,
         )
         rows, arrays = evaluate(evaluation, card)
-        write_hdf5(snakemake.output.samples, arrays, params.card)
+        attributes = {**params.card, "posterior": json.dumps(params.e_step)}
+        write_hdf5(snakemake.output.samples, arrays, attributes)
         write_rows(snakemake.output.metrics, rows)

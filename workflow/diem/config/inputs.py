@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from diem.config.paths import Paths
 from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
+from diem.diffusion.outside import outside_e_step
 from diem.em.laps import ceiling_labels, ceiling_settings, sampling_of_lap, training_of_lap
 from diem.evaluation.metrics import find_all
 from diem.report.figures.base import figure_named
@@ -156,6 +157,12 @@ class Inputs:
         """Returns the settings of an evaluation that its numbers depend on."""
         entry = self.experiment(names)["evaluation"]
         return {key: value for key, value in entry.items() if key not in NO_NUMBER}
+
+    def drawing(self, names: Wildcards) -> dict[str, Any]:
+        """Returns how an evaluation draws posteriors: by a run's ``e_step``, or by all runs'."""
+        entry = self.experiment(names)
+        e_step = entry["runs"][names.run]["e_step"] if hasattr(names, "run") else entry["e_step"]
+        return outside_e_step(e_step, posterior_settings(entry["evaluation"]["posterior"]))
 
     def _evaluation_input(self, names: Wildcards, observations: str, prior: str) -> dict[str, Any]:
         experiment, paths = names.experiment, self.paths

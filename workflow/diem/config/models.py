@@ -180,15 +180,19 @@ class Posterior(Model):
         256, "samples that are drawn at once and share a random stream. It changes the numbers"
     )
     sampler: Annotated[dict, Changes(SAMPLERS)] | None = option(
-        None, "as in `e_step`, key by key; what is not told is the prior's own", absent=True
+        None,
+        "as in `e_step`, key by key; what is not told is the prior's own, of 32 steps or more",
+        absent=True,
     )
     covariance: Annotated[str, Names(COVARIANCES)] | None = option(
-        None, "as in `e_step`; by default the prior's own", absent=True
+        None,
+        "as in `e_step`; by default the prior's own, or `measured` if its E-step had a `limit`",
+        absent=True,
     )
     iterations: Count | None = option(
         None, "as in `e_step`; by default the prior's own", absent=True
     )
-    limit: Positive | None = option(None, "as in `e_step`; by default the prior's own", absent=True)
+    limit: Positive | None = option(None, "as in `e_step`; by default none", absent=True)
 
 
 class Config(Model):

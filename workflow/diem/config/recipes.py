@@ -8,7 +8,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "fast": {
         "e_step": {
-            "sampler": {"name": "ddpm", "steps": 8, "spacing": "karras"},
+            "sampler": {"name": "ddpm", "steps": 8, "spacing": "karras", "spread": "last"},
             "limit": 1.5,
             "restart": [4.0, 0.5],
             "restart_residual": 5.0,

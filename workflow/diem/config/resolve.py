@@ -17,6 +17,7 @@ from diem.config import checks
 from diem.config.models import Config
 from diem.config.recipes import RECIPES
 from diem.data.sets import DATASETS
+from diem.diffusion.outside import SHAPING
 from diem.diffusion.samplers import changed_sampler
 from diem.errors import DiemError
 from diem.evaluation.metrics import METRICS
@@ -31,9 +32,6 @@ SHOWN = 16
 
 PARTS = ("experiments", "heuristics", "restoration", "posterior")
 """The parts of a configuration, of which at least one is not empty."""
-
-SHAPING = ("sampler", "covariance", "iterations", "limit")
-"""The keys of ``posterior`` that are as in ``e_step``."""
 
 
 def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -147,5 +145,5 @@ def _named(value: Any) -> Any:
 
 
 def posterior_settings(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the keys of an entry of ``posterior`` that take the place of the prior's own."""
+    """Returns the keys of an entry of ``posterior`` that take the place of the default's."""
     return {key: entry[key] for key in SHAPING if key in entry}

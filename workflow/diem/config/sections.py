@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from diem.components import Count, Integer, Model, Number, Positive, option
-from diem.config.entries import Entry, Names, Values
+from diem.config.entries import Changes, Entry, Names, Values
 from diem.config.types import Lap, Precision, Text, unique
 from diem.diffusion.covariances import COVARIANCES
 from diem.diffusion.samplers import SAMPLERS
@@ -69,7 +69,8 @@ class EStep(Engine):
     sampler: Annotated[dict, Entry(SAMPLERS, default="ddpm")] = option({}, "see below")
     covariance: Annotated[str, Names(COVARIANCES)] = option(
         "tweedie",
-        "the `V` of the guidance: `tweedie` (MMPS), `cov_x`, `identity`, `cov_t`, `zeros`",
+        "the `V` of the guidance: `tweedie` (MMPS), `cov_x`, `measured`, `identity`, `cov_t`,"
+        " `zeros`",
         paper="`tweedie`",
     )
     iterations: Count = option(
@@ -175,6 +176,21 @@ class MStep(Engine):
     )
 
 
+class PosteriorChanges(Model):
+    """`evaluation.posterior`: what is not as it is drawn outside of the E-step by default."""
+
+    sampler: Annotated[dict, Changes(SAMPLERS)] | None = option(
+        None, "as in `e_step`, key by key; by default the E-step's of 32 steps or more", absent=True
+    )
+    covariance: Annotated[str, Names(COVARIANCES)] | None = option(
+        None,
+        "as in `e_step`; by default the E-step's, or `measured` if that has a `limit`",
+        absent=True,
+    )
+    iterations: Count | None = option(None, "as in `e_step`; by default the E-step's", absent=True)
+    limit: Positive | None = option(None, "as in `e_step`; by default none", absent=True)
+
+
 class Evaluation(Model):
     """`evaluation`."""
 
@@ -211,6 +227,12 @@ class Evaluation(Model):
         "how many test observations are sampled, no more than there are; null is 16, or all of"
         " fewer",
         paper="16",
+    )
+    posterior: PosteriorChanges = option(
+        {},
+        "how posteriors of test observations are drawn: `sampler`, `covariance`, `iterations`,"
+        " `limit`, see `posterior.<name>`; what is not told is as there",
+        paper="-",
     )
     posterior_samples: Integer = option(4, "how often each is sampled", paper="-", ge=2)
     predicted_observations: Integer = option(

@@ -22,9 +22,8 @@ from azula.denoise import Denoiser, DiracPosterior
 from azula.noise import Schedule
 from torch import Tensor
 
-from diem.diffusion.covariances import Covariance, System
+from diem.diffusion.covariances import Covariance, Denoising, System
 from diem.diffusion.covariances.tweedie import Tweedie
-from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.solvers import column, conjugate_gradient, dot
 from diem.networks.runtime import autocast
 from diem.operators.base import Operator
@@ -77,7 +76,7 @@ class PosteriorDenoiser(Denoiser):
         y: Tensor,
         sigma_y: float | Tensor,
         guidance: Guidance | None = None,
-        gaussian: Gaussian | None = None,
+        gaussian: Denoising | None = None,
         precision: str = "float32",
     ) -> None:
         super().__init__()

@@ -121,8 +121,8 @@ class PosteriorSampler:
 
         Raises:
             DiemError: If the network is to be compiled and this machine cannot, if so many
-                observations at once do not fit its memory, or if the sampler adds the spread and
-                the prior's card has no error of its denoiser.
+                observations at once do not fit its memory, or if the sampler adds the spread, or
+                the covariance is scaled, and the prior's card has no error of its denoiser.
         """
         if prior.denoiser is None:
             return prior.gaussian.sample_posterior(operator, y, sigma_y, generator)
@@ -147,6 +147,7 @@ class PosteriorSampler:
         """Returns the posterior's denoiser, in parts of :attr:`batch` observations."""
         guidance = Guidance(self.covariance, self.iterations, self.limit)
         size = self.batch or len(y)
+        gaussian = Spread.of(prior) if self.covariance.needs_error else prior.gaussian
         parts = [
             PosteriorDenoiser(
                 prior.denoiser,
@@ -154,7 +155,7 @@ class PosteriorSampler:
                 y[rows],
                 noise_of(sigma_y, y, rows),
                 guidance,
-                gaussian=prior.gaussian,
+                gaussian=gaussian,
                 precision=self.precision,
             )
             for rows in (slice(start, start + size) for start in range(0, len(y), size))

@@ -18,18 +18,17 @@ from typing import Any, Self
 import numpy as np
 import torch
 from azula.denoise import GaussianDenoiser
+from azula.linalg.covariance import DPLRCovariance
 from torch import Tensor
 
+from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.prior import Prior
 from diem.errors import DiemError
 from diem.operators.base import Operator
 from diem.seeds import Stage, stream_beside
 
-__all__ = ["CARD_KEY", "Spread"]
-
-CARD_KEY = "denoising_error"
-"""Where a prior's card tells the error: ``sigma`` and ``error``, a list each."""
+__all__ = ["Spread"]
 
 
 class Spread:
@@ -54,11 +53,12 @@ class Spread:
         """
         if isinstance(prior.denoiser, GaussianDenoiser):
             return cls(prior.gaussian, np.ones(1), np.ones(1))
-        error: dict[str, Any] | None = prior.card.get(CARD_KEY)
+        error: dict[str, Any] | None = prior.card.get(CARD_ERROR)
         if error is None:
             raise DiemError(
-                f"sampler.spread: the prior's card has no {CARD_KEY!r}, since an earlier version"
-                " trained it: set spread to none, or train the prior again."
+                f"The prior's card has no {CARD_ERROR!r}, since an earlier version trained it: set"
+                " sampler.spread to none and covariance to another than measured, or train the"
+                " prior again."
             )
         sigmas = torch.tensor(error["sigma"], dtype=torch.float64)
         gaussian = prior.gaussian.to(sigmas)
@@ -70,6 +70,10 @@ class Spread:
         ratio = math.exp(np.interp(math.log(float(sigma)), self.log_sigma, self.log_ratio))
         z = self.gaussian.denoising_error(sigma**2)
         return Gaussian(z.mean, ratio * z.noise, math.sqrt(ratio) * z.factors)
+
+    def denoising_covariance(self, var_t: Tensor) -> DPLRCovariance:
+        """Returns :math:`V`, where the noise's variance is ``var_t``, of shape ``()``."""
+        return self.at(torch.sqrt(var_t)).covariance
 
     def prior_draws(self, count: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         """Returns a function that draws ``(count, *event)`` values of the spread at a noise level.

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from azula.denoise import KarrasDenoiser
 
+from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import Gaussian, fit_to_samples
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
-from diem.diffusion.spread import CARD_KEY
 from diem.em.batches import held_on
 from diem.em.checkpoint import checkpointed
 from diem.em.distributed import is_first
@@ -142,7 +142,7 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
         "training_samples": len(x),
         "optimizer_steps": past + training.steps,
         "halvings": curve[-1]["halvings"],
-        CARD_KEY: error,
+        CARD_ERROR: error,
     }
     _write_prior(output, lap, job.seed, gaussian, average, card)
     _write_curve(losses, curve)

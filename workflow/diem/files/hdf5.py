@@ -203,12 +203,14 @@ class Reader:
         with self._intact(repr(group)):
             return sorted(self.file[group]) if group in self.file else []
 
-    def attribute(self, name: str) -> Any:
-        """Returns an attribute of the root."""
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """Returns an attribute of the root, or if it is missing, a default if one is given."""
         with self._intact(f"the attribute {name!r}"):
             if name in self.file.attrs:
                 return self.file.attrs[name]
-        raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
+        if default is None:
+            raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
+        return default
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a data set."""

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from diem.data.observations import Observed
 from diem.diffusion.gaussian import Gaussian, noise_of
+from diem.diffusion.outside import of_card
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, read_prior
-from diem.diffusion.samplers import Sampler, changed_sampler, sample_prior
+from diem.diffusion.samplers import Sampler, sample_prior
 from diem.errors import DiemError, nearest
 from diem.networks.runtime import PRECISIONS
 from diem.operators.base import Operator
@@ -146,8 +147,8 @@ class PriorDenoiser(Denoiser):
             seed: The seed. The same seed, batch and kind of device give the same samples.
             batch: How many are drawn at once.
             progress: Called with the number of samples that a step has brought nearer.
-            sampler: Keys of the config's ``sampler`` that differ from the E-step's which made
-                the prior: ``name``, ``steps``, ``spacing``, ...
+            sampler: Keys of the config's ``sampler`` that take the place of the default's, which
+                is the E-step's of 32 steps or more: ``name``, ``steps``, ``spacing``, ...
 
         Returns:
             The samples, of shape ``(n, *event)``.
@@ -223,8 +224,9 @@ class PriorDenoiser(Denoiser):
             batch: How many samples are drawn at once.
             block: Which part of a larger set of observations this is; each has its own stream.
             progress: Called with the number of samples that a step has brought nearer.
-            e_step: Keys of the config's ``e_step`` that differ from those which made the prior:
-                ``sampler``, ``covariance``, ``iterations``, ``limit``, ...
+            e_step: Keys of the config's ``e_step`` that take the place of the default's, see
+                :mod:`diem.diffusion.outside`: ``sampler``, ``covariance``, ``iterations``,
+                ``limit``, ...
 
         Returns:
             The samples, of shape ``(B, n, *event)``.
@@ -258,19 +260,19 @@ class PriorDenoiser(Denoiser):
         return (self.offset + self.scale * x).unflatten(0, (len(observed.y), n))
 
     def posterior_sampler(self, **e_step: Any) -> PosteriorSampler:
-        """Returns the posterior sampler that made the prior, with some keys changed.
+        """Returns the sampler of posteriors, see :mod:`diem.diffusion.outside`.
 
         Arguments:
-            e_step: Keys of the config's ``e_step``; ``sampler`` is changed key by key.
+            e_step: Keys of the config's ``e_step`` that take the place of the default's;
+                ``sampler`` is changed key by key.
 
         Raises:
             DiemError: If a key is unknown.
         """
         _check_keys(e_step, (field.name for field in fields(PosteriorSampler)), "e_step")
         # Another machine may hold other batches, and need not be able to compile.
-        own = {**self.card.get("e_step", {}), "batch": None, "compile": False}
-        reverse = changed_sampler(own.get("sampler", {}), e_step.get("sampler", {}))
-        sampler = PosteriorSampler.from_config({**own, **e_step, "sampler": reverse})
+        portable = {"batch": None, "compile": False}
+        sampler = PosteriorSampler.from_config(of_card(self.card, {**portable, **e_step}))
         if sampler.precision not in PRECISIONS:
             raise DiemError(
                 f"precision is {sampler.precision!r}, which is unknown"

@@ -24,11 +24,11 @@ from torch import Tensor
 from diem import operators
 from diem.data.observations import Observed, users_observations
 from diem.data.simulate import observe
+from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import Gaussian, fit_to_observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.diffusion.samplers import SAMPLERS, sample_prior
-from diem.diffusion.spread import CARD_KEY
 from diem.em.training import Training, train
 from diem.evaluation.transport import truncated_transport
 from diem.inference.prior_denoiser import rows_of
@@ -183,7 +183,7 @@ def _denoiser(settings: Mapping[str, Any], device: torch.device) -> KarrasDenois
 def _prior(settings: Mapping[str, Any], device: torch.device) -> Prior:
     """Returns a prior with a fresh network, to be sampled."""
     denoiser = _denoiser(settings, device).eval().requires_grad_(False)
-    card = {CARD_KEY: {"sigma": [1.0], "error": [1.0]}}
+    card = {CARD_ERROR: {"sigma": [1.0], "error": [1.0]}}
     return Prior(_gaussian(settings["shape"], settings["rank"], device), denoiser, card)
 
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
+from diem.diffusion.outside import outside_e_step
 from diem.em.laps import (
     ceiling_settings,
     ceiling_training,
@@ -103,15 +105,19 @@ class Experiment:
 
     def evaluation(self, observations: str, e_step: Mapping[str, Any]) -> Amounts:
         """An evaluation of a prior with a network, by samples of it and of posteriors."""
-        entry = self.entry["evaluation"]
+        entry, e_step = self.entry["evaluation"], self.outside(e_step)
         work = self.kinds.prior(entry["block"], entry["sampler"])
         evaluations = entry["samples"] * declared.evaluations(entry["sampler"])
         return summed([{work: evaluations}, self.drawn(observations, e_step, self.evaluated)])
 
     def reconstruction(self, observations: str, run: str) -> Amounts:
         """The reconstruction of other observations by a run's prior."""
-        e_step = self.entry["runs"][run]["e_step"]
+        e_step = self.outside(self.entry["runs"][run]["e_step"])
         return self.drawn(observations, e_step, self.shown * self.draws)
+
+    def outside(self, e_step: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns an ``e_step`` entry as evaluations draw posteriors by it."""
+        return outside_e_step(e_step, posterior_settings(self.entry["evaluation"]["posterior"]))
 
     @property
     def draws(self) -> int:

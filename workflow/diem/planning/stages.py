@@ -13,7 +13,8 @@ from typing import Any
 
 from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
-from diem.diffusion.samplers import changed_sampler
+from diem.diffusion.covariances import CARD_ERROR
+from diem.diffusion.outside import of_card
 from diem.em.laps import training_of_lap
 from diem.errors import DiemError
 from diem.planning import declared
@@ -133,9 +134,8 @@ def _posterior(name: str, entry: Mapping[str, Any], experiments: Mapping[str, An
         raise DiemError(f"{where}.observations: {error}") from None
     kinds, drawn = Kinds(card, shape), count * entry["samples"]
     if "network" in card:
-        own, changes = card.get("e_step", {}), posterior_settings(entry)
-        sampler = changed_sampler(own.get("sampler", {}), changes.get("sampler", {}))
-        e_step = {**own, **changes, "sampler": sampler, "block": entry["batch"], "batch": None}
+        e_step = of_card(card, posterior_settings(entry))
+        e_step |= {"block": entry["batch"], "batch": None}
         work = {
             kinds.posterior(observations, e_step): drawn * declared.evaluations(e_step["sampler"])
         }
@@ -155,4 +155,4 @@ def _card(prior: str | Mapping[str, Any], experiments: Mapping[str, Any]) -> dic
     entry = experiments[prior["experiment"]]
     parts = ("data", "gaussian", "network", "schedule")
     card = {part: entry[part] for part in parts[: 2 if prior["lap"] == 0 else 4]}
-    return {**card, "e_step": entry["runs"][prior["run"]]["e_step"]}
+    return {**card, "e_step": entry["runs"][prior["run"]]["e_step"], CARD_ERROR: {}}

@@ -12,10 +12,12 @@ from typing import Any
 
 from tabulate import tabulate
 
+from diem.diffusion.outside import SHAPING
 from diem.diffusion.prior import read_prior
 from diem.errors import DiemError
 from diem.evaluation.rows import provenance, read_rows
 from diem.files.atomic import atomic
+from diem.files.hdf5 import Reader
 from diem.report.tables.labels import SUBJECTS, metric_label
 
 __all__ = ["card_text", "export"]
@@ -45,6 +47,7 @@ SETTINGS = {
     "network": "network",
     "schedule": "noise levels",
     "e_step": "E-step",
+    "posterior": "posteriors",
     "m_step": "M-step",
     "gaussian": "Gaussian fit",
     "seed": "seed",
@@ -85,12 +88,22 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
     prior = read_prior(source)
     metrics = _metrics_file(run, prior.card)
     rows = read_rows([metrics]).to_dict("records") if metrics.is_file() else []
+    prior.card |= _drawing(metrics.with_name("evaluation.h5"))
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
     prior.save(output)
     card = read_prior(output).card
     with atomic(beside) as temporary:
         temporary.write_text(card_text(card, output.name), encoding="utf-8")
     return card
+
+
+def _drawing(evaluation: Path) -> dict[str, Any]:
+    """Returns how an evaluation drew posteriors, for a card; earlier versions do not tell it."""
+    if not evaluation.is_file():
+        return {}
+    with Reader(evaluation) as file:
+        told = json.loads(file.attribute("posterior", default="null"))
+    return {} if told is None else {"posterior": {key: told[key] for key in SHAPING}}
 
 
 def _prior_file(run: Path, lap: int | None) -> Path:

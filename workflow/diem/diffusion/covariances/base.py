@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from diem.components import Component
 from diem.lazy import torch
@@ -17,10 +17,19 @@ if TYPE_CHECKING:
     from azula.linalg.covariance import Covariance as LinearMap
     from torch import Tensor
 
-    from diem.diffusion.gaussian import Gaussian
     from diem.operators.base import Operator
 
-__all__ = ["Covariance", "System"]
+__all__ = ["CARD_ERROR", "Covariance", "Denoising", "System"]
+
+CARD_ERROR = "denoising_error"
+"""Where a prior's card tells its denoiser's error: ``sigma`` and ``error``, a list each."""
+
+
+class Denoising(Protocol):
+    """What is known of ``x`` given ``x_t`` without the network: a Gaussian, scaled or not."""
+
+    def denoising_covariance(self, var_t: Tensor) -> LinearMap:
+        r"""Returns :math:`V[x \mid x_t]`, where the noise's variance is ``var_t``."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class System:
     jacobian: Callable[[Tensor], Tensor]
     alpha_t: Tensor
     sigma_t: Tensor
-    gaussian: Gaussian | None
+    gaussian: Denoising | None
     solve: Callable[[Callable[[Tensor], tuple[Tensor, Tensor]], Tensor], tuple[Tensor, Tensor]]
 
 
@@ -56,6 +65,9 @@ class Covariance(Component):
     needs_gaussian: ClassVar[bool] = False
     """Whether it needs the prior's mean and covariance."""
 
+    needs_error: ClassVar[bool] = False
+    """Whether it needs them scaled to the denoiser's error, which the prior's card tells."""
+
     def products(self, iterations: int) -> int:
         """Returns the number of vector-Jacobian products of one evaluation of the posterior.
 
@@ -64,7 +76,7 @@ class Covariance(Component):
         """
         return 1
 
-    def variance(self, var_t: Tensor, gaussian: Gaussian | None) -> LinearMap:
+    def variance(self, var_t: Tensor, gaussian: Denoising | None) -> LinearMap:
         r"""Returns :math:`V`, as azula's covariance.
 
         Arguments:
