@@ -27,6 +27,7 @@ import yaml
 from diem import operators
 from diem.config.resolve import resolve
 from diem.data.sets import DATASETS
+from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
@@ -117,7 +118,8 @@ def sample(denoiser, entry: dict, run: dict, batch: int, device: torch.device) -
     settings["sampler"] = {**settings["sampler"], "steps": 1}
     factors = torch.randn(*shape, entry["gaussian"]["rank"]) / 10
     gaussian = Gaussian(torch.zeros(shape), torch.ones(()), factors)
-    prior = Prior(gaussian, denoiser.eval().requires_grad_(False), {}).to(device)
+    card = {CARD_ERROR: {"sigma": [1.0], "error": [0.1]}}
+    prior = Prior(gaussian, denoiser.eval().requires_grad_(False), card).to(device)
     y = torch.randn(batch, *operator.observation_shape, device=device)
     generator = torch.Generator(device).manual_seed(0)
     PosteriorSampler.from_config(settings)(prior, operator, y, 0.01, generator)

@@ -44,13 +44,15 @@ from diem import operators
 from diem.config.resolve import resolve
 from diem.data.sets import DATASETS
 from diem.data.simulate import observe
+from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import fit_to_observations, fit_to_samples
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.diffusion.samplers import sample_prior
 from diem.diffusion.samplers.ddpm import DDPM
 from diem.diffusion.samplers.pc import PC
-from diem.em.laps import training_of_lap
+from diem.em.laps import sampling_of_lap, training_of_lap
+from diem.em.loss import denoising_error
 from diem.em.restart import replace_contradicting, restart_level
 from diem.em.training import Training, train
 from diem.evaluation.extractor import train_extractor
@@ -311,7 +313,7 @@ def flops_of(case: Case, entry: dict[str, Any]) -> tuple[float, float]:
         train(copy.deepcopy(denoiser), x, x[:1], once, 0)
     step = counter.get_total_flops()
     denoiser.requires_grad_(False)
-    sampler = PosteriorSampler.from_config(entry["e_step"])
+    sampler = PosteriorSampler.from_config(sampling_of_lap(entry["e_step"], 1, 2))
     operator, y = case.operator["train"][:16], case.y["train"][:16]
     with FlopCounter() as counter:
         stream = torch_generator(0, Stage.E_STEP)
@@ -331,6 +333,7 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
     shown = {2**k for k in range(8)} | {3 * 2**k for k in range(7)} | {laps}
     for lap in range(1, laps + 1):
         level = restart_level(entry["e_step"]["restart"], lap, laps)
+        drawn = PosteriorSampler.from_config(sampling_of_lap(entry["e_step"], lap, laps))
         for number, split in enumerate(("train", "validation")):
             y = case.y[split]
             stream = torch_generator(case.seed, Stage.E_STEP, lap, number)
@@ -338,7 +341,7 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
             start, most = samples[split] if level else None, entry["e_step"]["restart_residual"]
             if level and most:
                 start = replace_contradicting(start, *observed, most, stream)
-            samples[split] = sampler(*observed, stream, start=start, sigma_start=level)
+            samples[split] = drawn(*observed, stream, start=start, sigma_start=level)
             flops += per_sample * len(y) * (prior.denoiser is not None)
         of_lap = training_of_lap(entry["m_step"], lap, laps)
         x, bound = samples["train"], of_lap["drop_outside"]
@@ -348,7 +351,8 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
         training = Training.from_config(of_lap, len(x))
         flops += per_step * training.steps
         denoiser, _ = train(denoiser, x, samples["validation"], training, case.seed, lap)
-        prior = Prior(fit_to_samples(x, rank), denoiser, {})
+        error = denoising_error(denoiser, samples["validation"], case.seed, training.batch)
+        prior = Prior(fit_to_samples(x, rank), denoiser, {CARD_ERROR: error})
         if lap in shown:
             measured = {
                 **case.distances("e_step", samples["train"]),
@@ -379,7 +383,8 @@ def ceiling(case: Case, flops: float) -> dict[str, Any]:
     of_lap = training_of_lap(entry["m_step"], 1, 1)
     training = replace(Training.from_config(of_lap, len(clean[0])), steps=steps)
     denoiser, _ = train(denoiser, *clean, training, case.seed)
-    prior = Prior(fit_to_samples(clean[0], entry["gaussian"]["rank"]), denoiser, {})
+    card = {CARD_ERROR: denoising_error(denoiser, clean[1], case.seed, training.batch)}
+    prior = Prior(fit_to_samples(clean[0], entry["gaussian"]["rank"]), denoiser, card)
     return {"flops": flops, **case.measure(prior, sampler)}
 
 

@@ -24,7 +24,7 @@ from diem.config.resolve import resolve
 from diem.data.observations import Observations, Observed
 from diem.data.sets import DATASETS
 from diem.data.simulate import corrupt
-from diem.diffusion.covariances import COVARIANCES
+from diem.diffusion.covariances import CARD_ERROR, COVARIANCES
 from diem.diffusion.gaussian import Gaussian, fit_to_observations
 from diem.diffusion.posterior import Guidance, PosteriorDenoiser
 from diem.diffusion.posterior_sampler import PosteriorSampler
@@ -92,7 +92,8 @@ def problem(name: str, batch: int = 6) -> tuple[Prior, Operator, Tensor]:
     x = gaussian.sample(batch, generator)
     y = operator.forward(x)
     noise = torch.randn(y.shape, generator=generator)
-    return Prior(gaussian, denoiser, {}), operator, y + 0.1 * noise * operator.observed()
+    card = {CARD_ERROR: {"sigma": [1.0], "error": [0.5]}}
+    return Prior(gaussian, denoiser, card), operator, y + 0.1 * noise * operator.observed()
 
 
 def strict(limit: float, **errors: float) -> dict[str, float]:
