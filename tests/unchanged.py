@@ -66,7 +66,7 @@ def results(folder: Path) -> dict[str, Path]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if ".resume" in name or path.name in OTHER_TEXT:
+        if ".resume" in name or ".diem/" in name or path.name in OTHER_TEXT:
             continue
         if path.suffix in (".safetensors", ".h5", ".csv"):
             for old, new in RENAMED.items():

@@ -13,6 +13,8 @@ import pytest
 from running import ROOT, Workflow
 from safetensors.numpy import load_file
 
+from diem.jobs.results import checkpoint_file
+
 pytestmark = pytest.mark.slurm
 
 SECONDS = 600
@@ -62,10 +64,10 @@ def test_a_job_that_is_asked_to_stop_saves_and_its_retry_goes_on(slurm, on_slurm
         return begun and [job for job in slurm.jobs() if "m_step" in job["comment"]]
 
     (job,) = wait_for(process, log, training)
-    assert not on_slurm.path(f"{target}.resume").exists()
+    assert not checkpoint_file(on_slurm.path(target)).exists()
     # What Slurm does by itself two minutes before the limit of time.
     subprocess.run(["scancel", "--signal=URG", job["id"]], check=True)
-    wait_for(process, log, on_slurm.path(f"{target}.resume").exists)
+    wait_for(process, log, checkpoint_file(on_slurm.path(target)).exists)
     assert process.wait(timeout=SECONDS) == 0, log.read_text()
     assert "The job was asked to stop and has kept its finished work" in log.read_text()
 
@@ -129,7 +131,7 @@ def test_cancelled_killed_and_finished(slurm, local, on_slurm):
     done = {
         path: path.stat().st_mtime_ns
         for path in on_slurm.path("results").rglob("*.h5")
-        if ".resume-" not in str(path)
+        if ".diem" not in str(path)
     }
     assert on_slurm.path(on_slurm.lap(1, "samples_2-of-2.h5")) in done
     result = on_slurm.run()

@@ -271,7 +271,7 @@ def test_a_killed_command_goes_on(network, monkeypatch, verb, points):
         result = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert result.returncode == -signal.SIGKILL, result.stderr
         assert not (network / "cut.h5").exists()
-        now = {path.name for path in network.glob("cut.h5.resume-*/*.*.npz")}
+        now = {path.name for path in network.glob(".cut.h5.diem/pieces-*/*.*.npz")}
         assert now >= kept  # nothing is made again
         kept = now
     assert kept

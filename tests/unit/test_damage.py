@@ -20,6 +20,7 @@ from diem.errors import DiemError
 from diem.files.hdf5 import Reader
 from diem.files.tensors import load_tensors
 from diem.jobs.job import Job
+from diem.jobs.results import checkpoint_file
 
 SHAPE, MASK = (1, 4, 4), {"name": "mask", "missing": 0.5}
 FLIPS = 400
@@ -53,7 +54,7 @@ def checkpoint(path):
     folder.mkdir()
     with pytest.raises(Stop):
         LapFiles(folder).run(settings={"steps": 192}, progress=interrupt(128))
-    (folder / "out" / "prior.resume").rename(path)
+    checkpoint_file(folder / "out" / "prior").rename(path)
 
 
 def hdf5_contents(path, names, attributes):
@@ -150,7 +151,7 @@ def test_a_damaged_checkpoint_is_named_and_the_lap_starts_anew(tmp_path, caplog)
     whole = lap.run("whole", **options)
     with pytest.raises(Stop):
         lap.run("cut", progress=interrupt(128), **options)
-    path = tmp_path / "cut" / "prior.resume"
+    path = checkpoint_file(tmp_path / "cut" / "prior")
     raw = bytearray(path.read_bytes())
     raw[-5] ^= 1
     path.write_bytes(raw)

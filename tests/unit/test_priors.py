@@ -37,6 +37,7 @@ from diem.errors import DiemError
 from diem.inference.prior_denoiser import PriorDenoiser
 from diem.inference.sample_files import write_posteriors, write_samples
 from diem.jobs.job import Job
+from diem.jobs.results import pieces_folder
 from diem.jobs.resume import Pieces
 
 SHAPE = (1, 2, 3)
@@ -401,7 +402,7 @@ def test_an_interrupted_file_of_posteriors_goes_on(path, tmp_path, observations)
             *arguments, Job(keep=pieces, progress=SimpleNamespace(update=interrupt)), batch=2
         )
     assert not (tmp_path / "cut.h5").exists()
-    assert len(list((tmp_path / "cut.h5.resume-f").iterdir())) == 3
+    assert len(list(pieces_folder(tmp_path / "cut.h5", "f").iterdir())) == 3
     seen.clear()
     job = Job(keep=Pieces(arguments[0], "f"), progress=SimpleNamespace(update=seen.append))
     write_posteriors(*arguments, job, batch=2)

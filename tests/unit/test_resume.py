@@ -20,7 +20,7 @@ from diem.files.hdf5 import write_hdf5
 from diem.files.tensors import load_tensors
 from diem.jobs import resume
 from diem.jobs.job import job
-from diem.jobs.results import pieces_folder, remove_all_pieces, remove_pieces
+from diem.jobs.results import MARK, checkpoint_file, hold, pieces_folder, remove_pieces
 from diem.jobs.resume import Pieces, Stopped
 
 
@@ -157,38 +157,52 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(DiemError, match=r"x\.resume-f/new\.npz cannot be written: No space left"):
+    with pytest.raises(
+        DiemError, match=r"\.x\.diem/pieces-f/new\.npz cannot be written: No space left"
+    ):
         Work()(Pieces(tmp_path / "x", "f", 0.0))
     assert not list(pieces_folder(tmp_path / "x", "f").iterdir())
 
 
 def test_what_was_kept_is_removed(tmp_path):
-    for name in ("a/x", "a/xy", "a/[x]", "b/z"):
+    outputs = [tmp_path / "a" / name for name in ("x", "xy", "[x]")]
+    for output in outputs:
         for fingerprint in "fg":
-            Work()(Pieces(tmp_path / name, fingerprint, 0.0))
-        (tmp_path / name).write_text("output")
-        (tmp_path / f"{name}.resume").write_text("checkpoint")
-    (tmp_path / "b" / ".z.123.tmp").write_text("half of a file")
+            Work()(Pieces(output, fingerprint, 0.0))
+        output.write_text("output")
+        checkpoint_file(output).write_text("checkpoint")
     (tmp_path / "a" / ".x.123.tmp").write_text("half of a file")
-    (tmp_path / "a" / ".x.y.123.tmp").write_text("half of another")
-    (tmp_path / "a" / "x.resumed.txt").write_text("somebody's own")
+    own = (".x.y.123.tmp", ".x.tmp", ".draft.tmp", "x.resume", "x.resume-2", "x.resumed.txt")
+    for name in own:
+        (tmp_path / "a" / name).write_text("somebody's own")
 
-    remove_pieces(tmp_path / "a" / "x", tmp_path / "a" / "[x]")
-    assert sorted(p.name for p in tmp_path.glob("a/*")) == [
-        *(
-            ".x.y.123.tmp",
-            "[x]",
-            "x",
-            "x.resumed.txt",
-            "xy",
-            "xy.resume",
-            "xy.resume-f",
-            "xy.resume-g",
-        ),
-    ]
-    remove_all_pieces(tmp_path)
-    assert sorted(p.name for p in tmp_path.glob("*/*")) == ["[x]", "x", "xy", "z"]
-    remove_all_pieces(tmp_path / "nowhere")
+    remove_pieces(outputs[0], outputs[2], tmp_path / "nowhere" / "x")
+
+    left = {path.name for path in (tmp_path / "a").iterdir()}
+    assert left == {*own, "x", "xy", "[x]", ".xy.diem"}
+    assert len(list((tmp_path / "a" / ".xy.diem").iterdir())) == 3
+
+
+def test_a_folder_of_other_files_is_no_folder_of_results(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / ".lock").write_text("mine too")
+
+    with pytest.raises(DiemError, match=r"not marked as its own \(thesis.tex\): choose another"):
+        hold(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "thesis.tex"]
+
+    (tmp_path / MARK).write_text("I say so")
+    hold(tmp_path).close()
+    assert (tmp_path / MARK).read_text() == "I say so"
+    assert (tmp_path / ".lock").read_text() == "mine too"
+
+
+def test_an_empty_folder_is_marked_and_one_of_results_is_held_again(tmp_path):
+    hold(tmp_path).close()
+    (tmp_path / "tables").mkdir()
+
+    with hold(tmp_path), pytest.raises(DiemError, match="another workflow is writing"):
+        hold(tmp_path)
 
 
 # Signals
@@ -292,7 +306,7 @@ class MStep:
         self.folder, self.log = folder, folder / "log"
         write_hdf5(folder / "clean.h5", {"train/x": x[:100], "validation/x": x[100:]}, {})
         self.output, self.losses = folder / "prior.safetensors", folder / "losses.csv"
-        self.checkpoint = folder / "prior.safetensors.resume"
+        self.checkpoint = checkpoint_file(folder / "prior.safetensors")
         settings = {
             **{"steps": STEPS, "epochs": None, "batch": 50, "learning_rate": 0.003},
             **{"learning_rate_final": None, "clip": 1.0, "ema": 0.99, "ema_warmup": True},

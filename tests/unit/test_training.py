@@ -675,7 +675,7 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     assert (prior.card["lap"], prior.card["training_samples"]) == (1, 60)
     assert prior.card["optimizer_steps"] == 8
     left = sorted(p.name for p in output.parent.iterdir())
-    assert left == ["losses.csv", "prior", "prior.resume"]
+    assert left == [".prior.diem", "losses.csv", "prior"]
     with losses.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["step", "loss", "validation_loss", "learning_rate", "halvings"]
@@ -810,7 +810,7 @@ def test_an_interrupted_m_step_goes_on_to_the_same_bytes(lap):
     with pytest.raises(Stop):
         lap.run("cut", settings={"steps": 14}, progress=interrupt(8))
     output = lap.folder / "cut" / "prior"
-    assert [p.name for p in output.parent.iterdir()] == ["prior.resume"]
+    assert [p.name for p in output.parent.iterdir()] == [".prior.diem"]
 
     again = lap.run("cut", settings={"steps": 14})
 

@@ -114,10 +114,20 @@ def kill_when(workflow, target, pattern):
 @pytest.mark.slow
 def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     target = workflow.lap(2, "prior.safetensors")
-    kill_when(workflow, target, workflow.lap(2, "samples_1-of-1.h5.resume-*/1.*.npz"))
+    kill_when(workflow, target, workflow.lap(2, ".samples_1-of-1.h5.diem/pieces-*/1.*.npz"))
     assert not workflow.path(workflow.lap(2, "samples_1-of-1.h5")).exists()
-    kill_when(workflow, target, workflow.lap(2, "prior.safetensors.resume"))
+    checkpoint = workflow.lap(2, ".prior.safetensors.diem/checkpoint")
+    kill_when(workflow, target, checkpoint)
     assert not workflow.path(target).exists()
+
+    # The success of another target takes nothing from what is unfinished, or is somebody's own.
+    (workflow.path("results") / "thesis.resume-2").mkdir()
+    own = [workflow.path("results") / name for name in ("cv.resume.pdf", ".draft.tmp", ".lock")]
+    for path in own:
+        path.write_text("mine")
+    other = workflow.run("results/tables/hyperparameters.csv")
+    assert other.returncode == 0, other.stderr
+    assert workflow.path(checkpoint).exists()
 
     result = workflow.run(target)
     assert result.returncode == 0, result.stderr
@@ -125,6 +135,9 @@ def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     for split in one:
         np.testing.assert_array_equal(one[split], again[split])
     assert same_prior(finished, workflow, 2)
+    assert not workflow.path(checkpoint).exists()
+    assert [path.read_text() for path in own] == ["mine"] * 3
+    assert (workflow.path("results") / "thesis.resume-2").is_dir()
     leftovers = [p.name for p in workflow.path(workflow.lap(2, "")).iterdir()]
     assert sorted(leftovers) == ["losses.csv", "prior.safetensors", "samples_1-of-1.h5"]
 

@@ -53,7 +53,7 @@ def files(workflow):
     # Unlike Path.rglob, it does not mind folders that are removed meanwhile.
     for folder, _, names in os.walk(workflow.path("results")):
         for path in (Path(folder, name) for name in names):
-            if "logs" not in path.parts and path.suffix != ".tmp" and path.name != ".lock":
+            if "logs" not in path.parts and path.suffix != ".tmp" and path.name != ".diem.lock":
                 with contextlib.suppress(FileNotFoundError):  # removed since
                     found[path.relative_to(workflow.folder)] = path.stat().st_mtime_ns
     return found
@@ -94,7 +94,7 @@ class Watch:
 
     def look_at_checkpoints(self):
         """Asserts that none of them has gone back; there is nobody else to write them now."""
-        for path in self.workflow.path("results").rglob("*.resume"):
+        for path in self.workflow.path("results").rglob(".*.diem/checkpoint"):
             step = int(load_file(path)["curve.step"][-1])
             assert step >= self.steps.get(path, 0), path
             self.steps[path] = step
@@ -141,7 +141,8 @@ def test_killed_at_random_moments(reference, tmp_path):
     same_results(workflow, reference)
     # What is kept was made once: at most the piece is made again at which a job was killed.
     assert set(map(len, watch.written.values())) == {1}
-    kept = {str(folder).rpartition(".resume")[0] for folder, _ in watch.written}
+    hidden = {folder.parent for folder, _ in watch.written}
+    kept = {str(f.with_name(f.name.removeprefix(".").removesuffix(".diem"))) for f in hidden}
     assert kept == {job for job in JOBS if "prior" not in job and job != TABLE}
     # No checkpoint went back, so that at most the steps since the last one are done again.
     assert len(watch.steps) >= 2

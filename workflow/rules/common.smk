@@ -17,7 +17,7 @@ from diem.config.inputs import Inputs
 from diem.config.resolve import resolve
 from diem.config.targets import posterior_targets, targets
 from diem.errors import DiemError
-from diem.jobs.results import check_writable, hold, remove_all_pieces
+from diem.jobs.results import check_writable, hold, remove_pieces
 
 try:
     CONFIG = resolve(

@@ -4,7 +4,6 @@ import fcntl
 import glob
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -15,9 +14,12 @@ __all__ = [
     "checkpoint_file",
     "hold",
     "pieces_folder",
-    "remove_all_pieces",
     "remove_pieces",
+    "unfinished",
 ]
+
+MARK = ".diem.lock"
+"""The file that marks a folder as one of results, and is locked by who writes there."""
 
 
 def check_writable(folder: str | Path, asked: str = "results") -> None:
@@ -38,7 +40,7 @@ def hold(folder: str | Path) -> IO[str]:
     """Makes a folder this process's own until it ends, however it ends.
 
     The operating system releases the lock of a killed process, so that the same command can be
-    given again at once; a lock file would have to be removed by hand.
+    given again at once. The lock file stays, and marks the folder as one of results.
 
     Arguments:
         folder: The folder, which is made if it is missing.
@@ -47,11 +49,18 @@ def hold(folder: str | Path) -> IO[str]:
         The open lock file, to be kept open.
 
     Raises:
-        DiemError: If another process holds the folder.
+        DiemError: If the folder holds files and is not marked, or if another process holds it.
     """
-    path = Path(folder) / ".lock"
+    path = Path(folder) / MARK
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("w", encoding="utf-8")
+    foreign = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
+    if foreign and not path.exists():
+        raise DiemError(
+            f"results: the folder {str(folder)!r} holds files that this workflow has not marked as"
+            f" its own ({', '.join(foreign[:3])}{', ...' if foreign[3:] else ''}): choose another"
+            f" folder, or make an empty file {str(path)!r} if they are an earlier version's."
+        )
+    file = path.open("a", encoding="utf-8")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -65,6 +74,12 @@ def hold(folder: str | Path) -> IO[str]:
     return file
 
 
+def unfinished(output: str | Path) -> Path:
+    """Returns the hidden folder in which all is kept to go on with the making of a file."""
+    output = Path(output)
+    return output.with_name(f".{output.name}.diem")
+
+
 def pieces_folder(output: str | Path, fingerprint: str) -> Path:
     """Returns where the pieces of the making of a file are kept, see :mod:`diem.jobs.resume`.
 
@@ -72,45 +87,29 @@ def pieces_folder(output: str | Path, fingerprint: str) -> Path:
         output: The file.
         fingerprint: What the pieces depend on.
     """
-    return Path(f"{output}.resume-{fingerprint}")
+    return unfinished(output) / f"pieces-{fingerprint}"
 
 
 def checkpoint_file(output: str | Path) -> Path:
     """Returns where the checkpoint of a training run is kept, for the prior that it makes."""
-    return Path(f"{output}.resume")
+    return unfinished(output) / "checkpoint"
 
 
 def remove_pieces(*outputs: str | Path) -> None:
     """Removes what was kept to go on with the making of files, of every fingerprint.
 
     So are the temporary files of attempts that were killed, see :func:`diem.files.atomic.atomic`.
+    Nothing else is: a user's folder holds other things.
 
     Arguments:
         outputs: The files, which are complete: Snakemake has taken note of it, or nothing needs to.
     """
     for output in map(Path, outputs):
-        name = glob.escape(output.name)
-        # A user's folder holds other things.
-        for pattern in (f"{name}.resume", f"{name}.resume-*"):
-            _remove(output.parent.glob(pattern))
-        for path in list(output.parent.glob(f".{name}.*.tmp")):
-            if path.name[len(output.name) + 2 : -len(".tmp")].isdigit():
-                _remove([path])
-
-
-def remove_all_pieces(folder: str | Path) -> None:
-    """Removes what was kept to go on with any file in a folder, all of which are complete.
-
-    So are the temporary files of jobs that were killed, see :func:`diem.files.atomic.atomic`.
-    """
-    for pattern in ("*.resume*", ".*.tmp"):
-        _remove(Path(folder).rglob(pattern))
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in list(paths):
         # Jobs that begin together remove the same.
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        shutil.rmtree(unfinished(output), ignore_errors=True)
+        for path in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
+            if path.name[len(output.name) + 2 : -len(".tmp")].isdigit():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
