@@ -10,7 +10,7 @@ References:
 import importlib
 from typing import Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # Loaded at their first use: Snakemake imports the package at every start, and torch takes seconds.
 _LAZY = {"load_prior": "inference.prior_denoiser", "write_observations": "data.ingest"}
