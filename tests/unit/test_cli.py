@@ -32,6 +32,8 @@ def folder(tmp_path, monkeypatch):
     observed, _ = observe(gaussian, MASK, 3, 0.1)
     save_observations(tmp_path / "y.h5", {"test": observed}, "mask", {})
     (tmp_path / "list.yaml").write_text("[1, 2]")
+    (tmp_path / "twice.yaml").write_text("seed: 0\nexperiments: {}\nseed: 1\n")
+    (tmp_path / "itself.yaml").write_text("experiments: &a {b: *a}\n")
     (tmp_path / "typo.yaml").write_text("experiment: {}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -322,6 +324,11 @@ def test_estimate(folder, capsys, monkeypatch):
         ("sample nothing -n 3 -o x.h5", "nothing: there is no such file"),
         ("sample y.h5 -n 3 -o x.h5", "y.h5: this is no complete safetensors file"),
         ("sample prior.safetensors -n 0 -o x.h5", "n is 0"),
+        ("sample prior.safetensors -n 3 -o x.h5 --seed -1", "seed is -1"),
+        ("sample prior.safetensors -n 3 -o x.h5 --seed 99999999999999999999", "seed is 99999"),
+        ("posterior prior.safetensors y.h5 -o x.h5 --limit -1", "limit is -1"),
+        ("posterior prior.safetensors y.h5 -o x.h5 --batch 0", "batch is 0"),
+        ("posterior prior.safetensors y.h5 -o x.h5 --seed -1", "seed is -1"),
         ("sample prior.safetensors -n 3 -o x.h5 --sampler dpm", "sampler.name is 'dpm'"),
         ("sample prior.safetensors -n 3 -o x.h5 --device cuda:99", "device: 'cuda:99'"),
         ("sample prior.safetensors -n 3 -o prior.safetensors/x.h5", "cannot be written"),
@@ -337,6 +344,8 @@ def test_estimate(folder, capsys, monkeypatch):
         ("check prior.safetensors", "no complete HDF5 file"),
         ("estimate nothing", "nothing: No such file or directory"),
         ("estimate prior.safetensors", "prior.safetensors: this is no YAML"),
+        ("estimate twice.yaml", "twice.yaml: the key 'seed' stands twice, in the lines 1 and 3"),
+        ("estimate itself.yaml", "itself.yaml: this is no YAML (Circular reference"),
         ("estimate list.yaml", "list.yaml: a configuration is a mapping"),
         ("estimate typo.yaml", "typo.yaml: experiment is unknown (did you mean 'experiments'?)"),
         ("export . -o x.safetensors", "there is no lap with a prior"),

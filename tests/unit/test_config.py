@@ -431,7 +431,7 @@ TYPES = [
     (f"{LINE}.observations.plain.operator.rows", 0),
     (f"{LINE}.observations.plain.sigma_y", 0),
     (f"{LINE}.observations.plain.sigma_y", -0.1),
-    (f"{LINE}.observations.plain.sigma_y", "1e-2"),
+    (f"{LINE}.observations.plain.sigma_y", "x"),
     (f"{LINE}.observations.plain.sigma_y", []),
     (f"{LINE}.observations.plain.sigma_y", None),
     (f"{LINE}.observations.plain.sigma_y", {"std": 1}),
@@ -514,6 +514,22 @@ def test_whole_numbers_written_with_a_point_become_integers(config, key):
     for part in key.split("."):
         value = value[part]
     assert isinstance(value, int)
+
+
+def test_numbers_without_a_point_are_numbers(config):
+    # YAML reads 1e-3 as text, and 1.0e-3 as a number.
+    text = yaml.safe_load("1e-3")
+    assert text == "1e-3"
+    put(config, f"{LINE}.m_step.learning_rate", text)
+    put(config, f"{LINE}.observations.plain.sigma_y", "1E+1")
+
+    made = resolve(config, SOURCE)
+
+    for key, value in (("m_step.learning_rate", 1e-3), ("observations.plain.sigma_y", 10.0)):
+        found = made
+        for part in f"{LINE}.{key}".split("."):
+            found = found[part]
+        assert found == value
 
 
 # Mappings that are none

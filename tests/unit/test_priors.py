@@ -1,6 +1,7 @@
 """Loaded priors: azula denoisers that draw exact moments, in azula's hands too, and their files."""
 
 import json
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -44,6 +45,7 @@ SHAPE = (1, 2, 3)
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 NETWORK = {"name": "mlp", "hidden": [8, 8], "embedding": 4}
 MASK = {"name": "mask", "missing": 0.5}
+PROJECTION = {"name": "projection", "rows": 3}
 E_STEP = {"sampler": {"name": "ddim", "steps": 3, "spacing": "karras"}, "iterations": 2}
 
 
@@ -187,9 +189,10 @@ def test_one_operator_serves_all_observations():
     assert torch.equal(one, exact().posterior(y, alike, 0.1, 2, batch=3))
 
 
-def test_each_observation_has_its_own_noise():
+@pytest.mark.parametrize("shape", [(2,), (2, 1, 1, 1)])
+def test_each_observation_has_its_own_noise(shape):
     observed = problem(2)
-    sigma_y = torch.tensor([1e-3, 1e3]).reshape(2, 1, 1, 1)
+    sigma_y = torch.tensor([1e-3, 1e3]).reshape(shape)
     operator = repeated(observed.operator, 2)
     y = observed.y[:1].expand(2, *SHAPE)
     x = exact().posterior(y, operator, sigma_y, 256)
@@ -197,6 +200,28 @@ def test_each_observation_has_its_own_noise():
     spread = x.std(dim=1)[operator.observed()].reshape(2, -1)
     assert (spread[0] < 0.01).all()
     assert (spread[1] > 0.3).all()
+
+
+def test_noise_that_could_be_of_observations_or_of_values_is_refused():
+    operator = operators.simulate(PROJECTION, SHAPE, 3, np.random.default_rng(0))
+    y, sigma_y = torch.zeros(3, 3), torch.tensor([0.1, 1.0, 10.0])
+
+    refused(lambda: exact().posterior(y, operator, sigma_y), "say which by the shape (3, 1)")
+
+    by_value = exact().posterior(y, operator, sigma_y.reshape(1, 3))
+    assert torch.equal(by_value, exact().posterior(y, operator, sigma_y.expand(3, 3)))
+
+
+@pytest.mark.parametrize("sigma_y", [0.1, torch.full((4,), 0.1)])
+def test_nan_is_missing(sigma_y):
+    observed = problem()
+    whole = operators.build("mask", SHAPE, {"mask": torch.ones(1, *SHAPE, dtype=torch.bool)})
+    y = torch.where(observed.operator.observed(), observed.y, torch.nan)
+
+    x = exact().posterior(y, whole, sigma_y, 3, seed=5)
+
+    expected = exact().posterior(observed.y, observed.operator, sigma_y, 3, seed=5)
+    torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-5)
 
 
 GATED = {
@@ -425,6 +450,12 @@ def test_one_sample_has_no_standard_deviation(tmp_path, observations):
     [
         ({"n": 0}, ["n is 0"]),
         ({"batch": 0}, ["batch is 0"]),
+        ({"batch": 2.5}, ["batch is 2.5"]),
+        ({"seed": -1}, ["seed is -1"]),
+        ({"seed": 2**70}, ["seed is 1180591620717411303424"]),
+        ({"limit": -1.0}, ["limit is -1"]),
+        ({"limit": math.nan}, ["limit is nan"]),
+        ({"precision": "float16"}, ["precision is 'float16'"]),
         ({"iteration": 3}, ["e_step.iteration is unknown", "'iterations'"]),
         ({"iterations": 0}, ["iterations is 0"]),
         ({"covariance": "tweedy"}, ["covariance", "'tweedie'"]),
@@ -451,7 +482,7 @@ def test_options_that_are_none(options, parts):
         ({"y": torch.zeros(())}, ["y has shape ()"]),
         ({"y": torch.zeros(3, *SHAPE)}, ["3 observations", "4 operators"]),
         ({"y": torch.zeros(0, *SHAPE)}, ["0 observations"]),
-        ({"y": torch.full((4, *SHAPE), torch.nan)}, ["y holds non-finite values"]),
+        ({"y": torch.full((4, *SHAPE), torch.inf)}, ["y holds infinite values"]),
         ({"sigma_y": 0.0}, ["sigma_y must be positive"]),
         ({"sigma_y": torch.tensor(torch.nan)}, ["sigma_y must be positive"]),
         ({"sigma_y": torch.ones(5)}, ["sigma_y has shape (5,)"]),

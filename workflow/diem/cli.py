@@ -321,20 +321,12 @@ def _draw_posteriors(options: argparse.Namespace, observations: "Observations") 
 
 
 def _estimate(options: argparse.Namespace) -> None:
-    import yaml
-
     from diem.components import SEARCH_PATH
+    from diem.config.reading import read_config
     from diem.config.resolve import resolve
 
     path = Path(options.config)
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DiemError(f"{path}: {error.strerror}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DiemError(f"{path}: this is no YAML ({' '.join(str(error).split())}).") from None
-    if not isinstance(config, dict):
-        raise DiemError(f"{path}: a configuration is a mapping of keys.")
+    config = read_config(path)
     # A user's classes are looked for beside the configuration too, as the workflow does.
     os.environ.setdefault(SEARCH_PATH, str(path.resolve().parent))
     config = resolve(config, str(path))

@@ -55,6 +55,7 @@ __all__ = [
     "Model",
     "Number",
     "Positive",
+    "Seed",
     "check_path",
     "import_named",
     "merge",
@@ -79,6 +80,9 @@ def _whole(value: Any) -> Any:
 
 
 def _finite(value: Any) -> Any:
+    # YAML 1.1 reads 1e-3, without a point, as text.
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+([.]\d*)?[eE][-+]?\d+", value):
+        value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{{place}} is {value}, which is not a finite number")
     return value
@@ -86,6 +90,7 @@ def _finite(value: Any) -> Any:
 
 Integer = Annotated[int, BeforeValidator(_whole)]
 Count = Annotated[Integer, Field(ge=1)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 Even = Annotated[Integer, Field(ge=2, multiple_of=2)]
 Number = Annotated[float, BeforeValidator(_finite)]
 Positive = Annotated[Number, Field(gt=0)]

@@ -14,12 +14,15 @@ CONFIG_FOLDERS = dict.fromkeys(str(Path(file).resolve().parent) for file in work
 os.environ.update(DIEM_PATH=os.pathsep.join(CONFIG_FOLDERS))
 
 from diem.config.inputs import Inputs
+from diem.config.reading import read_config
 from diem.config.resolve import resolve
 from diem.config.targets import posterior_targets, targets
 from diem.errors import DiemError
 from diem.jobs.results import check_writable, hold, remove_pieces
 
 try:
+    for file in filter(os.path.isfile, workflow.configfiles):
+        read_config(file)  # Snakemake has read it, and is less strict
     CONFIG = resolve(
         config, ", ".join(str(file) for file in workflow.configfiles) or "the configuration"
     )

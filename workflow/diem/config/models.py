@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator
 
-from diem.components import Count, Integer, Model, Number, Positive, option, split
+from diem.components import Count, Integer, Model, Number, Positive, Seed, option, split
 from diem.config.entries import Changes, Entry, Names
 from diem.config.paper import Heuristics, Restoration
 from diem.config.sections import EStep, Evaluation, Gaussian, MStep, Schedule
@@ -198,7 +198,7 @@ class Posterior(Model):
 class Config(Model):
     """The whole configuration."""
 
-    seed: Annotated[Integer, Field(ge=0)] = option(0, "the seed of every random stream")
+    seed: Seed = option(0, "the seed of every random stream")
     device: Annotated[str, StringConstraints(pattern="^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = option(
         "auto",
         "`auto` (GPUs where there are any), `cpu`, `cuda`, `cuda:1`, `mps`. With `auto` and `cuda`"

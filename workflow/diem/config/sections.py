@@ -6,8 +6,9 @@ from pydantic import Field, field_validator
 
 from diem.components import Count, Integer, Model, Number, Positive, option
 from diem.config.entries import Changes, Entry, Names, Values
-from diem.config.types import Lap, Precision, Text, unique
+from diem.config.types import Lap, Text, unique
 from diem.diffusion.covariances import COVARIANCES
+from diem.diffusion.options import Engine, Guiding
 from diem.diffusion.samplers import SAMPLERS
 from diem.em.augmentations import AUGMENTATIONS
 from diem.evaluation.metrics import METRICS
@@ -43,27 +44,7 @@ class Gaussian(Model):
     )
 
 
-class Engine(Model):
-    """How the network is run."""
-
-    precision: Precision = option(
-        "float32",
-        "`float32`, or `bfloat16`: the network's products in bfloat16 (autocast); weights, noise,"
-        " loss, optimizer and solver stay in float32. It pays where the machine multiplies faster"
-        " in it, as GPUs and some CPUs do: of the two that were measured one is three times as"
-        " fast and the other is slower",
-    )
-    channels_last: bool = option(
-        False, "whether images and kernels of a U-Net are laid out channels-last in memory"
-    )
-    compile: bool = option(
-        False,
-        "whether the network is compiled by `torch.compile`, which needs a C++ compiler (and Triton"
-        " on GPUs) and some minutes for a U-Net",
-    )
-
-
-class EStep(Engine):
+class EStep(Guiding):
     """`e_step`."""
 
     sampler: Annotated[dict, Entry(SAMPLERS, default="ddpm")] = option({}, "see below")
@@ -72,18 +53,6 @@ class EStep(Engine):
         "the `V` of the guidance: `tweedie` (MMPS), `cov_x`, `measured`, `identity`, `cov_t`,"
         " `zeros`",
         paper="`tweedie`",
-    )
-    iterations: Count = option(
-        1,
-        "conjugate-gradient iterations; with `tweedie` each costs one vector-Jacobian product",
-        paper="1 / to convergence / 3",
-    )
-    limit: Positive | None = option(
-        None,
-        "the largest Mahalanobis residual `sqrt(b' S^-1 b / m)` that the guidance follows, or null"
-        " for no limit. It trades data fit for plausibility: read the residuals beside every"
-        " quality number",
-        paper="null",
     )
     restart: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = option(
         None,
@@ -104,11 +73,6 @@ class EStep(Engine):
         256,
         "observations that share a random stream: the unit of shards and of resuming. It changes"
         " the numbers",
-    )
-    batch: Count | None = option(
-        None,
-        "the most observations that the network evaluates at once, or null for the whole block. It"
-        " bounds the memory, and changes the numbers by rounding only",
     )
     drop_last: bool = option(
         False,

@@ -1,6 +1,6 @@
 """The types of keys that several sections of the configuration share."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
@@ -13,7 +13,6 @@ Name = Annotated[str, StringConstraints(pattern=PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Lap = Annotated[Integer, Field(ge=1, le=999)]
 SigmaY = Positive | Annotated[list[Positive], Field(min_length=1)]
-Precision = Literal["float32", "bfloat16"]
 
 
 def unique(values: list[Any]) -> list[Any]:

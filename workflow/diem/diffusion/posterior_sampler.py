@@ -8,9 +8,11 @@ import torch
 from azula.denoise import Denoiser
 from torch import Tensor
 
+from diem.components import validated
 from diem.diffusion.covariances import COVARIANCES, Covariance
 from diem.diffusion.covariances.tweedie import Tweedie
 from diem.diffusion.gaussian import noise_of
+from diem.diffusion.options import Guiding
 from diem.diffusion.posterior import Guidance, PartsDenoiser, PosteriorDenoiser
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import SAMPLERS, Sampler
@@ -62,12 +64,14 @@ class PosteriorSampler:
             where: The place of the entry in the configuration, for errors.
 
         Raises:
-            DiemError: If the sampler or the covariance is unknown, or an option of theirs.
+            DiemError: If the sampler or the covariance is unknown, or an option is out of bounds.
         """
         prefix = f"{where}." if where else ""
         names = {field.name for field in fields(cls)}
         options = {key: value for key, value in entry.items() if key in names}
+        bounded = {key: value for key, value in options.items() if key in Guiding.model_fields}
         options["sampler"] = SAMPLERS.parse(entry["sampler"], f"{prefix}sampler")
+        options |= validated(Guiding, bounded, where).model_dump(include=set(bounded))
         if "covariance" in entry:
             options["covariance"] = COVARIANCES.parse(entry["covariance"], f"{prefix}covariance")
         return cls(**options)

@@ -17,6 +17,7 @@ from azula.denoise import Denoiser, DiracPosterior
 from azula.noise import VESchedule
 from torch import Tensor
 
+from diem.components import Count, Model, Seed, option, validated
 from diem.data.observations import Observed
 from diem.diffusion.gaussian import Gaussian, noise_of
 from diem.diffusion.outside import of_card
@@ -24,14 +25,14 @@ from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, read_prior
 from diem.diffusion.samplers import Sampler, sample_prior
 from diem.errors import DiemError, nearest
-from diem.networks.runtime import PRECISIONS
 from diem.operators.base import Operator
+from diem.operators.partial import Partial
 from diem.seeds import Stage, torch_generator
 
 __all__ = [
     "BATCH",
     "PriorDenoiser",
-    "check_counts",
+    "check_drawing",
     "load_prior",
     "rows_of",
 ]
@@ -167,7 +168,7 @@ class PriorDenoiser(Denoiser):
         **sampler: Any,
     ) -> Iterator[Tensor]:
         """Yields the samples of :meth:`sample` batch by batch, as more than memory holds need."""
-        check_counts(n=n, batch=batch)
+        check_drawing(n=n, batch=batch, seed=seed)
         reverse = self.posterior_sampler(sampler=sampler).sampler
         for number, start in enumerate(range(0, n, batch)):
             yield self.draw_batch(number, min(batch, n - start), reverse, seed, progress)
@@ -195,6 +196,8 @@ class PriorDenoiser(Denoiser):
         generator = torch_generator(seed, Stage.PRIOR, 0, number, self.device)
         step = partial(progress, count / sampler.steps)
         u = sample_prior(self.prior, count, sampler, generator, step)
+        if not torch.isfinite(u).all():
+            raise DiemError("The samples are not finite: the sampler has too few steps, or others.")
         if self.exact:
             progress(count)
         return self.offset + self.scale * u
@@ -215,10 +218,11 @@ class PriorDenoiser(Denoiser):
         r"""Draws samples of ``p(x | y)`` for observations ``y = A x + n``.
 
         Arguments:
-            y: The observations, of shape ``(B, *observation)``.
+            y: The observations, of shape ``(B, *observation)``; NaN is missing.
             operator: The forward operators, one an observation or one for all, see
                 :func:`diem.operators.build`.
-            sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
+            sigma_y: The noise's standard deviation, a scalar, one an observation ``(B,)``, one a
+                value ``(*observation)``, or broadcastable to ``y``.
             n: The number of samples of each observation.
             seed: The seed. The same seed, batch and kind of device give the same samples.
             batch: How many samples are drawn at once.
@@ -234,7 +238,7 @@ class PriorDenoiser(Denoiser):
         Raises:
             DiemError: If the observations do not fit the operator, or the operator the prior.
         """
-        check_counts(n=n, batch=batch)
+        check_drawing(n=n, batch=batch, seed=seed)
         draw = self.posterior_sampler(**e_step)
         observed = self._observed(y, operator, sigma_y)
         total, parts = len(observed.y) * n, []
@@ -267,19 +271,12 @@ class PriorDenoiser(Denoiser):
                 ``sampler`` is changed key by key.
 
         Raises:
-            DiemError: If a key is unknown.
+            DiemError: If a key is unknown or out of bounds.
         """
         _check_keys(e_step, (field.name for field in fields(PosteriorSampler)), "e_step")
         # Another machine may hold other batches, and need not be able to compile.
         portable = {"batch": None, "compile": False}
-        sampler = PosteriorSampler.from_config(of_card(self.card, {**portable, **e_step}))
-        if sampler.precision not in PRECISIONS:
-            raise DiemError(
-                f"precision is {sampler.precision!r}, which is unknown"
-                f"{nearest(sampler.precision, PRECISIONS)}."
-            )
-        check_counts(iterations=sampler.iterations)
-        return sampler
+        return PosteriorSampler.from_config(of_card(self.card, {**portable, **e_step}))
 
     def _observed(
         self, y: Tensor | np.ndarray, operator: Operator, sigma_y: float | Tensor | np.ndarray
@@ -302,10 +299,13 @@ class PriorDenoiser(Denoiser):
             raise DiemError(
                 f"y holds {len(y)} observations, and there are {len(operator)} operators."
             )
-        if not torch.isfinite(y).all():
-            raise DiemError("y holds non-finite values.")
+        if torch.isinf(y).any():
+            raise DiemError("y holds infinite values.")
+        if (missing := torch.isnan(y)).any():
+            operator, y = Partial(operator.to(self.device), ~missing), y.nan_to_num()
         if not (torch.isfinite(sigma_y) & (sigma_y > 0)).all():
             raise DiemError("sigma_y must be positive.")
+        sigma_y = _one_a_row(sigma_y, y)
         try:
             sigma_y.expand(y.shape)
         except RuntimeError:
@@ -315,6 +315,22 @@ class PriorDenoiser(Denoiser):
             ) from None
         observed = Observed(operator.to(self.device), y, sigma_y, np.arange(len(y)))
         return observed.scaled(self.offset, self.scale)
+
+
+def _one_a_row(sigma_y: Tensor, y: Tensor) -> Tensor:
+    """Returns noise of shape ``(B,)``, which is one number an observation as in files, so shaped.
+
+    Raises:
+        DiemError: If it could as well be one number a value.
+    """
+    if sigma_y.ndim != 1 or len(sigma_y) != len(y) or len(y) == 1:
+        return sigma_y
+    if tuple(sigma_y.shape) == tuple(y.shape[1:]):
+        raise DiemError(
+            f"sigma_y has shape {tuple(sigma_y.shape)}, one number an observation or one a value:"
+            f" say which by the shape ({len(y)}, 1) or (1, {len(y)})."
+        )
+    return sigma_y.reshape(-1, *(1,) * (y.ndim - 1))
 
 
 def rows_of(observed: Observed, rows: Tensor) -> Observed:
@@ -330,11 +346,20 @@ def rows_of(observed: Observed, rows: Tensor) -> Observed:
     return Observed(observed.operator[rows], y[rows], sigma_y, observed.index[rows.cpu().numpy()])
 
 
-def check_counts(**counts: int) -> None:
-    """Raises a :class:`DiemError` that names a count which is less than 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise DiemError(f"{name} is {count}, and must be at least 1.")
+class Drawing(Model):
+    """What is drawn."""
+
+    n: Count = option(1, "the number of samples")
+    batch: Count = option(BATCH, "how many are drawn at once")
+    seed: Seed = option(0, "the seed")
+
+
+def check_drawing(**options: int) -> None:
+    """Raises a :class:`DiemError` that names an option of :class:`Drawing` out of its bounds."""
+    for name, value in options.items():
+        if isinstance(value, np.integer):
+            options[name] = int(value)
+    validated(Drawing, options, "")
 
 
 def _check_keys(entry: Mapping[str, Any], known: Iterable[str], where: str) -> None:

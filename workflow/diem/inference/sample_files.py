@@ -15,7 +15,7 @@ from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.em.blocks import Block, blocks
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader, write_hdf5
-from diem.inference.prior_denoiser import BATCH, PriorDenoiser, check_counts
+from diem.inference.prior_denoiser import BATCH, PriorDenoiser, check_drawing
 from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.versions import versions
@@ -42,8 +42,8 @@ def write_samples(
         batch: How many are drawn at once.
         sampler: As for :meth:`PriorDenoiser.sample`.
     """
-    check_counts(n=n, batch=batch)
     job = job or Job()
+    check_drawing(n=n, batch=batch, seed=job.seed)
     draw = prior.posterior_sampler(sampler=sampler)
     counts = [min(batch, n - start) for start in range(0, n, batch)]
     drawn: set[int] = set()
@@ -91,7 +91,7 @@ def write_posteriors(
     Raises:
         DiemError: If the observations do not fit the prior, or samples are not finite.
     """
-    check_counts(batch=batch)
+    check_drawing(batch=batch)
     if n < 2:
         raise DiemError(f"n is {n}, and a standard deviation needs at least 2 samples.")
     _check_units(prior, observations)

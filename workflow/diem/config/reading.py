@@ -1,0 +1,57 @@
+"""Reading a configuration's file, more strictly than YAML asks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diem.errors import DiemError
+
+__all__ = ["read_config"]
+
+MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Strict(yaml.SafeLoader):
+    """A loader that refuses a key that stands twice, of which YAML takes the last in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if key.tag == MERGE or not isinstance(key, yaml.ScalarNode):
+                continue
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise DiemError(
+                    f"the key {key.value!r} stands twice, in the lines {seen[key.value]} and {line}"
+                )
+            seen[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Returns what a configuration's file says.
+
+    Arguments:
+        path: A YAML file.
+
+    Raises:
+        DiemError: If it cannot be read, is no YAML, no mapping, or has a key twice.
+    """
+    path = Path(path)
+    try:
+        with path.open(encoding="utf-8") as file:
+            config = yaml.load(file, _Strict)  # a SafeLoader
+        json.dumps(config, skipkeys=True, default=str)  # tells what refers to itself
+    except OSError as error:
+        raise DiemError(f"{path}: {error.strerror}.") from None
+    except DiemError as error:
+        raise DiemError(f"{path}: {error}.") from None
+    except RecursionError:
+        raise DiemError(f"{path}: it is nested too deeply.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise DiemError(f"{path}: this is no YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(config, dict):
+        raise DiemError(f"{path}: a configuration is a mapping of keys.")
+    return config
