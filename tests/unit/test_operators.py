@@ -12,6 +12,7 @@ from diem.errors import DiemError
 from diem.operators.base import OPERATORS, Operator
 from diem.operators.mask import Mask
 from diem.operators.projection import Projection
+from diem.operators.verify import verify_operator
 
 CASES = [
     pytest.param({"name": "mask", "missing": 0.5}, (1, 8, 8), id="mask"),
@@ -476,3 +477,33 @@ def test_what_is_observed_lies_on_the_operators_device():
     for some in (operator, operator[:1]):
         assert some.device == some.observed().device == torch.device("meta")
     assert Half((2, 3), {}).observed().device == torch.device("cpu")
+
+
+class InPlace(Mask):
+    """A mask that saves memory in the wrong place."""
+
+    def forward(self, x):
+        return x.mul_(self.parameters["mask"])
+
+
+class Forgetful(Mask):
+    """A mask that hides ever more."""
+
+    def adjoint(self, y):
+        self.parameters["mask"] = torch.zeros_like(self.parameters["mask"])
+        return 0 * y
+
+
+@pytest.mark.parametrize(
+    ("operator", "words"),
+    [
+        (InPlace, "forward writes into its argument"),
+        (Forgetful, "adjoint changes the operator's parameters"),
+    ],
+)
+def test_operators_with_side_effects_are_refused(operator, words):
+    known = simulate({"name": "mask", "missing": 0.5}, (1, 4, 4), 3, torch.float32)
+
+    with pytest.raises(DiemError, match=f"operator 'mine': {words}"):
+        verify_operator(operator((1, 4, 4), known.parameters), "mine")
+    verify_operator(known, "mask")

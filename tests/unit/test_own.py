@@ -233,3 +233,16 @@ def test_observations_are_scaled_to_the_network_s_units(tmp_path, images, each):
         expected = np.nan_to_num(images[some.index])
         np.testing.assert_allclose(some.y, expected, atol=1e-4)
         assert file.attribute("scale") == 20
+
+
+def test_a_value_that_is_none_under_a_mask_that_says_observed_is_refused(tmp_path):
+    y, mask = np.zeros((5, 2, 3), np.float32), np.ones((5, 2, 3), bool)
+    y[3, 1, 2] = y[4] = np.nan
+    mask[4] = False
+
+    with pytest.raises(DiemError, match=r"train: 1 values are not finite .* first at \(3, 1, 2\)"):
+        diem.write_observations(tmp_path / "y.h5", {"train": {"y": y, "mask": mask}}, "mask", 0.1)
+    assert not (tmp_path / "y.h5").exists()
+
+    mask[3, 1, 2] = False
+    diem.write_observations(tmp_path / "y.h5", {"train": {"y": y, "mask": mask}}, "mask", 0.1)

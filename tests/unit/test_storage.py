@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem.data.observations import Observations, save_observations
+from diem.data.observations import Observations, save_observations, users_observations
 from diem.errors import DiemError
 from diem.files import hdf5
 from diem.files.atomic import LossyFile, atomic
@@ -524,6 +524,41 @@ def test_an_attribute_that_does_not_fit(path, name, value):
         del file.attrs[CHECKSUM]
 
     refused(path)
+
+
+@pytest.mark.parametrize(
+    "value", ["projection", b"projection", np.bytes_(b"projection\0\0"), np.array([b"projection"])]
+)
+def test_text_is_read_however_it_was_stored(path, value):
+    with h5py.File(path, "a") as file:
+        file.attrs["operator"] = value
+        del file.attrs[CHECKSUM]
+
+    with Observations(path) as file:
+        assert file.operator == "projection"
+
+
+@pytest.mark.parametrize(
+    "value", [np.bytes_(b"evil:Code"), np.array(["evil:Code"], object), "evil:Code"]
+)
+def test_no_stored_name_has_code_imported(path, value):
+    with h5py.File(path, "a") as file:
+        file.attrs["operator"] = value
+        del file.attrs[CHECKSUM]
+
+    with pytest.raises(DiemError, match="the class 'evil:Code', which is imported only if you"):
+        users_observations(path)
+
+
+def test_a_file_that_another_program_has_locked(path):
+    code = (
+        f"import h5py, time; f = h5py.File({str(path)!r}, 'a'); print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(DiemError, match="another program has locked this file"):
+            Observations(path)
+        other.kill()
 
 
 def test_attributes_that_were_changed_are_told(path):

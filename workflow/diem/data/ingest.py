@@ -73,6 +73,8 @@ def write_observations(
         arrays[f"{split}/y"] = _converted(y, np.dtype(np.float32), missing=operator == "mask")
         if operator == "mask" and "mask" not in fields:
             arrays[f"{split}/operator/mask"] = _present(y)
+        elif operator == "mask":
+            _refuse_contradictions(f"{path}: {split}", y, fields["mask"])
         for name, values in fields.items():
             of_observations = name in ("index", "sigma_y")
             place = f"{split}/{name}" if of_observations else f"{split}/operator/{name}"
@@ -135,6 +137,24 @@ def _converted(values: Any, dtype: np.dtype, missing: bool = False) -> Iterator[
 def _present(y: Any) -> Iterator[np.ndarray]:
     for start in range(0, len(y), ROWS):
         yield np.isfinite(np.ma.filled(np.ma.asarray(y[start : start + ROWS], np.float32), np.nan))
+
+
+def _refuse_contradictions(where: str, y: Any, mask: Any) -> None:
+    """Refuses values that the mask calls observed, and that are none."""
+    count, first = 0, None
+    for start in range(0, len(y), ROWS):
+        rows = slice(start, start + ROWS)
+        present = next(_present(y[rows]))
+        observed = np.asarray(mask if len(mask) == 1 else mask[rows], bool)
+        places = np.argwhere(np.broadcast_to(observed, present.shape) & ~present)
+        if len(places) and first is None:
+            first = (int(places[0][0]) + start, *places[0][1:].tolist())
+        count += len(places)
+    if first is not None:
+        raise DiemError(
+            f"{where}: {count} values are not finite where the mask says that they were observed,"
+            f" first at {first}."
+        )
 
 
 def _blank(dtype: np.dtype) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diem import operators
 from diem.data.sets.base import SPLITS
-from diem.errors import DiemError
+from diem.errors import DiemError, nearest
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.operators.base import Operator
 
@@ -109,7 +109,7 @@ class Observations(Reader):
         sigma_y: float | Sequence[float] | None = None,
     ) -> None:
         super().__init__(path)
-        stored = str(self.attribute("operator")) if self.has_attribute("operator") else operator
+        stored = self.text("operator") or operator
         if stored is None:
             raise DiemError(f"{path}: the attribute 'operator' is missing, and none is named.")
         if operator not in (None, stored):
@@ -264,8 +264,12 @@ def users_observations(
         DiemError: Also if the file's operator is a class that ``operator`` does not name.
     """
     with Reader(path) as reader:
-        named = reader.file.attrs.get("operator")
-    if isinstance(named, str) and ":" in named and operator != named:
+        named = reader.text("operator")
+    known = operators.OPERATORS.names
+    if named is not None and named not in known and operator != named:
+        if ":" not in named:
+            hint = nearest(named, known)
+            raise DiemError(f"{path}: its operator {named!r} is no built-in operator{hint}.")
         raise DiemError(
             f"{path}: its operator is the class {named!r}, which is imported only if you name it."
         )

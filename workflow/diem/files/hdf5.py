@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -163,9 +164,13 @@ class Reader:
         self.path = path
         if not Path(path).is_file():
             raise DiemError(f"{path}: there is no such file.")
+        if not os.access(path, os.R_OK):
+            raise DiemError(f"{path}: this file may not be read (its permissions).")
         try:
             self.file = h5py.File(path, "r")
-        except OSError:
+        except OSError as error:
+            if "unable to lock file" in str(error):
+                raise DiemError(f"{path}: another program has locked this file.") from None
             raise DiemError(
                 f"{path}: this is no complete HDF5 file (truncated, or of another format):"
                 f" {REMEDY}."
@@ -191,7 +196,12 @@ class Reader:
         """Names the place of a damaged structure, of which h5py raises any of these."""
         try:
             yield
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            if "filter" in str(error) and "not registered" in str(error):
+                raise DiemError(
+                    f"{self.path}: {place} is compressed by a filter that is not installed here:"
+                    " write it without, or install the package hdf5plugin and import it."
+                ) from None
             raise DiemError(f"{self.path}: {place} is damaged: {REMEDY}.") from None
 
     def __contains__(self, name: str) -> bool:
@@ -211,6 +221,22 @@ class Reader:
         if default is None:
             raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
         return default
+
+    def text(self, name: str) -> str | None:
+        """Returns an attribute of the root as text, however a program stored it, or none.
+
+        Raises:
+            DiemError: If the attribute is no text.
+        """
+        with self._intact(f"the attribute {name!r}"):
+            value = self.file.attrs.get(name)
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.reshape(())[()]
+        if isinstance(value, bytes):
+            value = value.rstrip(b"\0 ").decode("utf-8", "replace")
+        if value is None or isinstance(value, str):
+            return None if value is None else str(value)
+        raise DiemError(f"{self.path}: the attribute {name!r} is no text.")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Returns the shape of a data set."""

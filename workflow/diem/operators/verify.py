@@ -80,12 +80,16 @@ class _Probe:
         kinds: tuple[torch.dtype, ...] = (torch.float32, torch.bool),
     ) -> Tensor:
         """Returns what a method gives, checked for its type, shape and values."""
+        before = {key: value.clone() for key, value in self.operator.parameters.items()}
         try:
             value = function()
         except DiemError:
             raise
         except Exception as error:  # whatever a user's class raises
             raise self.refused(f"{method} fails ({_reason(error).rstrip('.')})") from None
+        now = self.operator.parameters
+        if any(not torch.equal(now[key], old) for key, old in before.items()):
+            raise self.refused(f"{method} changes the operator's parameters")
         if not isinstance(value, Tensor):
             raise self.refused(f"{method} returns {type(value).__name__}, where a tensor is needed")
         if tuple(value.shape) != shape:
@@ -97,11 +101,20 @@ class _Probe:
         return value
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.called("forward", lambda: self.operator.forward(x), (len(x), *self.shape))
+        given, shape = x.clone(), (len(x), *self.shape)
+        value = self.called("forward", lambda: self.operator.forward(given), shape)
+        return self.untouched("forward", given, x, value)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        shape = (len(y), *self.operator.event_shape)
-        return self.called("adjoint", lambda: self.operator.adjoint(y), shape)
+        given, shape = y.clone(), (len(y), *self.operator.event_shape)
+        value = self.called("adjoint", lambda: self.operator.adjoint(given), shape)
+        return self.untouched("adjoint", given, y, value)
+
+    def untouched(self, method: str, given: Tensor, before: Tensor, value: Tensor) -> Tensor:
+        """Returns what a method gave, if it has left its argument as it was."""
+        if not torch.equal(given, before):
+            raise self.refused(f"{method} writes into its argument, which others need as it is")
+        return value
 
     def check_batch(self, x: Tensor, ax: Tensor) -> None:
         """Checks that observations do not depend on the others of a batch."""
