@@ -1,5 +1,6 @@
 """FID and Inception score: the numbers of torch-fidelity, and files that are refused."""
 
+import builtins
 import hashlib
 import json
 
@@ -201,6 +202,18 @@ def test_files_that_are_no_weights(tmp_path, write, capsys):
 
     assert str(path) in str(error.value)
     assert "unpickled" not in capsys.readouterr().out
+
+
+def test_a_torchvision_of_another_pytorch_is_told(monkeypatch):
+    # The public torchvision is a CUDA build: beside a CPU build of PyTorch its import fails.
+    def fail(name, *arguments, original=builtins.__import__):
+        if name.startswith("torch_fidelity"):
+            raise RuntimeError("operator torchvision::nms does not exist")
+        return original(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(DiemError, match=r"built for this PyTorch .*::nms does not .* same index"):
+        load("weights")
 
 
 def test_weights_that_are_missing(tmp_path):

@@ -34,7 +34,7 @@ def installed(tmp_path_factory):
     pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
     alone = ("--no-index", "--no-deps")
     run(*pip, "wheel", *alone, "--no-build-isolation", "./source", folder=folder)
-    (wheel,) = folder.glob("diem-*.whl")
+    (wheel,) = folder.glob("diem_priors-*.whl")
     run(*pip, "install", *alone, "--target", str(folder / "site"), str(wheel), folder=folder)
     shutil.rmtree(folder / "source")
     return folder / "site"

@@ -159,8 +159,16 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Inception:
     Raises:
         DiemError: If the file is missing or holds anything but the network's weights.
     """
-    # It imports torchvision, which most commands do without.
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    try:  # it imports torchvision, which most commands do without
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except (ImportError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DiemError(
+            "FID and Inception score need a torchvision that was built for this PyTorch"
+            f" ({torch.__version__}), and the one installed was not ({reason}): install both from"
+            " the same index, for instance pip install torch==2.13.0 torchvision==0.28.0"
+            " --index-url https://download.pytorch.org/whl/cpu."
+        ) from None
 
     if not Path(path).is_file():
         raise DiemError(f"{path}: there is no such file.")
