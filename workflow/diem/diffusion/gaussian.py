@@ -48,6 +48,12 @@ COVARIANCE_SIZE = 1024
 SOLVED = 1e-4
 """A posterior is solved once the solver's residual is so many noise standard deviations (RMS)."""
 
+ROUGHLY = 1e-2
+"""The same of a rough draw."""
+
+SINGLE = 3e6
+"""A system whose eigenvalues differ by less is solved so far in single precision."""
+
 SOLVED_SIZE = 1024
 """Up to this size, what conjugate gradients do not solve is solved by a factorization."""
 
@@ -124,7 +130,12 @@ class Gaussian:
         return self.mean + x + torch.einsum("...r,nr->n...", self.factors, latent)
 
     def sample_posterior(
-        self, operator: Operator, y: Tensor, sigma_y: float | Tensor, generator: torch.Generator
+        self,
+        operator: Operator,
+        y: Tensor,
+        sigma_y: float | Tensor,
+        generator: torch.Generator,
+        rough: bool = False,
     ) -> Tensor:
         r"""Draws exactly from ``p(x | y)``, by Matheron's rule.
 
@@ -136,6 +147,8 @@ class Gaussian:
             y: The observations, of shape ``(B, *observation)``.
             sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
             generator: The random stream.
+            rough: Whether a hundredth of the noise is exact enough, as where draws are added to
+                what is less exact. Single precision serves then wherever it can.
 
         Returns:
             The samples, of shape ``(B, *event)``.
@@ -146,7 +159,7 @@ class Gaussian:
         """
         x = self.sample(len(y), generator)
         noise = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
-        return self._moved(x, operator, y, sigma_y, noise)
+        return self._moved(x, operator, y, sigma_y, noise, rough)
 
     def posterior_mean(self, operator: Operator, y: Tensor, sigma_y: float | Tensor) -> Tensor:
         """Returns ``E[x | y]``, of shape ``(B, *event)``; the arguments as above."""
@@ -154,7 +167,13 @@ class Gaussian:
         return self._moved(mean, operator, y, sigma_y, torch.zeros_like(y))
 
     def _moved(
-        self, x: Tensor, operator: Operator, y: Tensor, sigma_y: float | Tensor, noise: Tensor
+        self,
+        x: Tensor,
+        operator: Operator,
+        y: Tensor,
+        sigma_y: float | Tensor,
+        noise: Tensor,
+        rough: bool = False,
     ) -> Tensor:
         r"""Returns :math:`x` moved by the gain of what it leaves of the observation.
 
@@ -165,13 +184,21 @@ class Gaussian:
         ill-conditioned, hence double precision.
         """
         wide, dtype = _double_of(operator)
-        gaussian, start = self.to(dtype), x.to(dtype)
         sigma = torch.as_tensor(sigma_y, dtype=dtype, device=y.device)
+        if rough and self._largest() < SINGLE * float(sigma.min()) ** 2:
+            wide, dtype, sigma = operator, x.dtype, sigma.to(x.dtype)
+        gaussian, start = self.to(dtype), x.to(dtype)
         b = (y.to(dtype) - wide.forward(start)) / sigma - noise.to(dtype)
-        gain = gaussian._solved(wide, b, sigma.expand_as(b))
+        solved = ROUGHLY if rough else SOLVED
+        gain = gaussian._solved(wide, b, sigma.expand_as(b), solved)
         return (start + gain).to(x.dtype)
 
-    def _solved(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor:
+    def _largest(self) -> float:
+        """Returns the largest eigenvalue of the covariance."""
+        power = self.factors.square().flatten(0, -2).sum(dim=0)
+        return float(self.noise + (power.max() if len(power) else 0.0))
+
+    def _solved(self, operator: Operator, b: Tensor, sigma: Tensor, solved: float) -> Tensor:
         r"""Returns the gain :math:`\Sigma_x A^\top (A \Sigma_x A^\top + I)^{-1} b`.
 
         Here :math:`A` is the operator divided by :math:`\sigma_y`.
@@ -188,7 +215,7 @@ class Gaussian:
         # In exact arithmetic the number of distinct eigenvalues is enough iterations; rounding
         # asks for some more, and the norm ends the loop.
         size = min(math.prod(b.shape[1:]), math.prod(self.mean.shape))
-        norm = SOLVED * math.sqrt(math.prod(b.shape[1:]))
+        norm = solved * math.sqrt(math.prod(b.shape[1:]))
         v, gain = conjugate_gradient(product, b, 4 * size + 16, 0.0, norm, precondition)
         rest = b - product(v)[0]
         far = (dot(rest, rest) > (10 * norm) ** 2).nonzero()[:, 0]

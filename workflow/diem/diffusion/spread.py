@@ -100,7 +100,9 @@ class Spread:
             The function, whose draws have the shape ``(B, *event)``.
         """
         own, zero = stream_beside(generator, Stage.SPREAD), torch.zeros_like(y)
-        return lambda sigma: self.at(sigma).sample_posterior(operator, zero, sigma_y, own)
+        return lambda sigma: self.at(sigma).sample_posterior(
+            operator, zero, sigma_y, own, rough=True
+        )
 
 
 def _mean_variance(gaussian: Gaussian) -> float:
