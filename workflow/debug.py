@@ -115,7 +115,9 @@ def run(job: Planned) -> None:
     Raises:
         SystemExit: With a code that is not zero, if the job tells that it failed.
     """
-    with contextlib.chdir(job.folder):
+    from diem.jobs.results import hold  # the Snakefile has made the library known
+
+    with contextlib.chdir(job.folder), hold(job.snakemake.config["results"]):
         for path in (*job.snakemake.output, *job.snakemake.log):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         runpy.run_path(str(job.script), {"snakemake": job.snakemake}, run_name="__main__")

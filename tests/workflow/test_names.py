@@ -16,7 +16,7 @@ def test_paths_are_taken_as_they_are(workflow):
     y = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
     diem.write_observations(data, {"train": y}, operator="mask", sigma_y=0.1)
     entry = workflow.experiment
-    entry["data"] = {"name": "hdf5", "path": data.name, "validation": 0.1, "test": 0.1}
+    entry["data"] = {"name": "hdf5", "path": data.name, "validation": 0.1, "test": 0.2}
     entry["observations"] = {"plain": {}}
     entry["evaluation"].pop("metrics")
     workflow.config["results"] = ODD

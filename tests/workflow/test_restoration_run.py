@@ -79,6 +79,7 @@ def test_missing_weights_and_broken_images_are_told(comparison, tmp_path):
         "test": 2,
     }
     del entry["train"]
+    entry["images"] = 2
     entry["pretrained"] = {"name": "ffhq_256x256", "weights": str(tmp_path / "missing.pt")}
     target = "results/restoration/patches/methods/diffpir.csv"
 
