@@ -106,8 +106,8 @@ def _ended(process: subprocess.Popen, folder: Path) -> None:
 
 def _kept(folder: Path) -> int:
     """Returns how many pieces or checkpoints an attempt has kept."""
-    pieces = list(folder.glob("*.resume-*/*.*.npz"))
-    return len(pieces) + len(list(folder.glob("*.resume")))
+    pieces = list(folder.glob(".*.diem/pieces-*/*.*.npz"))
+    return len(pieces) + len(list(folder.glob(".*.diem/checkpoint")))
 
 
 def _killed(setup: Setup, half: str) -> dict[str, Any]:
@@ -133,8 +133,8 @@ def _killed(setup: Setup, half: str) -> dict[str, Any]:
         for process in (undisturbed, killed):
             process.kill()
             process.wait()
-    for path in (*whole.glob("*.resume*"), *broken.glob("*.resume*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (*whole.glob(".*.diem"), *broken.glob(".*.diem")):
+        shutil.rmtree(path)
     count, told = differences(whole, broken)
     assert not told, f"differences after going on: {told[:4]}"
     return {"kept_at_the_kill": kept, "files": count, "same_bits": True}

@@ -106,7 +106,7 @@ def differences(one: Path, other: Path) -> tuple[int, list[str]]:
         return {
             path.relative_to(folder).as_posix()
             for path in folder.rglob("*")
-            if path.suffix in (".h5", ".safetensors", ".csv") and ".resume" not in str(path)
+            if path.suffix in (".h5", ".safetensors", ".csv") and ".diem/" not in str(path)
         }
 
     both = names(one) & names(other)

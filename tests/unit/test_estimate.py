@@ -16,8 +16,10 @@ from diem.data import simulate as observing
 from diem.data.observations import Observations
 from diem.data.sets import DATASETS
 from diem.diffusion.gaussian import fit_to_observations
+from diem.diffusion.outside import outside_e_step
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
+from diem.em import loss
 from diem.em.e_step import EStep, e_step
 from diem.em.m_step import Lap, m_step
 from diem.em.training import CHUNK
@@ -106,6 +108,7 @@ def made(config, tmp_path_factory):
     observing.corrupt(clean, observed, entry["observations"]["half"], SEED, "tiny")
     run = entry["runs"]["base"]
     sampler = PosteriorSampler.from_config(run["e_step"])
+    outside = PosteriorSampler.from_config(outside_e_step(run["e_step"]))
     flops = {}
     with Observations(observed) as observations:
         some = observations.load("train", slice(0, 32))
@@ -128,7 +131,7 @@ def made(config, tmp_path_factory):
             evaluation = Evaluation(
                 read_prior(folder / "prior"),
                 observations,
-                sampler,
+                outside,
                 entry["evaluation"],
                 entry["data"],
                 {"clean": clean},
@@ -367,6 +370,7 @@ def test_own_observations_of_an_operator_that_the_config_names_are_planned(confi
 
 def test_validation_losses_are_planned_as_often_as_they_are_computed():
     assert declared.CHUNK == CHUNK
+    assert (declared.ERROR_LEVELS, declared.ERROR_SAMPLES) == (loss.LEVELS, loss.SAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -509,7 +513,7 @@ def test_restoration_is_planned_and_measured():
     assert (products, rest) == (4 * 12 * 3, 4 * 12 * (1 - 3))
     costs = [calibration.measure(work, 0.0, torch.device("cpu")) for work in (both, alone)]
     assert costs[0].flops > costs[1].flops > 0
-    assert list(prior.work.values()) == [20 * 16, 8 * 2]
+    assert list(prior.work.values()) == [20 * 16, 8 * 2 + 24 * 8]
 
 
 def test_architecture_has_the_pretrained_shape():

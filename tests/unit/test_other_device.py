@@ -14,7 +14,7 @@ from test_resume_jobs import Job as Made
 from diem.data.observations import save_observations
 from diem.data.sets import DATASETS
 from diem.diffusion import gaussian as gaussians
-from diem.diffusion.covariances import COVARIANCES
+from diem.diffusion.covariances import CARD_ERROR, COVARIANCES
 from diem.diffusion.gaussian import fit_to_observations, fit_to_samples
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
@@ -201,6 +201,7 @@ def test_samplers(name):
 @pytest.mark.parametrize("limit", [None, 1.0])
 def test_covariances(name, limit):
     given, some = observed(), prior()
+    some.card[CARD_ERROR] = {"sigma": [10.0, 0.01], "error": [1.0, 1e-4]}
     sampler = PosteriorSampler(
         SAMPLERS.parse({"name": "ddpm", "steps": 2}),
         COVARIANCES.parse(name),

@@ -443,7 +443,10 @@ def test_unknown_and_unfit_covariances_are_refused():
 def test_a_covariance_of_the_prior_needs_it():
     operator, y, _ = problem({"name": "mask", "missing": 0.4}, IMAGE)
 
-    assert {name for name, cls in COVARIANCES.all().items() if cls.needs_gaussian} == {"cov_x"}
+    assert {name for name, cls in COVARIANCES.all().items() if cls.needs_gaussian} == {
+        "cov_x",
+        "measured",
+    }
     with pytest.raises(ValueError, match="'cov_x' needs the prior's mean"):
         PosteriorDenoiser(
             exact(IMAGE)[1], operator, y, 0.1, Guidance(covariance=COVARIANCES.parse("cov_x"))

@@ -54,7 +54,7 @@ use rule evaluate_lap as evaluate_ceiling with:
     params:
         card=IN.ceiling_card,
         evaluation=IN.evaluation,
-        e_step=IN.setting("e_step"),
+        e_step=IN.drawing,
         data=IN.setting("data"),
         seed=SEED,
     message:

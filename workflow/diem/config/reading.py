@@ -42,7 +42,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     try:
         with path.open(encoding="utf-8") as file:
-            config = yaml.load(file, _Strict)  # a SafeLoader
+            loader = _Strict(file)
+            config = loader.get_single_data()
         json.dumps(config, skipkeys=True, default=str)  # tells what refers to itself
     except OSError as error:
         raise DiemError(f"{path}: {error.strerror}.") from None

@@ -8,7 +8,10 @@ from diem.diffusion.covariances.tweedie import Tweedie
 from diem.diffusion.samplers import SAMPLERS
 
 __all__ = [
+    "CARD_BYTES",
     "CHUNK",
+    "ERROR_LEVELS",
+    "ERROR_SAMPLES",
     "dense_size",
     "evaluations",
     "evaluations_per_step",
@@ -17,6 +20,12 @@ __all__ = [
 
 CHUNK = 64
 """Optimizer steps between two validation losses, :data:`diem.em.training.CHUNK`."""
+
+ERROR_LEVELS, ERROR_SAMPLES = 24, 64
+"""Where a prior's error is measured, :data:`diem.em.loss.LEVELS`, and on how many samples."""
+
+CARD_BYTES = 4096
+"""A prior's card, about: its settings, and the error at each level."""
 
 
 def evaluations_per_step(sampler: Mapping[str, Any]) -> int:

@@ -170,12 +170,13 @@ class Kinds:
         return self._work("training", key, most, 3, m_step=m_step)
 
     def trainings(self, m_step: Mapping[str, Any], samples: int, validation: int) -> Amounts:
-        """The optimizer steps of a training on some samples, and its validation losses."""
+        """The optimizer steps of a training on some samples, its validation losses and errors."""
         steps, batch = optimizer_steps(m_step, samples), m_step["batch"]
+        losses = validation * (1 + math.ceil(steps / declared.CHUNK))
+        errors = declared.ERROR_LEVELS * min(declared.ERROR_SAMPLES, validation)
         return {
             self.training(m_step): steps * batch,
-            self.prior(batch, {"name": "ddim", "steps": 1}): validation
-            * (1 + math.ceil(steps / declared.CHUNK)),
+            self.prior(batch, {"name": "ddim", "steps": 1}): losses + errors,
         }
 
     def flops(self, work: Amounts) -> float:
@@ -186,7 +187,9 @@ class Kinds:
     def prior_bytes(self, trained: bool = True) -> float:
         """The bytes of a prior: its Gaussian and its network's weights."""
         values = math.prod(self.shape) * (1 + self.entry["gaussian"]["rank"])
-        return FLOAT * (values + (self._weights() if trained else 0))
+        if not trained:
+            return FLOAT * values
+        return FLOAT * (values + self._weights()) + declared.CARD_BYTES
 
     def _weights(self) -> int:
         """Returns the number of the network's weights, which are not allocated."""
