@@ -6,6 +6,7 @@ import pytest
 
 from diem.config.inputs import Inputs
 from diem.config.resolve import resolve
+from diem.diffusion.outside import GUARD
 from diem.errors import DiemError
 
 EXPERIMENT = {
@@ -89,7 +90,7 @@ def evaluated(names, recipe="fast", **posterior):
 
 
 @pytest.mark.parametrize("names", [{"run": "base"}, {"observations": "half", "stage": "ceiling"}])
-def test_an_evaluation_draws_by_many_steps_and_without_a_limit(names):
+def test_an_evaluation_draws_by_many_steps_and_hardly_limited(names):
     drawn = evaluated(names)
 
     assert drawn["sampler"] == {
@@ -98,7 +99,7 @@ def test_an_evaluation_draws_by_many_steps_and_without_a_limit(names):
         "spacing": "karras",
         "spread": "last",
     }
-    assert (drawn["covariance"], drawn["limit"], drawn["iterations"]) == ("measured", None, 1)
+    assert (drawn["covariance"], drawn["limit"], drawn["iterations"]) == ("measured", GUARD, 1)
 
 
 def test_an_evaluation_draws_as_it_is_asked_to():

@@ -28,7 +28,7 @@ import diem
 from diem import operators
 from diem.data.observations import Observations, Observed, save_observations
 from diem.diffusion.covariances import CARD_ERROR
-from diem.diffusion.outside import outside_e_step
+from diem.diffusion.outside import GUARD, outside_e_step
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.diffusion.samplers.ddim import DDIM
@@ -235,10 +235,10 @@ GATED = {
 @pytest.mark.parametrize(
     ("e_step", "changes", "steps", "covariance", "limit"),
     [
-        (GATED, {}, 32, "measured", None),
+        (GATED, {}, 32, "measured", GUARD),
         ({**GATED, "limit": None}, {}, 32, "tweedie", None),
-        ({**GATED, "sampler": {"name": "ddim", "steps": 64}}, {}, 64, "measured", None),
-        (GATED, {"sampler": {"steps": 4}, "covariance": "cov_x"}, 4, "cov_x", None),
+        ({**GATED, "sampler": {"name": "ddim", "steps": 64}}, {}, 64, "measured", GUARD),
+        (GATED, {"sampler": {"steps": 4}, "covariance": "cov_x"}, 4, "cov_x", GUARD),
         (GATED, {"limit": 2.0}, 32, "measured", 2.0),
         ({}, {}, 256, "tweedie", None),
     ],

@@ -152,7 +152,9 @@ class PosteriorChanges(Model):
         absent=True,
     )
     iterations: Count | None = option(None, "as in `e_step`; by default the E-step's", absent=True)
-    limit: Positive | None = option(None, "as in `e_step`; by default none", absent=True)
+    limit: Positive | None = option(
+        None, "as in `e_step`; by default none, or 8 if that has one", absent=True
+    )
 
 
 class Evaluation(Model):

@@ -7,13 +7,16 @@ from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.covariances.measured import Measured
 from diem.diffusion.samplers import changed_sampler
 
-__all__ = ["SHAPING", "STEPS", "of_card", "outside_e_step"]
+__all__ = ["GUARD", "SHAPING", "STEPS", "of_card", "outside_e_step"]
 
 SHAPING = ("sampler", "covariance", "iterations", "limit")
 """The keys of ``e_step`` that shape a posterior sample."""
 
 STEPS = 32
 """The fewest steps, unless fewer are asked for."""
+
+GUARD = 8.0
+"""The limit that takes the place of a smaller one: it stops the few chains that explode."""
 
 
 def outside_e_step(
@@ -23,7 +26,8 @@ def outside_e_step(
 
     An E-step may take few steps, and a ``limit`` that leaves some samples far from their
     observations, since training averages over its samples. Samples that are looked at one by one
-    take :data:`STEPS` steps at least, and in the place of a limit the covariance that needs none.
+    take :data:`STEPS` steps at least, a limit that holds back only what is far beyond chance
+    (:data:`GUARD`), and the covariance that needs it least.
 
     Arguments:
         entry: The entry, which need not be complete.
@@ -37,7 +41,7 @@ def outside_e_step(
         sampler["steps"] = max(STEPS, sampler["steps"])
     sampler = changed_sampler(sampler, changes.get("sampler", {}))
     limited = entry.get("limit") is not None
-    ours = {"limit": None, "covariance": Measured.name} if limited else {}
+    ours = {"limit": GUARD, "covariance": Measured.name} if limited else {}
     return {**entry, **ours, **changes, "sampler": sampler}
 
 

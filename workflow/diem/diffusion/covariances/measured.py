@@ -23,7 +23,7 @@ class Measured(CovX):
 
     The system is solved to convergence, whatever `iterations` are: its products take no pass
     through the network. It is symmetric and positive, as that of a trained network's Jacobian
-    is not, so that no solution explodes, and none needs a `limit`.
+    is not, so that its solutions seldom explode.
     """
 
     name = "measured"
