@@ -111,14 +111,15 @@ def test_work_of_trainings_is_that_of_their_lengths(paper):
     entry = paper["experiments"]["cifar10"]
     forward = forward_flops(paper)
     steps, batch = 256 * 50000 // 256, 256
-    checks = (1 + -(-steps // 64)) * 10000
+    errors = 24 * 64  # at each level, of so many validation samples
+    checks = (1 + -(-steps // 64)) * 10000 + errors
     expected = (3 * steps * batch + checks) * forward
     assert resources.training(paper, CIFAR).flops == expected
     ceiling = resources.training(paper, {"experiment": "cifar10", "run": "missing_75"}).flops
     assert ceiling == pytest.approx(entry["laps"] * expected, rel=1e-3)
     place = ("experiments", "cifar10", "runs", "missing_75", "m_step")
     short = resources.training(changed(paper, *place, epochs=None, steps=10), CIFAR).flops
-    assert short == (3 * 10 * 256 + 2 * 10000) * forward
+    assert short == (3 * 10 * 256 + 2 * 10000 + errors) * forward
     two = resources.training(changed(paper, *place, processes=2), CIFAR)
     assert two.processes == 2
     assert resources.minutes(paper, two, 1) < resources.minutes(
