@@ -263,6 +263,7 @@ EXACT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma_y", [1e-5, 1e-3, 1e-2, 1.0])
 @pytest.mark.parametrize(("spec", "shape"), EXACT)
 def test_posteriors_are_exact_at_every_noise(spec, shape, sigma_y):
@@ -488,6 +489,7 @@ def test_more_observations_recover_the_truth(spec, shape):
     assert (fitted.mean.double() - truth.mean).abs().max() <= SIGMAS * torch.sqrt(scale / 3300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "shape"),
     [pytest.param(MASK, IMAGE, id="mask"), pytest.param(PROJECTION, VECTOR, id="projection")],

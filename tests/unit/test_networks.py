@@ -502,6 +502,7 @@ def test_any_module_is_a_network(own):
     assert NETWORKS.find(own("Net")) is NETWORKS.find(own("Net"))
 
 
+@pytest.mark.slow
 def test_the_cost_of_any_module_is_counted(own):
     for name in ("Net", "Impossible"):  # the second looks at values, which meta tensors have not
         network = NETWORKS.parse({"name": own(name), "width": 16})

@@ -190,6 +190,7 @@ def test_gaussians(monkeypatch):
     assert on_device(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS.names)
 def test_samplers(name):
     some, sampler = prior("mlp"), SAMPLERS.parse({"name": name, "steps": 2})
@@ -197,6 +198,7 @@ def test_samplers(name):
     assert on_device(sample_prior(some, 3, sampler, stream()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COVARIANCES.names)
 @pytest.mark.parametrize("limit", [None, 1.0])
 def test_covariances(name, limit):
@@ -253,6 +255,7 @@ def test_augmentations():
         assert on_device(augment(x, chosen(changes), stream()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_divergence", ["stop", "lower_rate"])
 def test_training(on_divergence):
     some = prior(shape=(3, 4, 4))

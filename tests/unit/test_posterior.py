@@ -211,6 +211,7 @@ def test_agrees_with_azula(network, spec, shape, t, iterations):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "iterations"), [("cg", 1), ("cg", 2), ("cg", 3), ("cg", 10), ("gmres", 3)]
 )

@@ -504,6 +504,7 @@ def test_the_number_of_shards_changes_no_number(run, shards, repeats):
     assert same(paths, run("one", repeats=repeats))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 5, 23, 1000])
 def test_any_block_size_samples_all(run, block):
     for split, (x, index) in samples(run(block=block)).items():
@@ -522,6 +523,7 @@ def test_the_last_block_can_be_dropped(run, shards):
         assert np.array_equal(x[:5], whole[split][0][:5]) or split == "validation"
 
 
+@pytest.mark.slow
 def test_seeds_and_laps_have_their_own_streams(run):
     one = run("one")
 
@@ -545,6 +547,7 @@ def test_an_interrupted_shard_goes_on_where_it_was(run, tmp_path, after):
     assert sorted((tmp_path / "cut").iterdir()) == paths
 
 
+@pytest.mark.slow
 def test_a_shard_of_many_is_interrupted_alone(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run("cut", 3, sampler=interrupted(4), repeats=2, fingerprint="f")

@@ -212,6 +212,7 @@ def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
     return denoiser, average, curve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "shape"), [(MLP, VECTOR), (UNET, IMAGE)])
 def test_the_same_seed_gives_the_same_bits(network, shape, short):
     one = run(network, shape)
@@ -551,6 +552,7 @@ def stop_at(step):
     return progress
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [4, 8, 12])
 @pytest.mark.parametrize(("network", "shape"), [(MLP, VECTOR), (UNET, IMAGE)])
 def test_an_interrupted_run_goes_on_to_the_same_bits(network, shape, step, tmp_path, short):

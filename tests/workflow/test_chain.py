@@ -68,6 +68,7 @@ def test_dry_run_and_lint_in_a_clean_copy(tmp_path):
             assert "digits" in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 def test_every_observation_is_sampled(made):
     with h5py.File(made.path(made.lap(2, "samples_1-of-1.h5"))) as file:
         for split, count in (("train", 192), ("validation", 40)):
