@@ -246,6 +246,7 @@ def no_attribute(path):
         (no_attribute, ["event_shape"]),
     ],
 )
+@pytest.mark.slow
 def test_bad_observations(finished, workflow, damage, words):
     shutil.copytree(finished.path("results"), workflow.path("results"))
     shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
