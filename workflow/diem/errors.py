@@ -1,9 +1,10 @@
 """The one exception that a user is meant to read."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-__all__ = ["DiemError", "nearest"]
+__all__ = ["DiemError", "nearest", "placed"]
 
 
 class DiemError(Exception):
@@ -32,3 +33,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if close:
         return f" (did you mean {close[0]!r}?)"
     return f" (known: {', '.join(sorted(known))})"
+
+
+@contextlib.contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Puts a place before the sentence of an error that is raised inside.
+
+    Arguments:
+        place: What the sentence begins with, such as the key before the one that it names.
+    """
+    try:
+        yield
+    except DiemError as error:
+        raise DiemError(f"{place}{error}") from None

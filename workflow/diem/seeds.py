@@ -16,7 +16,7 @@ import numpy as np
 
 from diem.lazy import torch
 
-__all__ = ["Stage", "global_stream", "rng", "stream_beside", "torch_generator"]
+__all__ = ["Stage", "global_stream", "rng", "stream_beside", "stream_seed", "torch_generator"]
 
 WORDS = slice(24, 24 + 8 * 624)
 """Where PyTorch's state of a CPU generator holds those of the Mersenne twister, one in 8 bytes."""
@@ -71,6 +71,11 @@ def torch_generator(
     return _torch_generator(_sequence(seed, stage, lap, block), device)
 
 
+def stream_seed(seed: int, stage: Stage, lap: int = 0, block: int = 0) -> int:
+    """Returns 63 bits for what takes a seed in the place of a stream, see :func:`rng`."""
+    return _bits(_sequence(seed, stage, lap, block))
+
+
 @contextlib.contextmanager
 def global_stream(seed: int, device: str | torch.device = "cpu") -> Iterator[None]:
     """Lets PyTorch's own generators, from which layers draw, draw from the stream of a seed.
@@ -78,25 +83,29 @@ def global_stream(seed: int, device: str | torch.device = "cpu") -> Iterator[Non
     Afterwards they are as they were.
 
     Arguments:
-        seed: Any number of bits, for instance the ``initial_seed()`` of a :func:`torch_generator`.
+        seed: Any number of bits, for instance those of :func:`stream_seed`.
         device: The device whose generator is drawn from, beside the CPU's.
     """
     sequence, device = np.random.SeedSequence(seed), torch.device(device)
-    cuda = [device] if device.type == "cuda" else []
+    cuda, cpu = [device] if device.type == "cuda" else [], _torch_generator(sequence)
     with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(_torch_generator(sequence).initial_seed())  # of devices without a state
-        torch.set_rng_state(_torch_generator(sequence).get_state())
+        torch.manual_seed(cpu.initial_seed())  # of devices without a state
+        torch.set_rng_state(cpu.get_state())
         for gpu in cuda:
             torch.cuda.set_rng_state(_torch_generator(sequence, gpu).get_state(), gpu)
         yield
 
 
+def _bits(sequence: np.random.SeedSequence) -> int:
+    state = sequence.generate_state(2, np.uint32)
+    return int(state[0]) << 31 | int(state[1]) >> 1
+
+
 def _torch_generator(
     sequence: np.random.SeedSequence, device: str | torch.device = "cpu"
 ) -> torch.Generator:
-    state = sequence.generate_state(2, np.uint32)
     generator = torch.Generator(device=device)
-    generator.manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)
+    generator.manual_seed(_bits(sequence))
     if generator.device.type == "cpu":
         # There, manual_seed takes 32 bits and drops the others: any two of 80,000 streams would
         # likely be the same.

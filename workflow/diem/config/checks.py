@@ -8,7 +8,7 @@ from diem.config.fits import check_images, check_sizes
 from diem.data.sets import DATASETS
 from diem.data.sets.base import DataSet
 from diem.em.augmentations import AUGMENTATIONS
-from diem.errors import DiemError, nearest
+from diem.errors import DiemError, nearest, placed
 from diem.evaluation.metrics import METRICS
 from diem.operators import OPERATORS
 from diem.report.figures.base import Facts, check_figures
@@ -152,7 +152,8 @@ def _check_schedule(schedule: Mapping[str, Any], where: str) -> None:
 
 def _facts(data: DataSet, where: str) -> frozenset[str]:
     """Returns what metrics and augmentations can need of data."""
-    shape = _with_place(data.event_shape, where)
+    with placed(f"{where}: "):
+        shape = data.event_shape()
     facts = set(data.facts)
     if len(shape) == 3:
         facts.add("images")
@@ -165,14 +166,6 @@ def _data_with(fact: str) -> list[str]:
     """Returns the names of the data sets that have a fact, as they are without options."""
     clean = {name: data for name, data in DATASETS.all().items() if "clean" in data.facts}
     return [name for name, data in clean.items() if fact in _facts(data.model_construct(), name)]
-
-
-def _with_place(read: Any, where: str) -> Any:
-    """Returns what a user's file tells; an error of the file is told with its key."""
-    try:
-        return read()
-    except DiemError as error:
-        raise DiemError(f"{where}: {error}") from None
 
 
 def _check_metrics(
@@ -203,7 +196,8 @@ def _check_metrics(
 def _known(experiment: Mapping[str, Any], data: DataSet, where: str) -> Facts:
     """Returns what figures ask of an experiment before it runs."""
     where = f"{where}.data.path"
-    shape = _with_place(data.event_shape, where)
+    with placed(f"{where}: "):
+        shape = data.event_shape()
     operators: dict[str, Any] = {}
     for run in experiment["runs"].values():
         entry = experiment["observations"][run["observations"]].get("operator", {})
@@ -232,7 +226,9 @@ def _operator(name: str | None, data: DataSet, where: str) -> Any:
         return OPERATORS.find(name or "")
     if name is not None and ":" not in name:
         return OPERATORS.find(name)
-    return _OfFile(_with_place(data.observation_shape, where) == data.event_shape())
+    with placed(f"{where}: "):
+        shape = data.observation_shape()
+    return _OfFile(shape == data.event_shape())
 
 
 def _check_run(

@@ -11,7 +11,7 @@ from diem.components import split
 from diem.data.sets.base import DataSet
 from diem.em.augmentations import AUGMENTATIONS
 from diem.em.laps import sampled
-from diem.errors import DiemError
+from diem.errors import DiemError, placed
 from diem.evaluation.metrics import METRICS
 from diem.evaluation.metrics.base import Planned
 from diem.networks import NETWORKS
@@ -30,7 +30,7 @@ def check_sizes(experiment: Mapping[str, Any], data: DataSet, where: str) -> Non
         DiemError: With one sentence that names the key and what would fit.
     """
     shape, counts = data.event_shape(), _counts(data, where)
-    with _Place(where):
+    with placed(f"{where}."):
         NETWORKS.parse(experiment["network"]).check(shape)
     if "clean" in data.facts:
         for name, entry in experiment["observations"].items():
@@ -67,7 +67,7 @@ def check_images(entry: Mapping[str, Any], data: DataSet, where: str) -> None:
     for name, task in entry["tasks"].items():
         _check_observations(task, shape, f"{where}.tasks.{name}")
     if "train" in entry:
-        with _Place(f"{where}.train"):
+        with placed(f"{where}.train."):
             NETWORKS.parse(entry["train"]["network"]).check(shape)
         _check_augmentations(entry["train"]["m_step"], shape, f"{where}.train")
     _check_metrics(entry["metrics"], Planned(shape, counts, {}), where, "metrics")
@@ -81,23 +81,9 @@ def check_images(entry: Mapping[str, Any], data: DataSet, where: str) -> None:
         )
 
 
-class _Place:
-    """Puts the place of an entry before the key that an error of its component names."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, DiemError):
-            raise DiemError(f"{self.where}.{error}") from None
-
-
 def _counts(data: DataSet, where: str) -> Mapping[str, int] | None:
     """Returns the number of samples by split, or nothing where only missing files can tell."""
-    with _Place(where):
+    with placed(f"{where}."):
         data.check()
     try:
         return data.counts()
@@ -108,7 +94,7 @@ def _counts(data: DataSet, where: str) -> Mapping[str, int] | None:
 def _check_observations(entry: Mapping[str, Any], shape: Sequence[int], where: str) -> None:
     options = dict(entry["operator"])
     operator = OPERATORS.find(options.pop("name"))
-    with _Place(where):
+    with placed(f"{where}."):
         operator.suits(tuple(shape), **options)
     sigma_y = entry["sigma_y"]
     if operator.keeps_shape and isinstance(sigma_y, list) and len(sigma_y) != math.prod(shape):
@@ -120,7 +106,7 @@ def _check_observations(entry: Mapping[str, Any], shape: Sequence[int], where: s
 
 def _check_augmentations(m_step: Mapping[str, Any], shape: Sequence[int], where: str) -> None:
     for name, value in m_step["augment"].items():
-        with _Place(where):
+        with placed(f"{where}."):
             AUGMENTATIONS.find(name).of(value, f"m_step.augment.{name}").check(tuple(shape))
 
 

@@ -13,7 +13,7 @@ __all__ = ["read_config"]
 MERGE = "tag:yaml.org,2002:merge"
 
 
-class _Strict(yaml.SafeLoader):
+class _Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """A loader that refuses a key that stands twice, of which YAML takes the last in silence."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -23,7 +23,7 @@ from azula.linalg.covariance import DPLRCovariance
 from azula.noise import Schedule
 from torch import Tensor
 
-from diem.diffusion.solvers import conjugate_gradient, dot
+from diem.diffusion.solvers import conjugate_gradient, dot, most_iterations
 from diem.errors import DiemError
 from diem.jobs.resume import Keep, no_cache
 from diem.operators.base import Operator
@@ -183,10 +183,10 @@ class Gaussian:
         standard deviations. Where the noise is small against the data the system is
         ill-conditioned, hence double precision.
         """
-        wide, dtype = _double_of(operator)
+        least = float(torch.as_tensor(sigma_y).min())
+        single = rough and self._largest() < SINGLE * least**2
+        wide, dtype = (operator, x.dtype) if single else _double_of(operator)
         sigma = torch.as_tensor(sigma_y, dtype=dtype, device=y.device)
-        if rough and self._largest() < SINGLE * float(sigma.min()) ** 2:
-            wide, dtype, sigma = operator, x.dtype, sigma.to(x.dtype)
         gaussian, start = self.to(dtype), x.to(dtype)
         b = (y.to(dtype) - wide.forward(start)) / sigma - noise.to(dtype)
         solved = ROUGHLY if rough else SOLVED
@@ -212,11 +212,11 @@ class Gaussian:
         def precondition(r: Tensor) -> Tensor:
             return sigma * operator.precondition(sigma * r, self.noise, sigma**2)
 
-        # In exact arithmetic the number of distinct eigenvalues is enough iterations; rounding
-        # asks for some more, and the norm ends the loop.
-        size = min(math.prod(b.shape[1:]), math.prod(self.mean.shape))
+        size = min(math.prod(b.shape[1:]), self.mean.numel())
         norm = solved * math.sqrt(math.prod(b.shape[1:]))
-        v, gain = conjugate_gradient(product, b, 4 * size + 16, 0.0, norm, precondition)
+        v, gain = conjugate_gradient(
+            product, b, most_iterations(b, self.mean.numel()), 0.0, norm, precondition
+        )
         rest = b - product(v)[0]
         far = (dot(rest, rest) > (10 * norm) ** 2).nonzero()[:, 0]
         if not len(far):

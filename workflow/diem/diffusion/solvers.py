@@ -1,11 +1,12 @@
 """Linear solvers for a batch of independent systems."""
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["SOLVERS", "column", "conjugate_gradient", "dot", "gmres"]
+__all__ = ["SOLVERS", "column", "conjugate_gradient", "dot", "gmres", "most_iterations"]
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -16,6 +17,18 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 def column(a: Tensor, like: Tensor) -> Tensor:
     """Returns one number a sample ``(B,)`` in a shape that broadcasts with ``(B, *)``."""
     return a.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def most_iterations(b: Tensor, size: int) -> int:
+    """Returns the most iterations of conjugate gradients that lead to a solution.
+
+    In exact arithmetic the number of distinct eigenvalues is enough; rounding asks for some more.
+
+    Arguments:
+        b: The right-hand sides, of shape ``(B, *observation)``.
+        size: The number of values of one ``x``.
+    """
+    return 4 * min(math.prod(b.shape[1:]), size) + 16
 
 
 def conjugate_gradient(

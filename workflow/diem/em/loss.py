@@ -15,7 +15,7 @@ from diem.diffusion.samplers import noise_levels, sigma_to_time
 from diem.em.batches import rows_on
 from diem.em.distributed import rank, size
 from diem.files.hdf5 import Rows
-from diem.seeds import Stage, rng, torch_generator
+from diem.seeds import Stage, rng, stream_seed, torch_generator
 
 __all__ = ["Streams", "denoising_error", "validation_loss", "weighted_error"]
 
@@ -43,7 +43,7 @@ class Streams(NamedTuple):
     def of(cls, seed: int, stage: Stage, lap: int, block: int, device: torch.device) -> Self:
         """Returns the streams of a block of steps, see :mod:`diem.seeds`."""
         stream = (seed, stage, lap, block)
-        dropout = torch_generator(seed, Stage.DROPOUT, lap, block * size() + rank()).initial_seed()
+        dropout = stream_seed(seed, Stage.DROPOUT, lap, block * size() + rank())
         return cls(rng(*stream), torch_generator(*stream, device), dropout)
 
     def noise(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from diem.em.training import Training, train
 from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.jobs.job import Job
-from diem.seeds import Stage, torch_generator
+from diem.seeds import Stage, stream_seed
 from diem.versions import versions
 
 __all__ = ["Lap", "m_step"]
@@ -87,7 +87,7 @@ class Lap:
         if self.previous is not None:
             prior = read_prior(self.previous, network=self.network, event_shape=shape)
             return prior.denoiser, prior.card["optimizer_steps"]
-        stream = torch_generator(seed, Stage.NETWORK, self.number).initial_seed()
+        stream = stream_seed(seed, Stage.NETWORK, self.number)
         return build_denoiser(self.network, self.schedule, shape, stream), 0
 
 

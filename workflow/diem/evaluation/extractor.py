@@ -15,7 +15,7 @@ from torch import Tensor
 from diem.errors import DiemError
 from diem.files.hdf5 import Rows
 from diem.files.tensors import load_tensors, save_tensors
-from diem.seeds import Stage, global_stream, torch_generator
+from diem.seeds import Stage, global_stream, stream_seed
 
 __all__ = ["Extractor", "load_extractor", "train_extractor"]
 
@@ -172,8 +172,7 @@ def train_extractor(
         The extractor, in evaluation mode, with its accuracy on the validation images.
     """
     label = torch.as_tensor(label, dtype=torch.int64)
-    stream = torch_generator(seed, Stage.EXTRACTOR).initial_seed()
-    with global_stream(stream), _one_thread():
+    with global_stream(stream_seed(seed, Stage.EXTRACTOR)), _one_thread():
         extractor = Extractor(shape=tuple(x.shape[-3:]), classes=int(label.max()) + 1)
         optimizer = torch.optim.AdamW(extractor.parameters(), weight_decay=1e-2)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)

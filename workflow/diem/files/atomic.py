@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from diem.errors import DiemError
 
-__all__ = ["LossyFile", "atomic"]
+__all__ = ["LossyFile", "atomic", "discard"]
 
 REMEDY = "if the workflow made this file, delete it and give the same command again"
 
@@ -37,11 +37,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
         reason = wrapped[1] if wrapped else getattr(error, "strerror", None) or str(error)
         raise DiemError(f"{path} cannot be written: {reason}.") from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        discard(temporary)
+
+
+def discard(path: Path) -> None:
+    """Removes a file or a folder, if it is there and can be removed."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 class LossyFile(io.FileIO):

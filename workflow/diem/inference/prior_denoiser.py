@@ -24,6 +24,7 @@ from diem.diffusion.outside import of_card
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, read_prior
 from diem.diffusion.samplers import Sampler, sample_prior
+from diem.diffusion.solvers import column
 from diem.errors import DiemError, nearest
 from diem.operators.base import Operator
 from diem.operators.partial import Partial
@@ -330,7 +331,7 @@ def _one_a_row(sigma_y: Tensor, y: Tensor) -> Tensor:
             f"sigma_y has shape {tuple(sigma_y.shape)}, one number an observation or one a value:"
             f" say which by the shape ({len(y)}, 1) or (1, {len(y)})."
         )
-    return sigma_y.reshape(-1, *(1,) * (y.ndim - 1))
+    return column(sigma_y, y)
 
 
 def rows_of(observed: Observed, rows: Tensor) -> Observed:

@@ -3,11 +3,11 @@
 import fcntl
 import glob
 import os
-import shutil
 from pathlib import Path
 from typing import IO
 
 from diem.errors import DiemError
+from diem.files.atomic import discard
 
 __all__ = [
     "check_writable",
@@ -106,10 +106,7 @@ def remove_pieces(*outputs: str | Path) -> None:
     """
     for output in map(Path, outputs):
         # Jobs that begin together remove the same.
-        shutil.rmtree(unfinished(output), ignore_errors=True)
+        discard(unfinished(output))
         for path in output.parent.glob(f".{glob.escape(output.name)}.*.tmp"):
             if path.name[len(output.name) + 2 : -len(".tmp")].isdigit():
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
+                discard(path)

@@ -181,15 +181,16 @@ class Operator(abc.ABC):
     def to(self, device: str | torch.device) -> Self:
         """Returns the same operators on another device."""
         moved = {field: value.to(device) for field, value in self.parameters.items()}
-        operator = type(self)(self.event_shape, moved)
-        operator._device = torch.device(device)
-        return operator
+        return self._with(moved, torch.device(device))
 
     def double(self) -> Self:
         """Returns the same operators in double precision, of all that its parameters tell."""
         wide = {k: v.double() if v.is_floating_point() else v for k, v in self.parameters.items()}
-        operator = type(self)(self.event_shape, wide)
-        operator._device = self._device
+        return self._with(wide, self._device)
+
+    def _with(self, parameters: Mapping[str, Tensor], device: torch.device | None) -> Self:
+        operator = type(self)(self.event_shape, parameters)
+        operator._device = device
         return operator
 
     def __len__(self) -> int:
@@ -198,9 +199,7 @@ class Operator(abc.ABC):
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
         some = {k: v if len(v) == 1 else v[rows] for k, v in self.parameters.items()}
-        operator = type(self)(self.event_shape, some)
-        operator._device = self._device
-        return operator
+        return self._with(some, self._device)
 
 
 class _Operators(Kind):

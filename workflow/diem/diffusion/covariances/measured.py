@@ -30,12 +30,10 @@ class Measured(CovX):
     needs_error = True
 
     def solve(self, system: System) -> tuple[Tensor, Tensor]:
-        from diem.diffusion.solvers import conjugate_gradient
+        from diem.diffusion.solvers import conjugate_gradient, most_iterations
 
-        b, size = system.b, math.prod(system.operator.event_shape)
-        # Rounding asks for more iterations than there are distinct eigenvalues.
-        most = 4 * min(math.prod(b.shape[1:]), size) + 16
-        tolerance = math.sqrt(torch.finfo(b.dtype).eps)
+        most = most_iterations(system.b, math.prod(system.operator.event_shape))
+        tolerance = math.sqrt(torch.finfo(system.b.dtype).eps)
         solve = functools.partial(conjugate_gradient, iterations=most, tolerance=tolerance)
         return super().solve(dataclasses.replace(system, solve=solve))
 

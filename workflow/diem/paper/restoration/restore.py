@@ -23,7 +23,7 @@ from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.paper.methods import METHODS, Method, Problem
 from diem.paper.restoration.prior import respaced
-from diem.seeds import Stage, global_stream, rng, torch_generator
+from diem.seeds import Stage, global_stream, rng, stream_seed
 
 __all__ = ["COLUMNS", "SHOWN", "compare", "restore"]
 
@@ -170,7 +170,7 @@ def _restored(
     """Restores the images of a task, a block a piece of the job, and returns them in [-2, 2]."""
     blocks = []
     for number, (operator, y, sigma_y) in enumerate(observed):
-        seed = torch_generator(job.seed, Stage.RESTORATION, 1, number).initial_seed()
+        seed = stream_seed(job.seed, Stage.RESTORATION, 1, number)
         problem = Problem(operator.to(job.device), y.to(job.device), sigma_y)
         sample = partial(restore, method, denoiser, problem, steps, seed)
         blocks.append(cached_tensor(job.keep, f"{task}/{steps}/{number}", sample))
