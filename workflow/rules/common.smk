@@ -19,6 +19,7 @@ from diem.config.resolve import resolve
 from diem.config.targets import posterior_targets, targets
 from diem.errors import DiemError
 from diem.jobs.results import check_writable, hold, remove_pieces
+from warm import fork_scripts
 
 try:
     for file in filter(os.path.isfile, workflow.configfiles):
@@ -45,6 +46,8 @@ os.environ.update(
     MKL_NUM_THREADS=THREADS,
     OPENBLAS_NUM_THREADS=THREADS,
 )
+if workflow.is_main_process:
+    fork_scripts()
 
 
 def names(found):
