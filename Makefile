@@ -1,4 +1,5 @@
 # make        sets up and runs the demo: every table, every figure, and the report
+# make quick  sets up and runs the demo's first experiment, the manifold, in minutes
 # make test   sets up and runs all tests
 # make bench  sets up and runs the benchmarks, each of which writes its table beside itself
 # make gpu    sets up, and proves and measures the project on this machine's GPU, in some ten minutes
@@ -20,14 +21,22 @@ WHEELS ?= build/gpu-wheels
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo setup test test-fast coverage reference unchanged bench gpu gpu-wheels lint clean
+.PHONY: demo quick help setup test test-fast coverage reference unchanged bench gpu gpu-wheels lint clean
 
-demo: $(READY)
+demo: quick
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
 	$(BIN)/snakemake --cores $(CORES)
 	@echo "diem: writing results/report.html"
 	$(BIN)/snakemake --report results/report.html
 	@echo "diem: figures are in results/figures, tables in results/tables, all of it in results/report.html"
+
+quick: $(READY)
+	@echo "diem: running the first experiment of config/config.yaml on $(CORES) cores"
+	$(BIN)/snakemake --cores $(CORES) quick
+	@echo "diem: its figures are in results/figures, its tables in results/tables"
+
+help:
+	@sed -n '/^# make/s/^# //p' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY)
 

@@ -11,6 +11,7 @@ import yaml
 
 from diem.components import merge
 from diem.config.resolve import RECIPES, resolve
+from diem.config.targets import targets, targets_by_name
 from diem.data import ingest as own
 from diem.em.laps import training_of_lap
 from diem.em.training import Training
@@ -1016,3 +1017,17 @@ def test_endings_of_tables_are_no_names_to_avoid_by_themselves(config):
     config["experiments"] = {"line_rows": MANIFOLD, "line_published": DIGITS}
 
     assert resolve(config, SOURCE)["experiments"].keys() == config["experiments"].keys()
+
+
+def test_parts_of_the_targets_have_names():
+    config = resolve(yaml.safe_load((ROOT / "config/config.yaml").read_text()), SOURCE)
+    named = targets_by_name(config, [])
+    everything = set(targets(config, []))
+
+    entries = [*config["experiments"], *config["heuristics"], *config["restoration"]]
+    assert list(named) == [*entries, "figures", "tables", "quick"]
+    assert named["quick"] == named[entries[0]]
+    assert set().union(*(named[name] for name in entries)) == everything
+    assert sum(len(named[name]) for name in entries) == len(everything)
+    assert {path.split("/")[1] for path in named["figures"]} == {"figures"}
+    assert set(named["figures"]) | set(named["tables"]) < everything

@@ -16,7 +16,7 @@ os.environ.update(DIEM_PATH=os.pathsep.join(CONFIG_FOLDERS))
 from diem.config.inputs import Inputs
 from diem.config.reading import read_config
 from diem.config.resolve import resolve
-from diem.config.targets import posterior_targets, targets
+from diem.config.targets import posterior_targets, targets, targets_by_name
 from diem.errors import DiemError
 from diem.jobs.results import check_writable, hold, remove_pieces
 from warm import fork_scripts

@@ -9,7 +9,9 @@ from diem.paper.inputs import heuristics_targets, paper_targets, restoration_tar
 from diem.paper.pairs import Pair
 from diem.report.figures.base import FIGURES
 
-__all__ = ["figure_names", "posterior_targets", "targets"]
+__all__ = ["figure_names", "posterior_targets", "targets", "targets_by_name"]
+
+SECTIONS = ("experiments", "heuristics", "restoration", "posterior")
 
 
 def targets(config: Mapping[str, Any], pairs: Sequence[Pair]) -> list[str]:
@@ -28,6 +30,26 @@ def targets(config: Mapping[str, Any], pairs: Sequence[Pair]) -> list[str]:
         paper_targets(config, pairs),
     )
     return [target for part in parts for target in part]
+
+
+def targets_by_name(config: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """Returns parts of the targets by the names that a user asks for them by.
+
+    These are the figures, the tables, each entry of the configuration, and the first of them, which
+    is there for a first look, as ``quick``. The arguments are those of :func:`targets`.
+    """
+    everything = targets(config, pairs)
+    entries = {}
+    for section in SECTIONS:
+        for name, entry in config[section].items():
+            alone = {other: {} for other in SECTIONS} | {section: {name: entry}}
+            entries[name] = targets({**config, **alone}, [])
+    named = {
+        kind: [target for target in everything if f"/{kind}/" in target]
+        for kind in ("figures", "tables")
+    }
+    first = next(iter(entries.values()), [])
+    return entries | named | {"quick": first}
 
 
 def figure_names(experiment: Mapping[str, Any]) -> list[str]:
