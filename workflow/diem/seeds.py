@@ -16,7 +16,15 @@ import numpy as np
 
 from diem.lazy import torch
 
-__all__ = ["Stage", "global_stream", "rng", "stream_beside", "stream_seed", "torch_generator"]
+__all__ = [
+    "Stage",
+    "global_stream",
+    "rng",
+    "stream_beside",
+    "stream_seed",
+    "subset",
+    "torch_generator",
+]
 
 WORDS = slice(24, 24 + 8 * 624)
 """Where PyTorch's state of a CPU generator holds those of the Mersenne twister, one in 8 bytes."""
@@ -43,6 +51,7 @@ class Stage(IntEnum):
     PREDICTION = 15
     SPREAD = 16
     DROPOUT = 17
+    SUBSET = 18
 
 
 def _sequence(seed: int, stage: Stage, lap: int, block: int) -> np.random.SeedSequence:
@@ -59,6 +68,23 @@ def rng(seed: int, stage: Stage, lap: int = 0, block: int = 0) -> np.random.Gene
         block: The block of observations, 0 where there are none.
     """
     return np.random.default_rng(_sequence(seed, stage, lap, block))
+
+
+def subset(total: int, count: int, seed: int, block: int = 0) -> np.ndarray:
+    """Returns which rows stand for all: the first of a random order, since files may be sorted.
+
+    A smaller subset is the beginning of a larger one.
+
+    Arguments:
+        total: The number of rows.
+        count: How many to take, at most.
+        seed: The configuration's seed.
+        block: The number of the split.
+
+    Returns:
+        The rows' numbers, of shape ``(min(count, total),)``.
+    """
+    return rng(seed, Stage.SUBSET, block=block).permutation(total)[:count]
 
 
 def torch_generator(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 with started(snakemake, unit="iteration") as job:
     entry = snakemake.params.gaussian
     with Observations(snakemake.input.observations) as file:
-        rows = slice(0, entry["observations"], entry["every"])
-        observed = file.load("train", rows).to(job.device)
+        rows = file.subset("train", entry["observations"], job.seed)
+        observed = file.load("train", rows[:: entry["every"]]).to(job.device)
     gaussian = fit_to_observations(
         observed.operator,
         observed.y,

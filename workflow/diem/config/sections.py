@@ -33,8 +33,8 @@ class Gaussian(Model):
     iterations: Count = option(16, "EM iterations from `N(0, I)`", paper="16")
     observations: Count = option(
         16384,
-        "the first training observations, at most so many, that it is fitted to; and in each lap"
-        " the samples of the PPCA",
+        "the training observations, drawn at random and at most so many, that it is fitted to; and"
+        " in each lap the samples of the PPCA",
         paper="16384",
     )
     every: Count = option(
@@ -190,8 +190,8 @@ class Evaluation(Model):
     )
     test_observations: Count | None = option(
         None,
-        "how many test observations are sampled, no more than there are; null is 16, or all of"
-        " fewer",
+        "how many test observations, drawn at random, are sampled, no more than there are; null is"
+        " 16, or all of fewer",
         paper="16",
     )
     posterior: PosteriorChanges = option(
@@ -203,8 +203,8 @@ class Evaluation(Model):
     posterior_samples: Integer = option(4, "how often each is sampled", paper="-", ge=2)
     predicted_observations: Integer = option(
         512,
-        "how many validation observations `prediction`, which the lap is chosen by, is measured on,"
-        " at most, `posterior_samples` times each",
+        "how many validation observations, drawn at random, `prediction`, which the lap is chosen"
+        " by, is measured on, at most, `posterior_samples` times each",
         paper="-",
         ge=2,
     )

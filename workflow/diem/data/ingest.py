@@ -7,7 +7,8 @@ needed), in it
 - ``operator/<field>``: the operator's parameters, with one row an observation or one for all;
 - ``sigma_y`` (optional): the noise's standard deviation, one number, one an observation, or one a
   value of ``y``;
-- ``index`` (optional): the number of the ``x`` that each observation is of.
+- ``index`` (optional): the number of the ``x`` that each observation is of;
+- ``groups`` (optional): a label of each observation, such as its subject or day.
 
 Its attribute ``event_shape`` is the shape of one ``x``, its attribute ``operator`` (optional) the
 name of a built-in operator, and ``sigma_y`` may also be a data set of the root, for all splits.
@@ -49,8 +50,9 @@ def write_observations(
         path: The file.
         splits: By split (``train``, and where they are not to be held out of it at random,
             ``validation`` and ``test``): the observations ``y``, or a mapping of ``y``, the
-            operator's parameters by field, and optionally ``sigma_y`` and ``index``. Of the
-            operator ``mask``, the mask may be left out: what is not finite in ``y`` is missing.
+            operator's parameters by field, and optionally ``sigma_y``, ``index``, and labels
+            ``groups`` of what is to be held out together. Of the operator ``mask``, the mask may be
+            left out: what is not finite in ``y`` is missing.
         operator: The name of a built-in operator. A class of one's own is named in the config.
         sigma_y: The noise's standard deviation, for all splits; without it the config or each
             split tells it.
@@ -76,7 +78,7 @@ def write_observations(
         elif operator == "mask":
             _refuse_contradictions(f"{path}: {split}", y, fields["mask"])
         for name, values in fields.items():
-            of_observations = name in ("index", "sigma_y")
+            of_observations = name in ("groups", "index", "sigma_y")
             place = f"{split}/{name}" if of_observations else f"{split}/operator/{name}"
             arrays[place] = _converted(values, values.dtype) if values.ndim else values[()]
         if operator is not None:
@@ -115,7 +117,9 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
             raise DiemError(f"{path}: {name} is no array (its rows differ in shape).") from None
     if hasattr(values, "numpy"):  # a tensor
         values = values.numpy()
-    if np.dtype(values.dtype).kind not in "fiub":
+    if name.endswith("/groups") and np.dtype(values.dtype).kind not in "iub":
+        values = np.char.encode(np.asarray(values).astype(str), "utf-8")
+    elif np.dtype(values.dtype).kind not in "fiub":
         problem = f"{values.dtype}, where numbers are needed"
         if np.dtype(values.dtype).kind == "c":
             problem = "complex: write real and imaginary parts as channels"
@@ -189,8 +193,9 @@ def ingest(
 ) -> None:
     """Checks a user's file, and copies it to the workflow's observations, with all three splits.
 
-    A split that the file lacks is held out of ``train`` at random. The copy is checksummed and
-    single precision, so that later jobs find damage and do not depend on a file that may change.
+    A split that the file lacks is held out of ``train`` at random, by whole groups. The copy is
+    checksummed and single precision, so that later jobs find damage and do not depend on a file
+    that may change.
 
     Arguments:
         source: The user's file.
@@ -254,19 +259,37 @@ def _splits(
     lacking = [split for split in SPLITS if split not in sources]
     if not lacking:
         return sources
-    # Observations of the same x are held out together.
-    scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
-    order = rng(seed, Stage.SPLIT).permutation(len(scenes))
-    sizes = [max(1, round(data[split] * len(scenes))) for split in lacking]
-    if sum(sizes) >= len(scenes):
+    unit, what = _units(file)
+    count = int(unit.max()) + 1
+    order = rng(seed, Stage.SPLIT).permutation(count)
+    sizes = [max(1, round(data[split] * count)) for split in lacking]
+    if sum(sizes) >= count:
         raise DiemError(
-            f"{file.path}: 'train' holds {len(scenes)} different x, too few to hold out"
+            f"{file.path}: 'train' holds {count} different {what}, too few to hold out"
             f" {' and '.join(lacking)}."
         )
     for split, part in zip(lacking, np.split(order, np.cumsum(sizes)), strict=False):
-        sources[split] = ("train", np.isin(scene, part))
-    sources["train"] = ("train", np.isin(scene, order[sum(sizes) :]))
+        sources[split] = ("train", np.isin(unit, part))
+    sources["train"] = ("train", np.isin(unit, order[sum(sizes) :]))
     return {split: sources[split] for split in SPLITS}
+
+
+def _units(file: Observations) -> tuple[np.ndarray, str]:
+    """Returns the number of what each row of ``train`` is held out with, and what that is.
+
+    Raises:
+        DiemError: If the file's groups part observations of the same ``x``.
+    """
+    scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
+    if "train/groups" not in file:
+        return scene, "x"
+    group = np.unique(file.labels("train"), return_inverse=True)[1]
+    if len(np.unique(np.stack([scene, group]), axis=1).T) > len(scenes):
+        raise DiemError(
+            f"{file.path}: 'train/groups' puts observations of the same x, by 'train/index', into"
+            " different groups."
+        )
+    return group, "groups"
 
 
 def _index(file: Observations, split: str) -> np.ndarray:

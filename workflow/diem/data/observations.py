@@ -13,8 +13,9 @@ from torch import Tensor
 from diem import operators
 from diem.data.sets.base import SPLITS
 from diem.errors import DiemError, nearest
-from diem.files.hdf5 import Reader, write_hdf5
+from diem.files.hdf5 import Reader, Which, write_hdf5
 from diem.operators.base import Operator
+from diem.seeds import subset
 
 __all__ = ["SPLITS", "Observations", "Observed", "save_observations", "users_observations"]
 
@@ -173,7 +174,27 @@ class Observations(Reader):
         for start in range(0, count, rows):
             yield slice(start, min(start + rows, count))
 
-    def load(self, split: str, rows: slice | tuple[()] = slice(None)) -> Observed:
+    def subset(self, split: str, count: int, seed: int) -> np.ndarray:
+        """Returns the numbers of the rows of a split that stand for all, see :mod:`diem.seeds`."""
+        return subset(self.count(split), count, seed, SPLITS.index(split))
+
+    def labels(self, split: str) -> np.ndarray:
+        """Returns the label of the group of each observation of a split, a number or text.
+
+        Raises:
+            DiemError: If there is not one for each.
+        """
+        name = f"{split}/groups"
+        dataset = self._dataset(name)
+        if dataset.shape != (self.count(split),) or dataset.dtype.kind not in "fiubSO":
+            raise DiemError(
+                f"{self.path}: {name!r} has shape {dataset.shape} and type {dataset.dtype}, where"
+                f" {self.count(split)} numbers or texts are expected, one an observation."
+            )
+        labels = self._rows_of(dataset)
+        return labels if labels.dtype.kind in "fiub" else labels.astype(bytes)
+
+    def load(self, split: str, rows: Which = slice(None)) -> Observed:
         """Reads observations of a split and checks that they fit each other.
 
         Values that were not observed are read as zero, whatever the file holds.
@@ -195,7 +216,7 @@ class Observations(Reader):
             raise DiemError(f"{self.path}: '{split}/y' holds non-finite values as float32.")
         return Observed(operator, y, self._noise(split, rows, y.shape), index)
 
-    def load_operator(self, split: str, rows: slice | tuple[()] = slice(None)) -> Operator:
+    def load_operator(self, split: str, rows: Which = slice(None)) -> Operator:
         """Reads the operators of observations of a split.
 
         Raises:
@@ -221,7 +242,7 @@ class Observations(Reader):
             )
         return shape[:1] == (1,)
 
-    def _noise(self, split: str, rows: slice | tuple[()], shape: tuple[int, ...]) -> Tensor:
+    def _noise(self, split: str, rows: Which, shape: tuple[int, ...]) -> Tensor:
         """Returns the noise of observations of shape ``(B, *observation)``."""
         name = f"{split}/sigma_y"
         if name not in self:

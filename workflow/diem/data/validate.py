@@ -99,12 +99,21 @@ def _check_contents(file: Observations, found: _Findings) -> None:
         else:
             _judge(split, of_split, found)
         for before in splits[: splits.index(split)]:
+            _compare_groups(file, before, split, found)
             shared = len(of_split.hashes & totals[before].hashes) if before in totals else 0
             if shared:
                 found.warn(
                     f"{shared:,} observations of {split!r} are also in {before!r}, so that what is"
                     " measured on held-out observations is not held out."
                 )
+
+
+def _compare_groups(file: Observations, before: str, split: str, found: _Findings) -> None:
+    """Warns of groups that are in two splits of the file's own."""
+    if all(f"{name}/groups" in file for name in (before, split)):
+        shared = np.intersect1d(file.labels(before), file.labels(split))
+        if len(shared):
+            found.warn(f"{len(shared):,} groups of {split!r} are also in {before!r}.")
 
 
 def _read(file: Observations, split: str, found: _Findings) -> Totals:
@@ -121,6 +130,8 @@ def _read(file: Observations, split: str, found: _Findings) -> Totals:
         found.warn(f"{name!r} is not read: the operator {file.operator!r} does not know it.")
 
     totals, generator = Totals(), torch.Generator().manual_seed(0)
+    if f"{split}/groups" in file:
+        found.note(f"{split}: {len(np.unique(file.labels(split))):,} groups.")
     for rows in file.blocks(split):
         totals.add(file.load(split, rows), generator)
     shape = operator.observation_shape
@@ -136,7 +147,7 @@ def _read(file: Observations, split: str, found: _Findings) -> Totals:
 
 def _not_read(file: Observations, split: str, operator: Operator) -> list[str]:
     """Returns the data sets of a split that nothing reads."""
-    known = {"y", "index", "sigma_y", "operator"}
+    known = {"y", "index", "groups", "sigma_y", "operator"}
     extra = [f"{split}/{name}" for name in sorted(set(file.names(split)) - known)]
     fields = set(file.names(f"{split}/operator")) - {*operator.fields, *operator.optional}
     return extra + [f"{split}/operator/{name}" for name in sorted(fields)]

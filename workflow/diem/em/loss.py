@@ -15,7 +15,7 @@ from diem.diffusion.samplers import noise_levels, sigma_to_time
 from diem.em.batches import rows_on
 from diem.em.distributed import rank, size
 from diem.files.hdf5 import Rows
-from diem.seeds import Stage, rng, stream_seed, torch_generator
+from diem.seeds import Stage, rng, stream_seed, subset, torch_generator
 
 __all__ = ["Streams", "denoising_error", "validation_loss", "weighted_error"]
 
@@ -89,7 +89,7 @@ def denoising_error(
     Arguments:
         denoiser: The denoiser.
         x: Samples that it was not trained on, of shape ``(N, *event)``, on its device or on the
-            disk; the first are denoised, with the same noise at every level.
+            disk; some are denoised, with the same noise at every level.
         seed: The config's seed.
         batch: How many samples are denoised at once.
 
@@ -101,7 +101,7 @@ def denoising_error(
     schedule, count = denoiser.schedule, min(SAMPLES, len(x))
     sigmas = noise_levels("log_linear", LEVELS - 1, schedule.sigma_min, schedule.sigma_max)
     total = torch.zeros(LEVELS, dtype=torch.float64)
-    for rows in np.split(np.arange(count), range(batch, count, batch)):
+    for rows in np.split(subset(len(x), count, seed, block=1), range(batch, count, batch)):
         samples = rows_on(x, rows, device)
         z = torch.empty_like(samples).normal_(generator=generator)
         for level, sigma in enumerate(sigmas.to(samples)):

@@ -27,7 +27,7 @@ from diem.em.training import Training, train
 from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.jobs.job import Job
-from diem.seeds import Stage, stream_seed
+from diem.seeds import Stage, stream_seed, subset
 from diem.versions import versions
 
 __all__ = ["Lap", "m_step"]
@@ -109,7 +109,7 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
         for split in ("train", "validation")
     )
     denoiser, past = lap.start(shape, job.seed)
-    fitted = torch.from_numpy(x[: lap.gaussian["observations"]])
+    fitted = torch.from_numpy(x[subset(len(x), lap.gaussian["observations"], job.seed)])
     gaussian = fit_to_samples(fitted, lap.gaussian["rank"])
 
     training = Training.from_config(lap.m_step, x.total, lap.on_divergence)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diem.data.observations import Observations, Observed
+from diem.data.observations import SPLITS, Observations, Observed
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import SAMPLERS, Sampler
@@ -26,7 +26,7 @@ from diem.evaluation.metrics.base import SUBJECTS, Measurement, Metric
 from diem.evaluation.rows import metric_rows
 from diem.files.hdf5 import HasRows, Reader, Rows, row_parts
 from diem.jobs.job import Job
-from diem.seeds import Stage
+from diem.seeds import Stage, subset
 
 __all__ = ["Evaluation", "Posterior", "Samples", "evaluate", "posterior_arrays", "read_truth"]
 
@@ -48,7 +48,7 @@ class Samples(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """Posterior samples of the first test observations.
+    """Posterior samples of some test observations.
 
     Attributes:
         x: The samples, of shape ``(observations, draws, *event)``.
@@ -156,6 +156,18 @@ class Evaluation:
             self._rows[key] = self._opened.enter_context(Rows([*paths], name, shape, cache_mb))
         return self._rows[key]
 
+    def some(self, x: HasRows, count: int) -> np.ndarray | Tensor:
+        """Returns some samples, at most so many, that stand for all: those of files are in order.
+
+        Arguments:
+            x: The samples, of shape ``(N, *event)``: the prior's, which are independent, or a
+                file's.
+            count: How many.
+        """
+        if isinstance(x, Rows):
+            return x[subset(len(x), count, self.job.seed, SPLITS.index("test"))]
+        return x[:count]
+
     def close(self) -> None:
         """Closes the files of samples, and forgets those that are held; more can be asked for."""
         self._rows = {}
@@ -169,14 +181,14 @@ class Evaluation:
 
     @cached_property
     def posterior(self) -> Posterior:
-        """The posterior samples of the first test observations."""
-        observed = first_observations(self.observations, self.settings)
+        """The posterior samples of some test observations."""
+        observed = some_observations(self.observations, self.settings, self.job.seed)
         x = self.posteriors.draw(observed, "posterior", Stage.TEST_POSTERIOR)
         return Posterior(x, observed, self.posteriors.card(len(x)))
 
     @cached_property
     def truth(self) -> Tensor:
-        """What the first test observations are of."""
+        """What these test observations are of."""
         return read_truth(self.file("clean"), self.posterior.observed, self.prior)
 
 
@@ -192,7 +204,7 @@ def evaluate(
     Returns:
         The rows, and the arrays that figures are made of: ``prior/x`` (consecutive parts, which can
         be read once), of vectors ``e_step/x``, as many of the samples that it was trained on, if
-        there are any, what metrics leave, and of the first test observations ``posterior/x``
+        there are any, what metrics leave, and of some test observations ``posterior/x``
         ``(observations, samples, *event)``, ``posterior/y``, ``posterior/observed``,
         ``posterior/adjoint`` (``A' y``) and, if there are clean data, ``posterior/truth``.
     """
@@ -217,7 +229,7 @@ def _trained_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:
         return {}
     count = len(evaluation.x)
     trained = evaluation.samples[1:]
-    return {f"{s.subject}/x": np.concatenate([*row_parts(s.x)])[:count] for s in trained}
+    return {f"{s.subject}/x": np.asarray(evaluation.some(s.x, count)) for s in trained}
 
 
 def _measured(metric: Metric, evaluation: Evaluation) -> Iterable[Measurement]:
@@ -230,17 +242,18 @@ def _measured(metric: Metric, evaluation: Evaluation) -> Iterable[Measurement]:
     return [Measurement(float(measured), "posterior", evaluation.posterior.card)]
 
 
-def first_observations(observations: Observations, settings: Mapping[str, Any]) -> Observed:
-    """Returns the first test observations."""
-    count = min(settings["test_observations"], observations.count("test"))
-    return observations.load("test", slice(0, count))
+def some_observations(
+    observations: Observations, settings: Mapping[str, Any], seed: int
+) -> Observed:
+    """Returns the test observations that are sampled, the same for every prior."""
+    rows = observations.subset("test", settings["test_observations"], seed)
+    return observations.load("test", rows)
 
 
 def read_truth(clean: str | Path, observed: Observed, prior: Prior) -> Tensor:
-    """Returns what the first test observations are of."""
+    """Returns what test observations are of, by their index."""
     with Reader(clean) as file:
-        rows = slice(0, len(observed.y))
-        return torch.from_numpy(file.read("test/x", rows, prior.event_shape))
+        return torch.from_numpy(file.read("test/x", observed.index, prior.event_shape))
 
 
 def posterior_arrays(

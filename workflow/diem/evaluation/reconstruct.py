@@ -12,7 +12,7 @@ from diem.data.observations import Observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
 from diem.evaluation.draws import Posteriors
-from diem.evaluation.evaluate import first_observations, posterior_arrays, read_truth
+from diem.evaluation.evaluate import posterior_arrays, read_truth, some_observations
 from diem.evaluation.metrics import METRICS, Fidelity, Measurement
 from diem.evaluation.metrics.base import clean_test
 from diem.evaluation.rows import metric_rows
@@ -62,7 +62,7 @@ def reconstruct(
         The rows, and the learned prior's arrays ``posterior/*`` as
         :func:`diem.evaluation.evaluate.evaluate` returns them.
     """
-    observed = first_observations(task.observations, task.settings)
+    observed = some_observations(task.observations, task.settings, task.job.seed)
     count, stage = task.settings["posterior_samples"], Stage.TEST_POSTERIOR
     floor = Posteriors(task.gaussian, task.sampler, count, task.job)
     lap = Posteriors(task.prior, task.sampler, count, task.job)

@@ -27,7 +27,7 @@ from diem.signals import postponed
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["HasRows", "Reader", "Rows", "row_parts", "write_hdf5"]
+__all__ = ["HasRows", "Reader", "Rows", "Which", "row_parts", "write_hdf5"]
 
 SCHEMA_VERSION = 1
 """The version of the HDF5 layouts."""
@@ -37,6 +37,9 @@ CHUNK_BYTES = 2**16
 
 PART_BYTES = 2**26
 """What goes through all rows of a data set takes so many bytes at a time, or one row."""
+
+Which = slice | tuple[()] | np.ndarray
+"""Which rows to read: a slice, all of what may be a single value, or their numbers."""
 
 CHECKSUM = "sha256"
 """The attribute, or the tensor, with the checksum of all others."""
@@ -250,19 +253,20 @@ class Reader:
         return dataset
 
     def read(
-        self, name: str, rows: slice | tuple[()] = slice(None), shape: Sequence[int] | None = None
+        self, name: str, rows: Which = slice(None), shape: Sequence[int] | None = None
     ) -> np.ndarray:
         """Reads rows of a data set, or a single value.
 
         Arguments:
             name: The data set.
-            rows: The rows to read, or ``()`` for all of what may be a single value.
+            rows: The rows to read, a slice or their numbers in any order, or ``()`` for all of what
+                may be a single value.
             shape: If given, the shape that one row must have.
 
         Raises:
             DiemError: If the data set is missing, damaged, of another shape, or not finite.
         """
-        return self._rows_of(self._numbers(name, shape, single=rows == ()), rows)
+        return self._rows_of(self._numbers(name, shape, single=isinstance(rows, tuple)), rows)
 
     def _numbers(
         self, name: str, shape: Sequence[int] | None = None, single: bool = False
@@ -288,14 +292,25 @@ class Reader:
             )
         return dataset
 
-    def _rows_of(self, dataset: h5py.Dataset, rows: slice | tuple[()] = slice(None)) -> np.ndarray:
+    def _rows_of(self, dataset: h5py.Dataset, rows: Which = slice(None)) -> np.ndarray:
         """Reads rows of a data set, and checks that they are intact and finite."""
         name = dataset.name.removeprefix("/")
         with self._intact(repr(name)):
-            array = dataset[rows]
+            array = _taken(dataset, rows) if isinstance(rows, np.ndarray) else dataset[rows]
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DiemError(f"{self.path}: {name!r} holds non-finite values.")
         return array
+
+
+def _taken(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Returns rows in the order of their numbers, of which consecutive ones are read at once."""
+    order = np.argsort(rows, kind="stable")
+    ascending = rows[order]
+    array = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+    apart = np.flatnonzero(np.diff(ascending) != 1) + 1
+    for start, stop in itertools.pairwise([0, *apart, len(rows)] if len(rows) else []):
+        array[order[start:stop]] = dataset[ascending[start] : ascending[stop - 1] + 1]
+    return array
 
 
 class HasRows(Protocol):

@@ -36,10 +36,14 @@ class HDF5(DataSet):
         min_length=1,
     )
     validation: Fraction = option(
-        0.05, "the fraction of `train` that is held out at random, if the file lacks this split"
+        0.05,
+        "the fraction of `train` that is held out at random, if the file lacks this split; of its"
+        " `groups`, where it holds them",
     )
     test: Fraction = option(
-        0.1, "the fraction of `train` that is held out at random, if the file lacks this split"
+        0.1,
+        "the fraction of `train` that is held out at random, if the file lacks this split; of its"
+        " `groups`, where it holds them",
     )
     offset: Number = option(
         0.0,
@@ -77,14 +81,22 @@ class HDF5(DataSet):
             return self._observations(file, "train").shape[1:]
 
     def counts(self) -> dict[str, int]:
+        import h5py
+
         with self._opened() as file:
             counts = {
                 name: len(self._observations(file, name))
                 for name in SPLITS
                 if name == "train" or f"{name}/y" in file
             }
+            labels = file.get("train/groups")
+            if not isinstance(labels, h5py.Dataset) or len(labels) != counts["train"]:
+                units = counts["train"]
+            else:
+                units = len(np.unique(labels[:]))
+        # Groups need not be of one size, which only the draw of them can tell.
         held = {
-            name: max(1, round(getattr(self, name) * counts["train"]))
+            name: round(max(1, round(getattr(self, name) * units)) * counts["train"] / units)
             for name in SPLITS
             if name not in counts
         }

@@ -114,7 +114,7 @@ class Metric(Component, abc.ABC):
     """What the data must have: ``clean`` ones, ``images``, ``colour``, ``labels``, a ``curve``."""
     subject: ClassVar[Subject] = "posterior"
     """What it measures: many ``samples`` (of the prior, and those that it was trained on), the
-    ``observations`` that were held out, or ``posterior`` samples of the first of them."""
+    ``observations`` that were held out, or ``posterior`` samples of some of them."""
     inputs: ClassVar[tuple[str, ...]] = ()
     """The names of the files that it needs besides."""
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}

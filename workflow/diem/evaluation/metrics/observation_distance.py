@@ -35,17 +35,18 @@ class ObservationDistance(Metric):
         from diem.seeds import Stage, torch_generator
 
         x, observations, seed = evaluation.x, evaluation.observations, evaluation.job.seed
-        count = min(len(x), observations.count("test"))
+        chosen = observations.subset("test", len(x), seed)
+        count = len(chosen)
 
         def of_model(number: int, rows: slice) -> np.ndarray:
-            held = observations.load("test", rows)
+            held = observations.load("test", chosen[rows])
             generator = torch_generator(seed, Stage.METRIC, 0, number)
             noise = torch.randn(held.y.shape, generator=generator)
             y = held.operator.forward(torch.from_numpy(x[rows])) + held.sigma_y * noise
             return held.operator.adjoint(y).numpy()
 
         def of_test(number: int, rows: slice) -> np.ndarray:
-            held = observations.load("test", rows)
+            held = observations.load("test", chosen[rows])
             return held.operator.adjoint(held.y).numpy()
 
         size = evaluation.settings["block"]

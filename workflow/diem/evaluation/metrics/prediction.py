@@ -90,10 +90,11 @@ class Prediction(Metric):
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         observations, settings = evaluation.observations, evaluation.settings
         total = min(settings["predicted_observations"], observations.count(SPLIT))
+        rows = observations.subset(SPLIT, total, evaluation.job.seed)
         size = settings["test_observations"]
         parts = []
         for part, start in enumerate(range(0, total, size), start=1):
-            held = observations.load(SPLIT, slice(start, min(start + size, total)))
+            held = observations.load(SPLIT, rows[start : start + size])
             parts.append(_scores(held, part, evaluation))
         scores = torch.cat(parts)
         scores = scores[~scores.isnan()]

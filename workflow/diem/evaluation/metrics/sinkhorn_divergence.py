@@ -124,7 +124,7 @@ def _entropic_cost(
 
 
 class SinkhornDivergence(Metric):
-    """The divergence of the first samples from as many of the clean test split."""
+    """The divergence of samples from as many of the clean test split."""
 
     name = "sinkhorn_divergence"
     order = 50
@@ -138,7 +138,7 @@ class SinkhornDivergence(Metric):
 
         most = evaluation.settings["sinkhorn_samples"]
         for subject, samples, card in evaluation.samples:
-            x, test = samples[:most], evaluation.test[:most]
+            x, test = (evaluation.some(each, most) for each in (samples, evaluation.test))
             divergence = partial(sinkhorn_divergence, x, test)
             value = cached_number(evaluation.job.keep, f"{self.name}/{subject}", divergence)
             compared = {"samples": len(x), **clean_test(len(test))}

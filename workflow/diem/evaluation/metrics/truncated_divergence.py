@@ -34,8 +34,8 @@ class TruncatedDivergence(Metric):
 
     .. math:: \max(W_\lambda(u, v) - W_\lambda(u, u'), 10^{-6})
 
-    of samples :math:`v` and two sets :math:`u, u'` of clean ones, the first and the last of the
-    test split, with :math:`\lambda = 10^{-3}`. It is no divergence of distributions: what it means
+    of samples :math:`v` and two sets :math:`u, u'` of clean ones, halves of the test split,
+    with :math:`\lambda = 10^{-3}`. It is no divergence of distributions: what it means
     is told by :func:`diem.evaluation.transport.truncated_transport`.
     """
 
@@ -53,7 +53,8 @@ class TruncatedDivergence(Metric):
         count = min(evaluation.settings["sinkhorn_samples"], len(test) // 2)
         if count == 0:
             raise DiemError(f"evaluation.metrics: {self.name!r} needs two clean test samples.")
-        first, last = test[:count], test[len(test) - count :]
+        clean = evaluation.some(test, 2 * count)
+        first, last = clean[:count], clean[count:]
 
         def cost(name: str, x: Array) -> float:
             piece = f"{self.name}/{name}"
@@ -61,6 +62,6 @@ class TruncatedDivergence(Metric):
 
         subtracted = cost("clean", last)
         for subject, samples, card in evaluation.samples:
-            x = samples[:count]
+            x = evaluation.some(samples, count)
             value = max(cost(subject, x) - subtracted, FLOOR)
             yield Measurement(value, subject, {**card, "samples": len(x), **clean_test(2 * count)})

@@ -14,6 +14,7 @@ from azula.denoise import Denoiser
 from torch import Tensor
 
 from diem import __version__, operators
+from diem.data.sets.base import SPLITS
 from diem.data.simulate import observe
 from diem.errors import DiemError
 from diem.evaluation.metrics import METRICS, Fidelity
@@ -23,7 +24,7 @@ from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.paper.methods import METHODS, Method, Problem
 from diem.paper.restoration.prior import respaced
-from diem.seeds import Stage, global_stream, rng, stream_seed
+from diem.seeds import Stage, global_stream, rng, stream_seed, subset
 
 __all__ = ["COLUMNS", "SHOWN", "compare", "restore"]
 
@@ -89,7 +90,7 @@ def compare(
     Raises:
         DiemError: If there are too few test images, or an operator does not fit them.
     """
-    truth = _test_images(clean, entry["images"])
+    truth = _test_images(clean, entry["images"], job.seed)
     settings = METHODS.entry(entry["methods"][name], f"methods.{name}")
     method, denoiser = METHODS.parse(settings), denoiser.to(job.device)
     prior = {"name": shared["prior"], **{key: entry[key] for key in ("data", "respaced", "clip")}}
@@ -138,9 +139,10 @@ def _tools(
     return tools
 
 
-def _test_images(clean: str | Path, count: int) -> Tensor:
+def _test_images(clean: str | Path, count: int, seed: int) -> Tensor:
     with Reader(clean) as file:
-        images = torch.from_numpy(file.read("test/x", slice(count)))
+        rows = subset(file.shape("test/x")[0], count, seed, SPLITS.index("test"))
+        images = torch.from_numpy(file.read("test/x", rows))
     if len(images) < count:
         raise DiemError(
             f"{clean}: there are {len(images)} test images, where {count} are asked for."
