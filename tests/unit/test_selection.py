@@ -15,6 +15,7 @@ from diem.diffusion.prior import Prior
 from diem.diffusion.samplers.ddim import DDIM
 from diem.errors import DiemError
 from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.evaluation.metrics import prediction
 from diem.evaluation.metrics.prediction import crps
 from diem.evaluation.rows import CARD, write_rows
 from diem.evaluation.selection import select_laps, selected_lap
@@ -23,7 +24,7 @@ from diem.inference.prior_denoiser import rows_of
 from diem.jobs.job import Job
 from diem.operators.partial import Partial
 from diem.operators.verify import verify_operator
-from diem.report.tables.laps import readable_selection
+from diem.report.tables.laps import readable_selection, told_selections
 from diem.report.tables.writing import markdown
 
 
@@ -123,14 +124,40 @@ def test_hidden_halves_tell_the_true_prior_from_others(observations):
 
     assert row["subject"] == "posterior"
     assert row["split"] == "validation"
-    assert row["reference"] == "hidden half of validation observations"
+    assert row["reference"] == "hidden halves of validation observations"
     assert row["reference_samples"] == len(right)
-    assert row["samples"] == 4 * len(right)
+    assert row["samples"] == 2 * 4 * len(right)
     assert row["value"] == pytest.approx(right.mean())
     for other in others:
         _, scores = evaluated(path, other)
         difference = scores - right
         assert difference.mean() > 2 * difference.std() / math.sqrt(len(difference))
+
+
+def test_every_value_is_predicted_once_of_each_division(observations, monkeypatch):
+    path, truth = observations
+    hidden, score = [], prediction.crps
+
+    def scored(draws, y, kept):
+        hidden.append(kept)
+        return score(draws, y, kept)
+
+    monkeypatch.setattr(prediction, "crps", scored)
+    once = evaluated(path, truth)[1]
+    first = hidden[:2]
+    hidden.clear()
+    settings = {**SETTINGS, "metrics": [{"name": "prediction", "divisions": 3}]}
+    monkeypatch.setitem(globals(), "SETTINGS", settings)
+    thrice = evaluated(path, truth)[1]
+
+    with Observations(path) as file:
+        rows = file.subset("validation", 100, 0)
+        observed = file.load("validation", rows).operator.observed()
+    assert torch.equal(first[0] ^ first[1], observed.expand_as(first[0]))
+    assert len(hidden) == 3 * 3 * 2
+    # The same observations: what a division adds is less chance.
+    assert np.corrcoef(once, thrice)[0, 1] > 0.5
+    assert thrice.std() < once.std()
 
 
 def test_the_same_prior_has_the_same_scores(observations):
@@ -212,7 +239,8 @@ def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
     assert selected_lap(table, "b") == 0
     assert (table["difference"] >= 0).all()
     assert "B: the Gaussian prior predicts better than every lap, and is chosen." in text
-    assert "A: the" not in text
+    assert "A: lap 2 is chosen, which predicts better than the Gaussian prior (by 1" in text
+    assert table["gaussian_verdict"].tolist() == ["", *3 * ["better"], "", *2 * ["worse"]]
     pd.testing.assert_series_equal(
         table["prediction"],
         pd.Series(
@@ -239,8 +267,13 @@ def test_a_gaussian_that_could_be_as_good_is_a_tie(tmp_path):
     table = select_laps(*files(tmp_path, scores), {"a": "A"})
 
     assert table["verdict"].tolist() == ["tie", "", "chosen"]
+    assert table["gaussian_verdict"].tolist() == ["", "worse", "tie"]
     told = markdown(readable_selection(table))
-    assert "A: no lap is better than the Gaussian prior beyond chance." in told
+    assert "chosen, tie with the Gaussian |" in told
+    assert "A: lap 2 is chosen, a tie with the Gaussian prior (by " in told
+    table.to_csv(tmp_path / "table.csv", index=False)
+    (sentence,) = told_selections(tmp_path / "table.csv")
+    assert sentence.startswith("e/a: lap 2 is chosen, a tie with the Gaussian prior (by ")
 
 
 def test_a_last_lap_that_is_chosen_is_told(tmp_path):

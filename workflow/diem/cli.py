@@ -348,4 +348,6 @@ def _export(options: argparse.Namespace) -> None:
     card = export(options.run, options.output, options.lap)
     readable = Path(options.output).with_suffix(".md")
     print(f"{options.output}: the prior of lap {card['lap']}, with {len(card['metrics'])} metrics.")
+    if "told" in card.get("chosen_by", {}):
+        print(f"By validation observations, {card['chosen_by']['told']}")
     print(f"{readable}: its card.")

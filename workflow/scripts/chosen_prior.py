@@ -6,7 +6,7 @@ import pandas as pd
 
 from diem.diffusion.prior import read_prior
 from diem.evaluation.metrics.prediction import Prediction
-from diem.evaluation.selection import selected_lap
+from diem.evaluation.selection import selected, selection_told
 from diem.jobs.job import job
 
 if TYPE_CHECKING:
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     table = pd.read_csv(snakemake.input.table)
-    lap = selected_lap(table, snakemake.wildcards.run)
+    chosen = selected(table, snakemake.wildcards.run)
     priors = {prior.card["lap"]: prior for prior in map(read_prior, snakemake.input.priors)}
-    prior = priors[lap]
+    prior = priors[chosen["lap"]]
     prior.card["run"] = snakemake.wildcards.run  # the Gaussian is of several
     prior.card["chosen_by"] = {
         "metric": Prediction.name,
         "laps": sorted(priors),
         "table": snakemake.input.table,
+        "told": selection_told(chosen),
     }
     prior.save(snakemake.output[0])

@@ -4,7 +4,8 @@ Every prior predicts the same hidden halves of the same validation observations 
 halves, with the same noise, see :mod:`diem.evaluation.metrics.prediction`. The Gaussian prior that
 the first lap began with, lap 0, is a candidate as the others are. So the scores of two laps differ
 by what the laps differ in, and the standard error of the mean difference tells whether it is more
-than chance.
+than chance. So does that from the Gaussian prior, which tells whether a lap has learned what a
+Gaussian does not know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,16 @@ from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.rows import provenance, read_rows
 from diem.files.hdf5 import Reader
 
-__all__ = ["CHOSEN", "TIE", "select_laps", "selected_lap"]
+__all__ = ["BETTER", "CHOSEN", "TIE", "select_laps", "selected", "selected_lap", "selection_told"]
 
 CHOSEN, TIE = "chosen", "tie"
 """The verdicts: the lap whose mean score is the lowest, and a lap that could be as good."""
 
+BETTER, WORSE = "better", "worse"
+"""What a lap is beside the Gaussian prior, if it is no :data:`TIE`."""
+
 TIE_ERRORS = 2.0
-"""A lap is a tie if it is less than so many standard errors above the selected one."""
+"""Two priors are a tie if their scores differ by less than so many standard errors."""
 
 
 class _Candidate(NamedTuple):
@@ -47,8 +51,9 @@ def select_laps(
 
     Returns:
         A row for the Gaussian prior (lap 0) and for each lap that was evaluated: ``prediction``,
-        its ``difference`` from the selected lap's with the ``standard_error`` of that difference,
-        and the ``verdict``.
+        its ``difference`` from the selected lap's with the ``standard_error`` of that difference
+        and the ``verdict``, and the same from the Gaussian prior's (``gaussian_difference``,
+        ``gaussian_standard_error``, ``gaussian_verdict``).
     """
     rows = read_rows(metrics)
     predictions = rows[rows["metric"] == Prediction.name].to_dict("records")
@@ -72,13 +77,14 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
     best = min(compared, key=lambda candidate: candidate.row["value"])
     table = []
     for candidate in compared:
-        row, above = candidate.row, candidate.scores - best.scores  # of the same observations
-        error = above.std(ddof=1) / np.sqrt(len(above))
-        verdict = ""
-        if candidate is best:
-            verdict = CHOSEN
-        elif above.mean() < TIE_ERRORS * error:
-            verdict = TIE
+        row, gaussian = candidate.row, ""
+        difference, error = _difference(candidate, best)
+        verdict = TIE if difference < TIE_ERRORS * error else ""
+        verdict = CHOSEN if candidate is best else verdict
+        above_gaussian = _difference(candidate, compared[0])
+        if candidate is not compared[0]:
+            tied = abs(above_gaussian[0]) < TIE_ERRORS * above_gaussian[1]
+            gaussian = TIE if tied else BETTER if above_gaussian[0] < 0 else WORSE
         table.append(
             {
                 **{key: row[key] for key in ("experiment", "observations")},
@@ -86,9 +92,12 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
                 "label": label,
                 "lap": row["lap"],
                 "prediction": row["value"],
-                "difference": above.mean(),
+                "difference": difference,
                 "standard_error": error,
                 "verdict": verdict,
+                "gaussian_difference": above_gaussian[0],
+                "gaussian_standard_error": above_gaussian[1],
+                "gaussian_verdict": gaussian,
                 "card": provenance(row),
                 **{key: row[key] for key in ("optimizer_steps", "seed", "diem", "torch")},
             }
@@ -96,9 +105,34 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
     return table
 
 
-def selected_lap(table: pd.DataFrame, run: str) -> int:
-    """Returns the lap of a run that a table of :func:`select_laps` has selected, 0 the Gaussian."""
-    chosen = table[(table["run"] == run) & (table["verdict"] == CHOSEN)]
+def _difference(one: _Candidate, other: _Candidate) -> tuple[float, float]:
+    """Returns the mean difference of scores of the same observations, and its standard error."""
+    above = one.scores - other.scores
+    return float(above.mean()), float(above.std(ddof=1) / np.sqrt(len(above)))
+
+
+def selected(table: pd.DataFrame, run: str) -> dict[Any, Any]:
+    """Returns the row of a run that a table of :func:`select_laps` has selected."""
+    chosen = table[(table["run"] == run) & (table["verdict"] == CHOSEN)].to_dict("records")
     if len(chosen) != 1:
         raise DiemError(f"The table of chosen laps has {len(chosen)} chosen laps of run {run!r}.")
-    return int(chosen["lap"].iloc[0])
+    return chosen[0]
+
+
+def selected_lap(table: pd.DataFrame, run: str) -> int:
+    """Returns the lap of a run that a table of :func:`select_laps` has selected, 0 the Gaussian."""
+    return int(selected(table, run)["lap"])
+
+
+def selection_told(row: Mapping[Any, Any]) -> str:
+    """Returns in a sentence what was selected of a run, given its row of :func:`selected`."""
+    if row["lap"] == 0:
+        return "the Gaussian prior predicts better than every lap, and is chosen."
+    difference, error = row["gaussian_difference"], row["gaussian_standard_error"]
+    if row["gaussian_verdict"] == TIE:
+        beside = "a tie with the Gaussian prior"
+    else:
+        beside = "which predicts better than the Gaussian prior"
+    return (
+        f"lap {row['lap']} is chosen, {beside} (by {-difference:.2g}, standard error {error:.2g})."
+    )

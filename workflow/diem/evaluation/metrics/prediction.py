@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from diem.components import Count, option
 from diem.errors import DiemError
 from diem.evaluation.arrays import double
 from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned
@@ -58,15 +61,16 @@ def crps(draws: Array, y: Array, kept: Array) -> Tensor:
 
 
 class Prediction(Metric):
-    """How well one half of each validation observation is predicted from the other half.
+    """How well halves of validation observations are predicted from their other halves.
 
     The lap to use is chosen by it, so that it looks at no test observation: what is measured on
-    those is of a prior that was chosen without them. Which half is hidden is drawn for each
-    observation, all channels of a pixel together, and with them the values that tell of them
-    (:meth:`diem.operators.base.Operator.together`). Posterior samples given the shown half are
-    observed, with noise, and scored against the hidden half by :func:`crps`. Halves, noise and
-    random streams are the same for every prior. The scores of those observations of which some
-    values were hidden are left as the array ``prediction/score``.
+    those is of a prior that was chosen without them. Each observation is divided into two halves at
+    random, all channels of a pixel together, and with them the values that tell of them
+    (:meth:`diem.operators.base.Operator.together`); each half is hidden once. Posterior samples
+    given the shown half are observed, with noise, and scored against the hidden half by
+    :func:`crps`. Halves, noise and random streams are the same for every prior. The score of each
+    observation of which some values were hidden, the mean over its halves, is left as the array
+    ``prediction/score``.
     """
 
     name = "prediction"
@@ -79,9 +83,15 @@ class Prediction(Metric):
     }
     subject = "observations"
 
+    divisions: Count = option(
+        1,
+        "how often each observation is divided into two halves at random, each of which is"
+        " predicted from the other",
+    )
+
     def draws(self, settings: Mapping[str, Any], counts: Mapping[str, int]) -> int:
         predicted = min(settings["predicted_observations"], counts[SPLIT])
-        return predicted * settings["posterior_samples"]
+        return 2 * self.divisions * predicted * settings["posterior_samples"]
 
     def problem(self, planned: Planned) -> str | None:
         few = planned.counts is not None and planned.counts[SPLIT] < 2
@@ -92,10 +102,12 @@ class Prediction(Metric):
         total = min(settings["predicted_observations"], observations.count(SPLIT))
         rows = observations.subset(SPLIT, total, evaluation.job.seed)
         size = settings["test_observations"]
-        parts = []
-        for part, start in enumerate(range(0, total, size), start=1):
+        parts: list[Tensor] = []
+        for start in range(0, total, size):
             held = observations.load(SPLIT, rows[start : start + size])
-            parts.append(_scores(held, part, evaluation))
+            numbers = len(parts) * self.divisions + np.arange(1, self.divisions + 1)
+            halves = [s for number in numbers for s in _scores(held, int(number), evaluation)]
+            parts.append(torch.stack(halves).nanmean(dim=0))
         scores = torch.cat(parts)
         scores = scores[~scores.isnan()]
         if len(scores) < 2:
@@ -106,10 +118,11 @@ class Prediction(Metric):
         evaluation.arrays[f"{self.name}/score"] = scores.numpy()
         compared = {
             "split": SPLIT,
-            "reference": f"hidden half of {SPLIT} observations",
+            "reference": f"hidden halves of {SPLIT} observations",
             "reference_samples": len(scores),
         }
-        card = {**evaluation.posteriors.card(len(scores)), **compared}
+        drawn = evaluation.posteriors.card(2 * self.divisions * len(scores))
+        card = {**drawn, **compared}
         yield Measurement(float(scores.mean()), "posterior", card)
 
 
@@ -127,8 +140,8 @@ def shown_half(operator: Operator, count: int, generator: Generator) -> Tensor:
     return shown.flatten(1)[:, operator.together().flatten()].reshape(shape)
 
 
-def _scores(held: Observed, part: int, evaluation: Evaluation) -> Tensor:
-    """Returns the score of each of some observations; NaN where nothing was hidden."""
+def _scores(held: Observed, part: int, evaluation: Evaluation) -> list[Tensor]:
+    """Returns the scores of each half of some observations; NaN where nothing was hidden."""
     from diem.data.observations import Observed
     from diem.operators.partial import Partial
     from diem.seeds import Stage, torch_generator
@@ -136,15 +149,17 @@ def _scores(held: Observed, part: int, evaluation: Evaluation) -> Tensor:
     posteriors = evaluation.posteriors
     generator = torch_generator(evaluation.job.seed, Stage.PREDICTION, 0, part)
     shape = held.y.shape
-    shown = shown_half(held.operator, len(held.y), generator)
+    first = shown_half(held.operator, len(held.y), generator)
     noise = torch.randn(posteriors.count, *shape, generator=generator)
-
-    half = Partial(held.operator, shown)
-    observed = Observed(half, held.y * shown, held.sigma_y, held.index)
-    draws = posteriors.draw(observed, f"prediction/{part}", Stage.PREDICTION, part)
-    predicted = [
-        held.operator.forward(x) + held.sigma_y * n
-        for x, n in zip(draws.unbind(dim=1), noise, strict=True)
-    ]
-    hidden = held.operator.observed() & ~shown
-    return crps(torch.stack(predicted, dim=1), held.y, hidden)
+    scores = []
+    for number, shown in enumerate((first, ~first), start=2 * part):
+        half = Partial(held.operator, shown)
+        observed = Observed(half, held.y * shown, held.sigma_y, held.index)
+        draws = posteriors.draw(observed, f"prediction/{number}", Stage.PREDICTION, number)
+        predicted = [
+            held.operator.forward(x) + held.sigma_y * n
+            for x, n in zip(draws.unbind(dim=1), noise, strict=True)
+        ]
+        hidden = held.operator.observed() & ~shown
+        scores.append(crps(torch.stack(predicted, dim=1), held.y, hidden))
+    return scores

@@ -1,18 +1,21 @@
 """The table of the laps to use, which :mod:`diem.evaluation.selection` selects."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pandas as pd
 
-from diem.evaluation.selection import CHOSEN, TIE, selected_lap
+from diem.evaluation.selection import CHOSEN, TIE, selected, selection_told
 from diem.report.tables.labels import METRICS, metric_label
 from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, rounded
 
-__all__ = ["readable_selection"]
+__all__ = ["readable_selection", "told_selections"]
 
 RULE = (
-    "Each prior, the Gaussian too, predicts a hidden half of every validation observation from its"
-    " other half; the lap with the lowest mean score is chosen, and neither clean data nor test"
-    " observations are looked at. Differences are of the same observations; a lap that is less than"
-    " two standard errors above the chosen one is a tie."
+    "Each prior, the Gaussian too, predicts hidden halves of the same validation observations from"
+    " their other halves; the lap with the lowest mean score is chosen, and neither clean data nor"
+    " test observations are looked at. Differences are of the same observations, with their"
+    " standard errors; what is within two of them is a tie."
 )
 
 
@@ -20,26 +23,32 @@ def readable_selection(table: pd.DataFrame) -> Readable:
     """Returns the table of selected laps for the eye, with what it does not say as notes."""
     better = METRICS["prediction"].better
     header = [["Observations"], ["Prior"], ["Lap"], [metric_label("prediction"), better]]
-    header += [["Above the", "chosen lap"], ["Standard error"], ["Verdict"]]
+    header += [["Above the", "chosen lap"], ["Above the", "Gaussian"], ["Verdict"]]
     body, notes, cards = [], [], []
     for run, rows in table.groupby("run", sort=False):
-        label, chosen = rows["label"].iloc[0], selected_lap(table, str(run))
+        label, chosen = rows["label"].iloc[0], selected(table, str(run))
         for row in rows.to_dict("records"):
-            differs = row["verdict"] != CHOSEN
             name = str(row["lap"]) if row["lap"] else "0 (Gaussian)"
             words = [row["observations"], label, name]
             numbers = [f"{row['prediction']:.4f}"]
-            for key in ("difference", "standard_error"):
-                numbers.append(rounded(row[key]) if differs else NONE)
-            body.append([*words, *numbers, row["verdict"] or NONE])
+            for of, same in (("", row["verdict"] == CHOSEN), ("gaussian_", row["lap"] == 0)):
+                difference, error = (row[of + key] for key in ("difference", "standard_error"))
+                numbers.append(NONE if same else f"{rounded(difference)} ± {rounded(error)}")
+            verdict = row["verdict"]
+            if row["lap"] and verdict == CHOSEN and row["gaussian_verdict"] == TIE:
+                verdict += ", tie with the Gaussian"
+            body.append([*words, *numbers, verdict or NONE])
             cards.append((f"{label} {name}", row["card"]))
-        if chosen == 0:
-            notes.append(
-                f"{label}: the Gaussian prior predicts better than every lap, and is chosen."
-            )
-        elif (rows.loc[rows["lap"] == 0, "verdict"] == TIE).any():
-            notes.append(f"{label}: no lap is better than the Gaussian prior beyond chance.")
-        elif chosen == rows["lap"].max():
+        notes.append(f"{label}: {selection_told(chosen)}")
+        if chosen["lap"] == rows["lap"].max():
             notes.append(f"{label}: the chosen lap is the last; more laps may be better still.")
     notes = [RULE, *notes, *notes_once(cards), closing_note(table.iloc[0])]
     return Readable(header, body, 3, notes)
+
+
+def told_selections(path: str | Path) -> Iterator[str]:
+    """Yields a sentence on each run of a table of selected laps, given its file."""
+    table = pd.read_csv(path)
+    for run in table["run"].unique():
+        row = selected(table, run)
+        yield f"{row['experiment']}/{run}: {selection_told(row)}"
