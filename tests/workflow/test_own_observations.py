@@ -52,7 +52,7 @@ def test_from_a_file_to_tables_and_figures(own):
         assert own.path(f"results/figures/sky_{figure}.pdf").stat().st_size > 1000
     rows = pd.read_csv(own.path("results/tables/sky_rows.csv"), keep_default_na=False)
     assert set(rows.stage) == {"floor", "lap"}
-    metrics = {"residual_median", "residual_rms", "residual_beyond_3"}
+    metrics = {"residual_median", "residual_rms", "residual_beyond_3", "residual_outliers"}
     assert set(rows.metric) == {*metrics, "observation_distance", "prediction"}
     assert np.isfinite(rows.value).all()
     exact = rows[(rows.stage == "floor") & (rows.metric == "residual_rms")].value.iloc[0]

@@ -301,10 +301,14 @@ def _posterior(options: argparse.Namespace) -> None:
     with users_observations(options.observations, *model) as observations:
         total = len(observations) * options.n
         with _job(options.output, total, made_of, options.seed, prior.device) as job:
-            write_posteriors(options.output, prior, observations, options.n, job, **drawing)
+            outliers = write_posteriors(
+                options.output, prior, observations, options.n, job, **drawing
+            )
             job.progress.close()
             count = len(observations)
             print(f"{options.output}: {options.n} samples of each of {count} observations.")
+            if outliers:
+                print(f"Warning: {prior.outliers_told(outliers, total)}")
             if options.figure:
                 _draw_posteriors(options, observations)
                 print(f"{options.figure}: the first of them.")

@@ -7,6 +7,7 @@ describes the network; nothing is pickled.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from azula.denoise import KarrasDenoiser
 from azula.noise import VESchedule
+from torch import Tensor
 
 from diem import __version__
 from diem.diffusion.gaussian import Gaussian
@@ -23,7 +25,13 @@ from diem.files.tensors import load_tensors, save_tensors
 from diem.networks import NETWORKS
 from diem.seeds import global_stream
 
-__all__ = ["Prior", "build_denoiser", "read_prior"]
+__all__ = ["CARD_RANGE", "Prior", "build_denoiser", "read_prior", "sample_range"]
+
+CARD_RANGE = "sample_range"
+"""The key of a card that tells between which values the samples lie that a prior was trained on."""
+
+TAIL = 0.01
+"""Such a part of the samples may reach beyond their range at either end."""
 
 
 def build_denoiser(
@@ -40,6 +48,12 @@ def build_denoiser(
     with global_stream(seed):
         backbone = NETWORKS.parse(network).build(event_shape)
     return KarrasDenoiser(backbone, VESchedule(**schedule))
+
+
+def sample_range(x: Tensor) -> list[float]:
+    """Returns between which values nearly all samples lie, given samples ``(N, *event)``."""
+    x = x.flatten(1)
+    return [x.amin(dim=1).quantile(TAIL).item(), x.amax(dim=1).quantile(1 - TAIL).item()]
 
 
 @dataclass
@@ -66,6 +80,23 @@ class Prior:
         """Returns the prior on another device."""
         denoiser = None if self.denoiser is None else self.denoiser.to(device)
         return Prior(self.gaussian.to(device), denoiser, self.card)
+
+    def outlying(self, x: Tensor) -> Tensor:
+        """Returns which samples have values far outside of those that the prior was trained on.
+
+        Far is by more than half of the width of their range, which chains that blow up reach. Of a
+        Gaussian prior, whose samples are exact, none is.
+
+        Arguments:
+            x: The samples, of shape ``(*, *event)``.
+
+        Returns:
+            Booleans of shape ``(*,)``.
+        """
+        low, high = self.card.get(CARD_RANGE, (-math.inf, math.inf))
+        slack = (high - low) / 2
+        far = (x < low - slack) | (x > high + slack) | x.isnan()
+        return far.flatten(x.ndim - len(self.event_shape)).any(dim=-1)
 
     def save(self, path: str | Path) -> None:
         """Writes the prior to one safetensors file, whole or not at all."""

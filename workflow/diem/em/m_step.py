@@ -17,7 +17,7 @@ from azula.denoise import KarrasDenoiser
 
 from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import Gaussian, fit_to_samples
-from diem.diffusion.prior import Prior, build_denoiser, read_prior
+from diem.diffusion.prior import CARD_RANGE, Prior, build_denoiser, read_prior, sample_range
 from diem.em.batches import held_on
 from diem.em.checkpoint import checkpointed
 from diem.em.distributed import is_first
@@ -139,6 +139,7 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
     if not is_first():
         return
     card = {
+        CARD_RANGE: sample_range(fitted),
         "training_samples": len(x),
         "optimizer_steps": past + training.steps,
         "halvings": curve[-1]["halvings"],

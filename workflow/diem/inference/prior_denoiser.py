@@ -5,6 +5,7 @@ that everything of azula works with it too: samplers, guidance, plugins. It says
 prior was made; :attr:`PriorDenoiser.card` does.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
@@ -22,7 +23,7 @@ from diem.data.observations import Observed
 from diem.diffusion.gaussian import Gaussian, noise_of
 from diem.diffusion.outside import of_card
 from diem.diffusion.posterior_sampler import PosteriorSampler
-from diem.diffusion.prior import Prior, read_prior
+from diem.diffusion.prior import CARD_RANGE, Prior, read_prior
 from diem.diffusion.samplers import Sampler, sample_prior
 from diem.diffusion.solvers import column
 from diem.errors import DiemError, nearest
@@ -32,6 +33,7 @@ from diem.seeds import Stage, torch_generator
 
 __all__ = [
     "BATCH",
+    "OutlierWarning",
     "PriorDenoiser",
     "check_drawing",
     "load_prior",
@@ -57,6 +59,10 @@ def load_prior(path: str | Path, device: str | torch.device = "cpu") -> "PriorDe
         DiemError: If the file cannot be read, or holds no prior.
     """
     return PriorDenoiser(read_prior(path)).to(device)
+
+
+class OutlierWarning(UserWarning):
+    """Posterior samples that are far from all that the prior was trained on."""
 
 
 class PriorDenoiser(Denoiser):
@@ -218,6 +224,9 @@ class PriorDenoiser(Denoiser):
     ) -> Tensor:
         r"""Draws samples of ``p(x | y)`` for observations ``y = A x + n``.
 
+        Samples whose values are far from all that the prior was trained on, as those of chains that
+        blow up, are told by a warning; :meth:`outlying` tells which they are.
+
         Arguments:
             y: The observations, of shape ``(B, *observation)``; NaN is missing.
             operator: The forward operators, one an observation or one for all, see
@@ -257,12 +266,28 @@ class PriorDenoiser(Denoiser):
                 progress(len(rows))
             parts.append(x)
         x = torch.cat(parts)
-        if not torch.isfinite(x).all():
-            raise DiemError(
-                "The posterior samples are not finite: the noise levels of the prior and sigma_y do"
-                " not fit each other, or the sampler has too few steps."
-            )
-        return (self.offset + self.scale * x).unflatten(0, (len(observed.y), n))
+        _refuse_infinite(x)
+        x = (self.offset + self.scale * x).unflatten(0, (len(observed.y), n))
+        if count := int(self.outlying(x).sum()):
+            warnings.warn(self.outliers_told(count, total), OutlierWarning, stacklevel=2)
+        return x
+
+    def outlying(self, x: Tensor) -> Tensor:
+        """Returns which samples are outliers, see :meth:`diem.diffusion.prior.Prior.outlying`.
+
+        Arguments:
+            x: The samples, of shape ``(*, *event)``.
+        """
+        return self.prior.outlying((x - self.offset) / self.scale)
+
+    def outliers_told(self, count: int, total: int) -> str:
+        """Returns a sentence that tells how many of some posterior samples are outliers."""
+        low, high = (self.offset + self.scale * v for v in self.card[CARD_RANGE])
+        return (
+            f"{count} of {total} posterior samples have values far outside of {low:.3g} to"
+            f" {high:.3g}, where the prior's lie: their chains blew up. Take more steps (sampler)"
+            " or a lower limit, and look whether operator and sigma_y are right."
+        )
 
     def posterior_sampler(self, **e_step: Any) -> PosteriorSampler:
         """Returns the sampler of posteriors, see :mod:`diem.diffusion.outside`.
@@ -316,6 +341,14 @@ class PriorDenoiser(Denoiser):
             ) from None
         observed = Observed(operator.to(self.device), y, sigma_y, np.arange(len(y)))
         return observed.scaled(self.offset, self.scale)
+
+
+def _refuse_infinite(x: Tensor) -> None:
+    if not torch.isfinite(x).all():
+        raise DiemError(
+            "The posterior samples are not finite: the noise levels of the prior and sigma_y do not"
+            " fit each other, or the sampler has too few steps."
+        )
 
 
 def _one_a_row(sigma_y: Tensor, y: Tensor) -> Tensor:

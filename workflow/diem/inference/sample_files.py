@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,15 @@ from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.em.blocks import Block, blocks
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader, write_hdf5
-from diem.inference.prior_denoiser import BATCH, PriorDenoiser, check_drawing
+from diem.inference.prior_denoiser import BATCH, OutlierWarning, PriorDenoiser, check_drawing
 from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.versions import versions
 
 __all__ = ["read_posteriors", "write_posteriors", "write_samples"]
+
+PARTS = ("x", "mean", "sd", "outliers", "index")
+"""The arrays of posterior samples of a split."""
 
 
 def write_samples(
@@ -72,11 +76,12 @@ def write_posteriors(
     job: Job | None = None,
     batch: int = BATCH,
     **e_step: Any,
-) -> None:
+) -> int:
     """Writes posterior samples of every observation of a file, their mean and standard deviation.
 
     Each split of the file becomes a group with ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N,
-    *event)``, and ``index``, the observations' own.
+    *event)``, ``outliers`` ``(N,)``, the number of samples that :meth:`PriorDenoiser.outlying`
+    tells, and ``index``, the observations' own.
 
     Arguments:
         output: The HDF5 file to write.
@@ -87,6 +92,9 @@ def write_posteriors(
             piece of its work: an interrupted run goes on with the next and gives the same numbers.
         batch: How many samples are drawn at once.
         e_step: As for :meth:`PriorDenoiser.posterior`.
+
+    Returns:
+        The number of outliers.
 
     Raises:
         DiemError: If the observations do not fit the prior, or samples are not finite.
@@ -103,31 +111,31 @@ def write_posteriors(
     def sample(block: Block) -> dict[str, np.ndarray]:
         drawn.add(block.number)
         observed = observations.load(block.split, block.rows)
-        x = prior.posterior(
-            *(observed.y, observed.operator, observed.sigma_y, n),
-            seed=job.seed,
-            batch=batch,
-            block=block.number,
-            progress=job.progress.update,
-            **e_step,
-        )
-        sd, mean = torch.std_mean(x, dim=1)
-        arrays = {"x": x, "mean": mean, "sd": sd}
-        found = {name: value.cpu().numpy() for name, value in arrays.items()}
-        return {**found, "index": observed.index}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OutlierWarning)  # all of them are told at once
+            x = prior.posterior(
+                *(observed.y, observed.operator, observed.sigma_y, n),
+                seed=job.seed,
+                batch=batch,
+                block=block.number,
+                progress=job.progress.update,
+                **e_step,
+            )
+        return {**_arrays(prior, x), "index": observed.index}
 
     def piece(block: Block) -> Mapping[str, np.ndarray]:
         return job.keep(str(block.number), partial(sample, block))
 
+    outliers = 0
     for block in todo:
-        piece(block)
+        outliers += int(piece(block)["outliers"].sum())
         if block.number not in drawn:
             job.progress.update(n * len(block))
 
     def parts(split: str, name: str) -> Iterator[np.ndarray]:
         return (piece(block)[name] for block in todo if block.split == split)
 
-    names = [(split, name) for split in counts for name in ("x", "mean", "sd", "index")]
+    names = [(split, name) for split in counts for name in PARTS]
     draw = prior.posterior_sampler(**e_step)
     write_hdf5(
         output,
@@ -136,9 +144,18 @@ def write_posteriors(
             **_attributes(prior, draw, job.seed, batch),
             "covariance": "exact" if prior.exact else draw.covariance.name,
             "samples": n,
+            "outliers": outliers,
             "seconds": time.monotonic() - began,
         },
     )
+    return outliers
+
+
+def _arrays(prior: PriorDenoiser, x: torch.Tensor) -> dict[str, np.ndarray]:
+    """Returns posterior samples ``(N, n, *event)``, and what they tell together."""
+    sd, mean = torch.std_mean(x, dim=1)
+    arrays = {"x": x, "mean": mean, "sd": sd, "outliers": prior.outlying(x).sum(dim=1)}
+    return {name: value.cpu().numpy() for name, value in arrays.items()}
 
 
 def read_posteriors(

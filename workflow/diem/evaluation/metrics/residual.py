@@ -77,7 +77,11 @@ def residual_summary(residuals: Array, observed: Array | None = None) -> dict[st
 
 
 class Residual(Metric):
-    """The magnitudes of ``(y - A x) / sigma_y`` over all draws and observed values."""
+    """The magnitudes of ``(y - A x) / sigma_y`` over all draws and observed values.
+
+    Beside them stands how many draws are outliers, see
+    :meth:`diem.diffusion.prior.Prior.outlying`: chains that blew up.
+    """
 
     name = "residual"
     order = 130
@@ -85,6 +89,7 @@ class Residual(Metric):
         "residual_median": Label("Median residual", "sigma_y"),
         "residual_rms": Label("RMS residual", "sigma_y"),
         "residual_beyond_3": Label("Residuals beyond 3 sigma_y", "fraction"),
+        "residual_outliers": Label("Outliers of posterior samples", "fraction"),
     }
     subject = "posterior"
 
@@ -96,6 +101,7 @@ class Residual(Metric):
             for x in posterior.x.unbind(dim=1)
         ]
         summary = residual_summary(torch.stack(residuals, dim=1), operator.observed()[:, None])
+        summary["outliers"] = float(evaluation.prior.outlying(posterior.x).float().mean())
         compared = {"reference": "test observations", "reference_samples": len(posterior.x)}
         for name, value in summary.items():
             card = {**posterior.card, **compared}
