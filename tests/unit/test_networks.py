@@ -45,6 +45,8 @@ CASES = [
     pytest.param(SMALL, (3, 8, 8), id="unet"),
     pytest.param(SMALL | {"attention": {1: 2}}, (3, 8, 8), id="unet-attention"),
     pytest.param(SMALL | {"patch": 2, "attention": {0: 4}}, (1, 8, 12), id="unet-patch"),
+    pytest.param(SMALL, (16,), id="unet-series"),
+    pytest.param(SMALL | {"patch": 2, "attention": {1: 2}}, (3, 16), id="unet-series-patch"),
 ]
 
 
@@ -319,7 +321,7 @@ def test_vector_jacobian_products_match_finite_differences(spec, shape, memory_f
         torch.testing.assert_close((g * u).sum(), (v * directional).sum(), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize(("spec", "shape"), CASES[2:])
+@pytest.mark.parametrize(("spec", "shape"), CASES[2:5])
 def test_channels_last(spec, shape):
     network, x, t = make(spec, shape)
     y = network(x, t)
@@ -422,9 +424,29 @@ def test_build_errors(spec, message):
     assert "\n" not in str(error.value)
 
 
-def test_unet_needs_images():
-    with pytest.raises(DiemError, match=r"network\.name: 'unet' needs images.*\(5,\)"):
+def test_unet_needs_images_or_series():
+    with pytest.raises(DiemError, match=r"network\.name: 'unet' needs images.*\(1, 2, 4, 4\)"):
+        build({"name": "unet"}, (1, 2, 4, 4))
+    with pytest.raises(DiemError, match=r"series whose length is divisible by 4.* not 5\."):
         build({"name": "unet"}, (5,))
+
+
+def test_a_series_is_seen_as_an_image_that_is_the_same_in_every_row():
+    torch.manual_seed(0)
+    one = SMALL | {"channels": [8], "dropout": 0.0}
+    series, image = build(one, (2, 16)).eval(), build(one, (2, 4, 16)).eval()
+    state = series.state_dict()
+    for key, value in image.state_dict().items():
+        if value.ndim == 4:  # of a kernel, the row in the middle is that of the series
+            wide = torch.zeros_like(value)
+            wide[:, :, value.shape[2] // 2] = state[key]
+            state[key] = wide
+    image.load_state_dict(state)
+    x, t = torch.randn(3, 2, 16), torch.zeros(3)
+
+    rows = image(x[:, :, None].expand(3, 2, 4, 16), t)
+
+    torch.testing.assert_close(rows, series(x, t)[:, :, None].expand_as(rows))
 
 
 # Networks of a user's own
@@ -511,7 +533,7 @@ def test_the_cost_of_any_module_is_counted(own):
         assert network.activations((5,)) == 6 + 16 + 16
 
 
-@pytest.mark.parametrize(("spec", "shape"), [CASES[0], CASES[3]])
+@pytest.mark.parametrize(("spec", "shape"), [CASES[0], CASES[3], CASES[6]])
 def test_the_declared_cost_is_near_the_counted(spec, shape):
     network = NETWORKS.parse(spec)
     declared, found = network.multiplications(shape), counted(network, shape).multiplications

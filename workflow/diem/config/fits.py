@@ -5,9 +5,11 @@ What only files can tell that are not there is left to the job that reads them.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from diem.components import split
+from diem.data.sets import DATASETS
 from diem.data.sets.base import DataSet
 from diem.em.augmentations import AUGMENTATIONS
 from diem.em.laps import sampled
@@ -17,7 +19,7 @@ from diem.evaluation.metrics.base import Planned
 from diem.networks import NETWORKS
 from diem.operators import OPERATORS
 
-__all__ = ["check_images", "check_sizes"]
+__all__ = ["check_images", "check_new_observations", "check_sizes"]
 
 TRAINED = ("train", "validation")
 """The splits that an E-step draws samples of."""
@@ -30,11 +32,14 @@ def check_sizes(experiment: Mapping[str, Any], data: DataSet, where: str) -> Non
         DiemError: With one sentence that names the key and what would fit.
     """
     shape, counts = data.event_shape(), _counts(data, where)
-    with placed(f"{where}."):
-        NETWORKS.parse(experiment["network"]).check(shape)
+    _check_network(experiment["network"], shape, where)
     if "clean" in data.facts:
         for name, entry in experiment["observations"].items():
             _check_observations(entry, shape, f"{where}.observations.{name}")
+    else:
+        for name, entry in experiment["observations"].items():
+            with placed(f"{where}.observations.{name}."):
+                data.check_observations(entry)
     for name, run in experiment["runs"].items():
         _check_augmentations(run["m_step"], shape, f"{where}.runs.{name}")
         if counts is not None:
@@ -57,6 +62,31 @@ def check_sizes(experiment: Mapping[str, Any], data: DataSet, where: str) -> Non
         )
 
 
+def check_new_observations(
+    entry: Mapping[str, Any], experiments: Mapping[str, Any], where: str
+) -> None:
+    """Checks that the file of an entry of ``posterior`` tells what is needed, if it is there.
+
+    Raises:
+        DiemError: With one sentence that names the key and what would fit.
+    """
+    path, prior = entry["observations"], entry["prior"]
+    if not Path(path).is_file():
+        return
+    data = DATASETS.parse({"name": "hdf5", "path": path})
+    operator = entry.get("operator")
+    told = {"operator": operator and {"name": operator}, "sigma_y": entry.get("sigma_y")}
+    with placed(f"{where}."):
+        data.check_observations(told)
+    if isinstance(prior, Mapping):
+        shape = DATASETS.parse(experiments[prior["experiment"]]["data"]).event_shape()
+        if data.event_shape() != shape:
+            raise DiemError(
+                f"{where}.observations: {path} holds observations of x with shape"
+                f" {data.event_shape()}, and the prior is of shape {shape}."
+            )
+
+
 def check_images(entry: Mapping[str, Any], data: DataSet, where: str) -> None:
     """Checks that the settings of a comparison of posterior samplers fit the sizes of its images.
 
@@ -67,8 +97,7 @@ def check_images(entry: Mapping[str, Any], data: DataSet, where: str) -> None:
     for name, task in entry["tasks"].items():
         _check_observations(task, shape, f"{where}.tasks.{name}")
     if "train" in entry:
-        with placed(f"{where}.train."):
-            NETWORKS.parse(entry["train"]["network"]).check(shape)
+        _check_network(entry["train"]["network"], shape, f"{where}.train")
         _check_augmentations(entry["train"]["m_step"], shape, f"{where}.train")
     _check_metrics(entry["metrics"], Planned(shape, counts, {}), where, "metrics")
     if counts is None:
@@ -89,6 +118,17 @@ def _counts(data: DataSet, where: str) -> Mapping[str, int] | None:
         return data.counts()
     except DiemError:
         return None
+
+
+def _check_network(entry: Mapping[str, Any], shape: tuple[int, ...], where: str) -> None:
+    """Checks that a network takes samples of a shape; one of a user's own is tried."""
+    with placed(f"{where}."):
+        network = NETWORKS.parse(entry)
+        network.check(shape)
+        if ":" in entry["name"]:
+            from diem.networks.counting import counted
+
+            counted(network, shape)
 
 
 def _check_observations(entry: Mapping[str, Any], shape: Sequence[int], where: str) -> None:

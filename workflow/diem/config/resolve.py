@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from diem.components import merge, tell
 from diem.config import checks
+from diem.config.fits import check_new_observations
 from diem.config.models import Config
 from diem.config.recipes import RECIPES
 from diem.data.sets import DATASETS
@@ -76,6 +77,7 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         if isinstance(entry["prior"], Mapping):
             where = f"{source}: posterior.{name}.prior"
             checks.check_prior(entry["prior"], resolved["experiments"], where)
+        check_new_observations(entry, resolved["experiments"], f"{source}: posterior.{name}")
     return resolved
 
 

@@ -3,7 +3,8 @@
 The file is HDF5, with a group for each of ``train``, ``validation`` and ``test`` (only ``train`` is
 needed), in it
 
-- ``y``: the observations, of shape ``(N, *observation)``;
+- ``y``: the observations, of shape ``(N, *observation)``, NaN or anything where the operator
+  observes nothing;
 - ``operator/<field>``: the operator's parameters, with one row an observation or one for all;
 - ``sigma_y`` (optional): the noise's standard deviation, one number, one an observation, or one a
   value of ``y``;
@@ -321,9 +322,10 @@ def _rows(
     scale: float,
 ) -> np.ndarray:
     """Returns rows of a data set; ``y`` and ``sigma_y`` are those of ``(x - offset) / scale``."""
-    if name == "y" and (offset, scale) != (0, 1):
+    if name == "y":
         return file.load(group, rows).scaled(offset, scale).y.numpy()
+    if name == "sigma_y" and not isinstance(rows, tuple):
+        sigma_y = file.load(group, rows).sigma_y.numpy()  # of what is missing too
+        return sigma_y.reshape(-1, *file.shape(f"{group}/{name}")[1:]) / np.float32(scale)
     values = file.read(f"{group}/{name}", rows)
-    if name == "sigma_y":
-        return values / np.float32(scale)
-    return values.astype(np.float32) if name == "y" else values
+    return values / np.float32(scale) if name == "sigma_y" else values

@@ -112,7 +112,10 @@ class Observations(Reader):
         super().__init__(path)
         stored = self.text("operator") or operator
         if stored is None:
-            raise DiemError(f"{path}: the attribute 'operator' is missing, and none is named.")
+            raise DiemError(
+                f"{path}: the attribute 'operator' is missing, and none is named (--operator, or"
+                " `operator` in the config: a built-in name, or module:Class)."
+            )
         if operator not in (None, stored):
             raise DiemError(
                 f"{path}: the attribute 'operator' is {stored!r}, where {operator!r} is named."
@@ -146,8 +149,10 @@ class Observations(Reader):
             return name in self.file.attrs
 
     def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
-        if not (sigma_y > 0).all():
-            raise DiemError(f"{self.path}: {name!r} must be positive.")
+        if np.isnan(sigma_y).any():
+            raise DiemError(f"{self.path}: {name!r} holds non-finite values where y is observed.")
+        if not (np.isfinite(sigma_y) & (sigma_y > 0)).all():
+            raise DiemError(f"{self.path}: {name!r} must be positive, and finite.")
         return torch.as_tensor(sigma_y, dtype=torch.float32)
 
     def splits(self) -> list[str]:
@@ -197,7 +202,8 @@ class Observations(Reader):
     def load(self, split: str, rows: Which = slice(None)) -> Observed:
         """Reads observations of a split and checks that they fit each other.
 
-        Values that were not observed are read as zero, whatever the file holds.
+        Values that were not observed are read as zero, whatever the file holds: NaN too, and their
+        noise may be NaN as well.
 
         Raises:
             DiemError: If a data set is missing, damaged, not finite, or of another shape.
@@ -206,15 +212,21 @@ class Observations(Reader):
         if f"{split}/index" in self:
             index = self.read(f"{split}/index", rows, shape=())
         operator = self.load_operator(split, rows)
-        y = torch.from_numpy(self.read(f"{split}/y", rows, shape=operator.observation_shape))
+        shape = operator.observation_shape
+        y = torch.from_numpy(self.read(f"{split}/y", rows, shape, finite=False)).float()
         if len(index) != len(y):
             raise DiemError(
                 f"{self.path}: '{split}' has {len(y)} observations and {len(index)} indices."
             )
-        y = torch.where(operator.observed(), y.float(), 0.0)
+        observed = operator.observed().expand_as(y)
+        y = torch.where(observed, y, 0.0)
         if not torch.isfinite(y).all():
-            raise DiemError(f"{self.path}: '{split}/y' holds non-finite values as float32.")
-        return Observed(operator, y, self._noise(split, rows, y.shape), index)
+            raise DiemError(
+                f"{self.path}: '{split}/y' holds non-finite values as float32, which the operator"
+                f" {self.operator!r} calls observed: its mask, or its method 'observed', tells what"
+                " is missing."
+            )
+        return Observed(operator, y, self._noise(split, rows, observed), index)
 
     def load_operator(self, split: str, rows: Which = slice(None)) -> Operator:
         """Reads the operators of observations of a split.
@@ -242,8 +254,9 @@ class Observations(Reader):
             )
         return shape[:1] == (1,)
 
-    def _noise(self, split: str, rows: Which, shape: tuple[int, ...]) -> Tensor:
-        """Returns the noise of observations of shape ``(B, *observation)``."""
+    def _noise(self, split: str, rows: Which, observed: Tensor) -> Tensor:
+        """Returns the noise of observations, of which booleans tell what was observed."""
+        shape = observed.shape
         name = f"{split}/sigma_y"
         if name not in self:
             if self.sigma_y is None:
@@ -258,10 +271,13 @@ class Observations(Reader):
         elif self.shape(name) == ():
             return self._positive(name, self.read(name, ()))
         else:
-            sigma_y = self._positive(name, self.read(name, rows))
+            sigma_y = torch.from_numpy(self.read(name, rows, finite=False)).float()
             fits = len(sigma_y) == shape[0] and sigma_y.shape[1:] in ((), shape[1:])
             if sigma_y.ndim == 1:
                 sigma_y = sigma_y.reshape(-1, *(1,) * (len(shape) - 1))
+            elif fits:
+                sigma_y = torch.where(sigma_y.isnan() & ~observed, 1.0, sigma_y)
+            sigma_y = self._positive(name, sigma_y.numpy())
         if not fits:
             stored = self.shape(name) if "/" in name else tuple(sigma_y.shape)
             raise DiemError(
@@ -292,6 +308,7 @@ def users_observations(
             hint = nearest(named, known)
             raise DiemError(f"{path}: its operator {named!r} is no built-in operator{hint}.")
         raise DiemError(
-            f"{path}: its operator is the class {named!r}, which is imported only if you name it."
+            f"{path}: its operator is the class {named!r}, which is imported only if you name it"
+            " (--operator, or `operator` in the config)."
         )
     return Observations(path, operator, sigma_y)

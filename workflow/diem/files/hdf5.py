@@ -253,7 +253,11 @@ class Reader:
         return dataset
 
     def read(
-        self, name: str, rows: Which = slice(None), shape: Sequence[int] | None = None
+        self,
+        name: str,
+        rows: Which = slice(None),
+        shape: Sequence[int] | None = None,
+        finite: bool = True,
     ) -> np.ndarray:
         """Reads rows of a data set, or a single value.
 
@@ -262,11 +266,13 @@ class Reader:
             rows: The rows to read, a slice or their numbers in any order, or ``()`` for all of what
                 may be a single value.
             shape: If given, the shape that one row must have.
+            finite: Whether all values must be finite.
 
         Raises:
             DiemError: If the data set is missing, damaged, of another shape, or not finite.
         """
-        return self._rows_of(self._numbers(name, shape, single=isinstance(rows, tuple)), rows)
+        dataset = self._numbers(name, shape, single=isinstance(rows, tuple))
+        return self._rows_of(dataset, rows, finite)
 
     def _numbers(
         self, name: str, shape: Sequence[int] | None = None, single: bool = False
@@ -292,12 +298,14 @@ class Reader:
             )
         return dataset
 
-    def _rows_of(self, dataset: h5py.Dataset, rows: Which = slice(None)) -> np.ndarray:
+    def _rows_of(
+        self, dataset: h5py.Dataset, rows: Which = slice(None), finite: bool = True
+    ) -> np.ndarray:
         """Reads rows of a data set, and checks that they are intact and finite."""
         name = dataset.name.removeprefix("/")
         with self._intact(repr(name)):
             array = _taken(dataset, rows) if isinstance(rows, np.ndarray) else dataset[rows]
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DiemError(f"{self.path}: {name!r} holds non-finite values.")
         return array
 

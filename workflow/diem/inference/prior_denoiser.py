@@ -228,7 +228,8 @@ class PriorDenoiser(Denoiser):
         blow up, are told by a warning; :meth:`outlying` tells which they are.
 
         Arguments:
-            y: The observations, of shape ``(B, *observation)``; NaN is missing.
+            y: The observations, of shape ``(B, *observation)``; NaN is missing, and its noise may
+                be NaN.
             operator: The forward operators, one an observation or one for all, see
                 :func:`diem.operators.build`.
             sigma_y: The noise's standard deviation, a scalar, one an observation ``(B,)``, one a
@@ -327,8 +328,11 @@ class PriorDenoiser(Denoiser):
             )
         if torch.isinf(y).any():
             raise DiemError("y holds infinite values.")
+        operator = operator.to(self.device)
         if (missing := torch.isnan(y)).any():
-            operator, y = Partial(operator.to(self.device), ~missing), y.nan_to_num()
+            operator, y = Partial(operator, ~missing), y.nan_to_num()
+        if sigma_y.shape == y.shape:
+            sigma_y = torch.where(sigma_y.isnan() & ~operator.observed(), 1.0, sigma_y)
         if not (torch.isfinite(sigma_y) & (sigma_y > 0)).all():
             raise DiemError("sigma_y must be positive.")
         sigma_y = _one_a_row(sigma_y, y)
@@ -339,7 +343,7 @@ class PriorDenoiser(Denoiser):
                 f"sigma_y has shape {tuple(sigma_y.shape)}, which does not broadcast to that of y,"
                 f" {tuple(y.shape)}."
             ) from None
-        observed = Observed(operator.to(self.device), y, sigma_y, np.arange(len(y)))
+        observed = Observed(operator, y, sigma_y, np.arange(len(y)))
         return observed.scaled(self.offset, self.scale)
 
 

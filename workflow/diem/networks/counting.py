@@ -54,7 +54,10 @@ def _counted(cls: type[Network], options: str, event_shape: tuple[int, ...]) -> 
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise DiemError(f"network {cls.name!r} cannot be evaluated ({reason}).") from None
+        raise DiemError(
+            f"network {cls.name!r} cannot be evaluated on samples of shape {event_shape}"
+            f" ({reason})."
+        ) from None
 
 
 def _count(network: Network, event_shape: tuple[int, ...], device: str) -> Count:

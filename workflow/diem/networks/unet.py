@@ -1,4 +1,4 @@
-"""The paper's U-Net, for images."""
+"""The paper's U-Net, for images and series."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ __all__ = ["UNet", "check_size"]
 
 
 def check_size(size: Sequence[int], divisor: int) -> None:
-    """Raises a :class:`DiemError` unless the height and the width of an image are divisible."""
-    height, width = size
-    if height % divisor or width % divisor:
+    """Raises a :class:`DiemError` unless the lengths of an image, or a series, are divisible."""
+    if any(length % divisor for length in size):
+        what = "images whose height and width are" if len(size) == 2 else "series whose length is"
         raise DiemError(
-            "network.channels and network.patch need images whose height and width are"
-            f" divisible by {divisor}, patch * 2**(levels - 1), not {height} x {width}."
+            f"network.channels and network.patch need {what} divisible by {divisor},"
+            f" patch * 2**(levels - 1), not {' x '.join(map(str, size))}."
         )
+
+
+def _as_image(event_shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of a sample with its channels first, of which a plain series has one."""
+    return (1, *event_shape) if len(event_shape) == 1 else tuple(event_shape)
 
 
 def _text(value: Any) -> Any:
@@ -36,7 +41,11 @@ Level = Annotated[str, BeforeValidator(_text), Field(pattern="^[0-9]+$")]
 
 
 class UNet(Network):
-    """A U-Net for images, the network of the paper's CIFAR-10 and MRI experiments."""
+    """A U-Net for images, the network of the paper's CIFAR-10 and MRI experiments.
+
+    It serves series as well, of shape ``(length,)`` or ``(channels, length)``, by convolutions
+    along them; of a table, whose columns have no order, it makes no sense.
+    """
 
     name = "unet"
 
@@ -97,40 +106,45 @@ class UNet(Network):
 
     @property
     def divisor(self) -> int:
-        """What the height and the width of an image are multiples of."""
+        """What the height and width of an image, or the length of a series, are multiples of."""
         return self.patch * 2 ** (len(self.channels) - 1)
 
     def check(self, event_shape: Sequence[int]) -> None:
-        if len(event_shape) != 3:
+        if len(event_shape) > 3:
             raise DiemError(
-                "network.name: 'unet' needs images of shape (channels, height, width),"
-                f" not samples of shape {tuple(event_shape)}."
+                "network.name: 'unet' needs images of shape (channels, height, width), or series of"
+                f" shape (channels, length) or (length,), not samples of shape {tuple(event_shape)}"
+                " (what can: residual_mlp, mlp, a network of your own)."
             )
-        check_size(event_shape[1:], self.divisor)
+        check_size(_as_image(event_shape)[1:], self.divisor)
 
     def build(self, event_shape: Sequence[int]) -> nn.Module:
         from diem.networks.modules.unet import UNet as Module
 
         self.check(event_shape)
-        return Module(event_shape[0], self)
+        return Module(_as_image(event_shape), self)
 
     def multiplications(self, event_shape: Sequence[int]) -> float:
-        channels, kernel = self.channels, self.kernel**2
-        edge, pixels = event_shape[0] * self.patch**2, math.prod(event_shape[1:]) / self.patch**2
+        first, *size = _as_image(event_shape)
+        channels, kernel, patch = self.channels, self.kernel ** len(size), self.patch ** len(size)
+        edge, pixels = first * patch, math.prod(size) / patch
         total = pixels * edge * channels[0] * (kernel + 1)
         for level, (c, count) in enumerate(zip(channels, self.blocks_by_level, strict=True)):
-            area = pixels / 4**level
+            area = pixels / 2 ** (len(size) * level)
             total += 2 * count * area * 2 * kernel * c**2
             if str(level) in self.attention:
                 total += 2 * count * area * (4 * c**2 + 2 * area * c)
             if level > 0:
                 finer = channels[level - 1]
-                total += area * kernel * finer * c + 4 * area * kernel * finer * (finer + c)
+                above = 2 ** len(size) * area
+                total += area * kernel * finer * c + above * kernel * finer * (finer + c)
         return total
 
     def activations(self, event_shape: Sequence[int]) -> float:
-        pixels, total = math.prod(event_shape[1:]) / self.patch**2, 2.0 * math.prod(event_shape)
+        _, *size = _as_image(event_shape)
+        pixels = math.prod(size) / self.patch ** len(size)
+        total = 2.0 * math.prod(event_shape)
         for level, (c, count) in enumerate(zip(self.channels, self.blocks_by_level, strict=True)):
             branches = 1 + (str(level) in self.attention)
-            total += branches * 2 * count * (pixels / 4**level) * 8 * c
+            total += branches * 2 * count * (pixels / 2 ** (len(size) * level)) * 8 * c
         return total

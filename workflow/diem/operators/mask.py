@@ -123,8 +123,8 @@ class Mask(Operator):
         mask, expected = self.parameters["mask"], (1, *self.event_shape[1:])
         if tuple(mask.shape[1:]) not in (expected, self.event_shape):
             raise DiemError(
-                f"operator/mask has shape {tuple(mask.shape[1:])} an observation,"
-                f" where the data need {expected}."
+                f"operator/mask has shape {tuple(mask.shape[1:])} an observation, where x of shape"
+                f" {self.event_shape} (event_shape) needs {expected} or its own."
             )
         if mask.dtype != torch.bool:
             raise DiemError(f"operator/mask holds {mask.dtype}, where booleans are needed.")

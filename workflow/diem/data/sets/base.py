@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,12 @@ class DataSet(Component):
 
         Nothing large is read, and files that are not there are told by :meth:`load`. The sentence
         begins with the key.
+        """
+
+    def check_observations(self, entry: Mapping[str, Any]) -> None:
+        """Raises a :class:`DiemError` if an entry of ``observations`` does not fit a user's file.
+
+        Nothing large is read. The sentence begins with the key.
         """
 
     def shares_images(self) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diem.components import Fraction, Number, Positive, option
 from diem.data.sets.base import SPLITS, DataSet, Split
 from diem.errors import DiemError
+from diem.operators import OPERATORS
 
 if TYPE_CHECKING:
     import h5py
@@ -102,6 +103,31 @@ class HDF5(DataSet):
         }
         counts["train"] -= sum(held.values())
         return counts | held
+
+    def check_observations(self, entry: Mapping[str, Any]) -> None:
+        operator = (entry.get("operator") or {}).get("name")
+        with self._opened() as file:
+            first = next((split for split in SPLITS if f"{split}/y" in file), "train")
+            rows = self._observations(file, first).shape[1:]
+            named, noises = file.attrs.get("operator"), ("sigma_y", f"{first}/sigma_y")
+            noise = any(name in file for name in noises)
+        if operator is None and named is None:
+            raise DiemError(
+                f"operator is missing, and {self.path} does not name it: give a built-in one"
+                f" ({', '.join(OPERATORS.names)}) or module:Class."
+            )
+        if entry.get("sigma_y") is None and not noise:
+            raise DiemError(f"sigma_y is missing, and {self.path} does not hold it.")
+        if isinstance(named, bytes):
+            named = named.decode("utf-8", "replace")
+        known, shape = operator or named, self.event_shape()
+        keeps = known in OPERATORS.names and OPERATORS.find(known).keeps_shape
+        if keeps and rows != shape:
+            raise DiemError(
+                f"operator: {known!r} keeps the shape of x, which is {shape} by the attribute"
+                f" event_shape of {self.path}, and '{first}/y' has rows of shape {rows}: one of"
+                " the two is not as it should be, or the operator is another."
+            )
 
     def load(self, seed: int) -> dict[str, Split]:
         raise DiemError(f"{self.path}: these are observations, and there are no clean data.")

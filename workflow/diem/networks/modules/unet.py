@@ -1,6 +1,7 @@
 """The paper's U-Net."""
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ class ChannelNorm(nn.Module):
     """Layer normalization over the channels of each pixel, without parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalizes an image of shape ``(B, C, H, W)``."""
+        """Normalizes images of shape ``(B, C, H, W)``, or series of shape ``(B, C, L)``."""
         # The moved axis is the innermost one in memory if x is channels-last: no copy is made.
         return F.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1)
 
@@ -38,9 +39,9 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Evaluates the layer on an image of shape ``(B, C, H, W)``."""
+        """Evaluates the layer on images ``(B, C, H, W)``, or series ``(B, C, L)``."""
         pixels = x.movedim(1, -1)  # (B, H, W, C)
-        qkv = self.qkv(pixels).flatten(1, 2).unflatten(-1, (3, self.heads, -1))
+        qkv = self.qkv(pixels).flatten(1, -2).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, H W, C / heads) each
         y = attention(q, k, v)
         y = y.transpose(1, 2).reshape(pixels.shape)
@@ -102,7 +103,8 @@ class ModulatedResidual(nn.Module):
         Returns:
             The image, of the shape of ``x``.
         """
-        a, b, c = self.modulation(e)[:, :, None, None].chunk(3, dim=1)
+        each = self.modulation(e)
+        a, b, c = each.reshape(*each.shape, *(1,) * (x.ndim - 2)).chunk(3, dim=1)
         y = self.block((a + 1) * x + b)
         return (x + c * y) * torch.rsqrt(1 + c * c)
 
@@ -118,7 +120,7 @@ class Stage(nn.ModuleList):
 
 
 class UNet(nn.Module):
-    """A U-Net for images, the network of the paper's CIFAR-10 and MRI experiments.
+    """A U-Net for images, the network of the paper's CIFAR-10 and MRI experiments, or for series.
 
     Each level has as many modulated residual blocks on the way down as on the way up, each
     followed by a modulated self-attention where asked for. A strided convolution leads one level
@@ -127,22 +129,25 @@ class UNet(nn.Module):
     patches if ``patch`` is larger than 1.
     """
 
-    def __init__(self, image_channels: int, options: Options):
-        """Builds the network, which is not bound to a height and width.
+    def __init__(self, shape: Sequence[int], options: Options):
+        """Builds the network, which is not bound to a height and width, or a length.
 
         Arguments:
-            image_channels: The number of channels of an image.
+            shape: The shape of an image, ``(channels, height, width)``, or of a series,
+                ``(channels, length)``.
             options: The network's options.
         """
         super().__init__()
+        self.dimensions = len(shape) - 1
+        convolution = nn.Conv1d if self.dimensions == 1 else nn.Conv2d
         channels, kernel = options.channels, options.kernel
         embedding, self.patch = options.embedding, options.patch
         self.embedding, self.divisor = embedding, options.divisor
         blocks, levels = options.blocks_by_level, len(channels)
         heads = {int(level): number for level, number in options.attention.items()}
 
-        def conv(before: int, after: int, stride: int = 1) -> nn.Conv2d:
-            return nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2)
+        def conv(before: int, after: int, stride: int = 1) -> nn.Module:
+            return convolution(before, after, kernel, stride=stride, padding=kernel // 2)
 
         def stage(level: int) -> Stage:
             c = channels[level]
@@ -157,7 +162,7 @@ class UNet(nn.Module):
                     branches.append(ModulatedResidual(block, c, embedding))
             return branches
 
-        pixels = image_channels * self.patch**2
+        pixels = shape[0] * self.patch**self.dimensions
         steps = list(itertools.pairwise(channels))  # (finer, coarser)
         self.first = conv(pixels, channels[0])
         self.down = nn.ModuleList(stage(level) for level in range(levels))
@@ -169,7 +174,7 @@ class UNet(nn.Module):
         )
         self.merge = nn.ModuleList(conv(fine + coarse, fine) for fine, coarse in steps)
         self.up = nn.ModuleList(stage(level) for level in range(levels))
-        self.last = nn.Conv2d(channels[0], pixels, 1)
+        self.last = convolution(channels[0], pixels, 1)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):  # the authors' layers begin without
                 nn.init.zeros_(parameter)
@@ -178,18 +183,21 @@ class UNet(nn.Module):
         """Evaluates the network.
 
         Arguments:
-            x: The images, of shape ``(B, C, H, W)``.
+            x: The images, of shape ``(B, C, H, W)``, or series, ``(B, C, L)`` or ``(B, L)``.
             t: The noise conditioning variable, of shape ``(B,)``, ``(1,)`` or ``()``.
 
         Returns:
-            The images, of the shape of ``x``.
+            The images, or series, of the shape of ``x``.
 
         Raises:
-            DiemError: If the height or the width is not divisible by ``patch * 2**(levels - 1)``.
+            DiemError: If a length is not divisible by ``patch * 2**(levels - 1)``.
         """
+        shape = x.shape
+        if x.ndim == 2:
+            x = x[:, None]
         check_size(x.shape[2:], self.divisor)
         e = noise_embedding(t, self.embedding).to(x.dtype)
-        h = self.first(F.pixel_unshuffle(x, self.patch))
+        h = self.first(self._patched(x))
 
         skips = []
         for level, stage in enumerate(self.down):
@@ -204,4 +212,15 @@ class UNet(nn.Module):
                 h = torch.cat((skips[level - 1], self.refine[level - 1](h)), dim=1)
                 h = self.merge[level - 1](h)
 
-        return F.pixel_shuffle(self.last(h), self.patch)
+        return self._unpatched(self.last(h)).reshape(shape)
+
+    def _patched(self, x: Tensor) -> Tensor:
+        """Returns images, or series, whose patches have become channels."""
+        if self.dimensions == 2:
+            return F.pixel_unshuffle(x, self.patch)
+        return x.unflatten(-1, (-1, self.patch)).movedim(-1, 2).flatten(1, 2)
+
+    def _unpatched(self, x: Tensor) -> Tensor:
+        if self.dimensions == 2:
+            return F.pixel_shuffle(x, self.patch)
+        return x.unflatten(1, (-1, self.patch)).movedim(2, -1).flatten(-2)
