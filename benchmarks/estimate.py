@@ -119,7 +119,7 @@ def real(entry: dict[str, Any], folder: Path) -> dict[str, dict[str, float]]:
 
         def optimize(samples: Path, lap: int) -> Path:
             output = folder / f"prior_{lap}.safetensors"
-            training = training_of_lap(run["m_step"], lap, LAPS)
+            training = training_of_lap(run["m_step"], lap, lap == LAPS)
             parts = (training, entry["network"], entry["schedule"], gaussian)
             m_step(Lap(lap, [samples], *parts), output, folder / "losses.csv", Job(SEED))
             return output

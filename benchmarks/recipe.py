@@ -313,7 +313,7 @@ def flops_of(case: Case, entry: dict[str, Any]) -> tuple[float, float]:
         train(copy.deepcopy(denoiser), x, x[:1], once, 0)
     step = counter.get_total_flops()
     denoiser.requires_grad_(False)
-    sampler = PosteriorSampler.from_config(sampling_of_lap(entry["e_step"], 1, 2))
+    sampler = PosteriorSampler.from_config(sampling_of_lap(entry["e_step"], False))
     operator, y = case.operator["train"][:16], case.y["train"][:16]
     with FlopCounter() as counter:
         stream = torch_generator(0, Stage.E_STEP)
@@ -332,8 +332,8 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
     prior, samples, flops = Prior(case.gaussian, None, {}), {}, 0.0
     shown = {2**k for k in range(8)} | {3 * 2**k for k in range(7)} | {laps}
     for lap in range(1, laps + 1):
-        level = restart_level(entry["e_step"]["restart"], lap, laps)
-        drawn = PosteriorSampler.from_config(sampling_of_lap(entry["e_step"], lap, laps))
+        level = restart_level(entry["e_step"]["restart"], lap)
+        drawn = PosteriorSampler.from_config(sampling_of_lap(entry["e_step"], lap == laps))
         for number, split in enumerate(("train", "validation")):
             y = case.y[split]
             stream = torch_generator(case.seed, Stage.E_STEP, lap, number)
@@ -343,7 +343,7 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
                 start = replace_contradicting(start, *observed, most, stream)
             samples[split] = drawn(*observed, stream, start=start, sigma_start=level)
             flops += per_sample * len(y) * (prior.denoiser is not None)
-        of_lap = training_of_lap(entry["m_step"], lap, laps)
+        of_lap = training_of_lap(entry["m_step"], lap, lap == laps)
         x, bound = samples["train"], of_lap["drop_outside"]
         if bound:
             x = x[(x.abs() <= bound).flatten(1).all(dim=1)]
@@ -380,7 +380,7 @@ def ceiling(case: Case, flops: float) -> dict[str, Any]:
     denoiser = build_denoiser(entry["network"], entry["schedule"], event, stream)
     steps = int(flops / flops_of(case, entry)[1])
     clean = (case.clean["train"], case.clean["validation"])
-    of_lap = training_of_lap(entry["m_step"], 1, 1)
+    of_lap = training_of_lap(entry["m_step"], 1, True)
     training = replace(Training.from_config(of_lap, len(clean[0])), steps=steps)
     denoiser, _ = train(denoiser, *clean, training, case.seed)
     card = {CARD_ERROR: denoising_error(denoiser, clean[1], case.seed, training.batch)}
@@ -392,7 +392,7 @@ def laps_for(case: Case, recipe: str, flops: float) -> int:
     """Returns how many laps of a fast recipe cost at most so many FLOPs, and at least two."""
     entry = settings(case.name, recipe, 2)
     per_sample, per_step = flops_of(case, entry)
-    lengths = [training_of_lap(entry["m_step"], lap, 3)["steps"] for lap in (1, 2, 3)]
+    lengths = [training_of_lap(entry["m_step"], lap, lap == 3)["steps"] for lap in (1, 2, 3)]
     lap = per_sample * (len(case.y["train"]) + len(case.y["validation"])) + per_step * lengths[1]
     # The first lap samples the Gaussian, which is no network.
     spent = per_step * (lengths[0] + lengths[2] - lengths[1])

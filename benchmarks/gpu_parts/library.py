@@ -319,14 +319,14 @@ def run_experiment(entry: Mapping[str, Any], folder: Path, job: Job) -> list[dic
         Prior(gaussian, None, {"lap": 0, "optimizer_steps": 0}).save(path)
         samples: list[Path] = []
         for lap in range(1, entry["laps"] + 1):
-            restart = Restart.from_config(run["e_step"], lap, entry["laps"], samples)
+            restart = Restart.from_config(run["e_step"], lap, samples)
             shard, own = folder / f"samples_{lap}.h5", replace(job, keep=Job().keep)
             settings = EStep.from_config(run["e_step"])
             e_step(shard, read_prior(path), observations, settings, lap, own, restart=restart)
             made = Lap(
                 number=lap,
                 samples=[shard],
-                m_step=training_of_lap(run["m_step"], lap, entry["laps"]),
+                m_step=training_of_lap(run["m_step"], lap, lap == entry["laps"]),
                 network=entry["network"],
                 schedule=entry["schedule"],
                 gaussian=entry["gaussian"],

@@ -63,7 +63,7 @@ def trained(run, count):
         counts = whole_blocks(counts, e_step["block"])
     drawn = sum(map(len, blocks(counts, e_step["block"], e_step["repeats"])))
     return [
-        Training.from_config(training_of_lap(run["m_step"], lap, run["laps"]), drawn)
+        Training.from_config(training_of_lap(run["m_step"], lap, lap == run["laps"]), drawn)
         for lap in range(1, run["laps"] + 1)
     ]
 

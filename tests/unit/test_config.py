@@ -188,10 +188,10 @@ def test_the_first_lap_and_the_last_train_longer(steps, epochs):
     entry |= {"first": 2, "final": 3, "final_decay": False, "drop_outside": 3.0, "drop_from": 2}
     length = "epochs" if epochs else "steps"
 
-    trainings = [training_of_lap(entry, lap, 5) for lap in range(1, 6)]
+    trainings = [training_of_lap(entry, lap, lap == 5) for lap in range(1, 6)]
 
     assert [training[length] // entry[length] for training in trainings] == [2, 1, 1, 1, 3]
-    assert training_of_lap(entry, 1, 1)[length] == 3 * entry[length]
+    assert training_of_lap(entry, 1, True)[length] == 3 * entry[length]
     bounds = [training["drop_outside"] for training in trainings]
     assert bounds == [None, 3.0, 3.0, 3.0, 3.0]
     assert (trainings[0]["epochs"] is None) == (epochs is None)
@@ -204,7 +204,7 @@ def test_the_rate_falls_to_zero_in_the_last_lap_alone(decay):
     entry |= {"learning_rate": 0.1, "learning_rate_final": None}
 
     rates = [
-        Training.from_config(training_of_lap(entry, lap, 5), 20).rate(step)
+        Training.from_config(training_of_lap(entry, lap, lap == 5), 20).rate(step)
         for lap, step in ((4, 0), (4, 9), (5, 0), (5, 9))
     ]
 
@@ -956,7 +956,7 @@ def test_inpainting_of_ones_own_observations(config, tmp_path, y, event, words):
     digits = config["experiments"]["digits"]
     digits |= {
         "data": {"name": "hdf5", "path": str(path)},
-        "observations": {"half": {"operator": "telescope:Beam"}},
+        "observations": {"half": {"operator": "telescope:Beam", "sigma_y": 0.1}},
         "figures": ["inpainting"],
     }
     if not words:

@@ -458,7 +458,7 @@ def test_predictions_of_hidden_halves_are_planned(config):
         return floor
 
     assert draws(["psnr"]) == 4 * 3
-    assert draws(["prediction"]) == (4 + 6) * 3
+    assert draws(["prediction"]) == (4 + 2 * 6) * 3
 
 
 def test_unknown_gpu_is_refused(config):

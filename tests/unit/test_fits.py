@@ -76,7 +76,7 @@ REFUSED = {
             data={"name": "manifold", "dimensions": 5, "test": 20},
             evaluation={"metrics": ["sliced_wasserstein"]},
         ),
-        ["experiments.some.network.name", "'unet' needs images"],
+        ["experiments.some.network.channels", "series whose length is divisible by", "not 5"],
     ),
     "heads": (
         experiment(network={**UNET, "attention": {"1": 3}}),
@@ -241,8 +241,8 @@ def test_without_a_number_as_many_test_observations_are_sampled_as_there_are(
     with h5py.File(path, "w") as file:
         file.attrs["event_shape"] = (1, 4, 4)
         file["train/y"] = np.zeros((count, 1, 4, 4), np.float32)
-    entry = copy.deepcopy(EXPERIMENT)
-    entry |= {"data": {"name": "hdf5", "path": str(path)}, "observations": {"half": {}}}
+    entry, told = copy.deepcopy(EXPERIMENT), {"operator": "mask", "sigma_y": 0.1}
+    entry |= {"data": {"name": "hdf5", "path": str(path)}, "observations": {"half": told}}
     del entry["evaluation"]
 
     resolved = resolve({"experiments": {"some": entry}}, "some.yaml")["experiments"]["some"]

@@ -117,7 +117,7 @@ FILES = {
     "no y": (put("train/y", lambda _: None), ["'train/y'", "missing"]),
     "no observation": (put("train/y", lambda y: y[:0]), ["'train/y'", "no observation"]),
     "one number": (put("train/y", lambda y: np.float32(1)), ["'train/y'", "single value"]),
-    "a NaN": (put("train/y", at((5, 0, 1, 1), np.nan)), ["'train/y'", "non-finite"]),
+    "a NaN": (put("train/y", at((5,), np.nan)), ["'train/y'", "non-finite"]),
     "an infinity": (put("train/y", at((59, 0, 5, 5), -np.inf)), ["'train/y'", "non-finite"]),
     "too large for single precision": (
         put("train/y", lambda y: np.where(y == y.max(), 1e300, y.astype(np.float64))),

@@ -65,13 +65,13 @@ def files(tmp_path):
     return tmp_path
 
 
-def e_step(folder, name, laps):
-    """Runs the E-step of lap 4, which restarts at a level that depends on the number of laps."""
+def e_step(folder, name, first):
+    """Runs the E-step of lap 4, which restarts at a level that depends on the third's."""
     output = folder / name / "samples.h5"
     snakemake = SimpleNamespace(
         log=[str(folder / "log")],
         config={**CONFIG, "device": "cpu", "shards": 1},
-        params=Named(e_step=E_STEP, laps=laps, network=NETWORK, seed=0),
+        params=Named(e_step=E_STEP | {"restart": [first, 1.0]}, network=NETWORK, seed=0),
         wildcards=Named(lap=str(LAP), shard="1"),
         input=Named(
             prior=str(folder / "prior"),
@@ -85,7 +85,6 @@ def e_step(folder, name, laps):
 
 
 def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
-    # The lap restarts at 2.5 if there are 6 laps, and at 3.2 if there are 9.
     original, calls = PosteriorSampler.__call__, []
 
     def stopped(self, *args, **kwargs):
@@ -96,16 +95,16 @@ def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(PosteriorSampler, "__call__", stopped)
-        e_step(files, "cut", laps=6)
-    assert calls == [pytest.approx(4 ** (2 / 3))] * 3
+        e_step(files, "cut", 6.0)
+    assert calls == [pytest.approx(6 / 2**0.5)] * 3
     assert len(list((files / "cut").glob(".*/*/*.npz"))) == 2
 
-    for one, other in zip(e_step(files, "cut", 9), e_step(files, "whole", 9), strict=True):
+    for one, other in zip(e_step(files, "cut", 9.0), e_step(files, "whole", 9.0), strict=True):
         assert (one == other).all()
 
 
 def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
-    whole, original, calls = e_step(files, "whole", 9), PosteriorSampler.__call__, []
+    whole, original, calls = e_step(files, "whole", 9.0), PosteriorSampler.__call__, []
 
     def stopped(self, *args, **kwargs):
         calls.append(1)
@@ -115,9 +114,9 @@ def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
 
     monkeypatch.setattr(PosteriorSampler, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
-        e_step(files, "cut", laps=9)
+        e_step(files, "cut", 9.0)
 
-    for one, other in zip(e_step(files, "cut", 9), whole, strict=True):
+    for one, other in zip(e_step(files, "cut", 9.0), whole, strict=True):
         assert (one == other).all()
     assert len(calls) == 6 + 1  # six blocks, of which the third was begun twice
 

@@ -265,14 +265,14 @@ def test_a_prior_without_the_error_is_refused():
 def test_the_spread_of_a_lap():
     entry = {"sampler": {"name": "ddpm", "steps": 8, "spread": "last"}, "block": 4}
 
-    found = [sampling_of_lap(entry, lap, 3)["sampler"]["spread"] for lap in (1, 2, 3)]
-    assert found == ["none", "none", "all"]
+    found = [sampling_of_lap(entry, final)["sampler"]["spread"] for final in (False, True)]
+    assert found == ["none", "all"]
     assert entry["sampler"]["spread"] == "last"
     for spread in ("none", "all"):
         other = {"sampler": {"name": "ddpm", "spread": spread}}
-        assert sampling_of_lap(other, 3, 3) == sampling_of_lap(other, 1, 3) == other
+        assert sampling_of_lap(other, True) == sampling_of_lap(other, False) == other
     other = {"sampler": {"name": "ddim"}}
-    assert sampling_of_lap(other, 1, 1) == other
+    assert sampling_of_lap(other, True) == other
 
 
 def test_outside_of_the_e_step_last_is_all():

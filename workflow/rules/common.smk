@@ -62,7 +62,7 @@ wildcard_constraints:
     posterior=names(CONFIG["posterior"]),
     observations=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9_-]*",
-    lap=r"\d{2,3}",
+    lap=r"\d{2,3}(_final)?",
 
 
 onstart:

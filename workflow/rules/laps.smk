@@ -14,7 +14,6 @@ rule e_step:
         runtime=asked_minutes(resources.e_step),
     params:
         e_step=IN.e_step,
-        laps=IN.restarting_laps,
         network=IN.setting("network"),
         seed=SEED,
     message:

@@ -6,6 +6,7 @@ from diem.data.observations import Observations
 from diem.diffusion.prior import read_prior
 from diem.em.blocks import Shard
 from diem.em.e_step import EStep, e_step
+from diem.em.laps import lap_number
 from diem.em.restart import Restart
 from diem.jobs.job import started
 from diem.jobs.results import remove_pieces
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with started(snakemake, unit="observation") as job:
-    params, files, lap = snakemake.params, snakemake.input, int(snakemake.wildcards.lap)
+    params, files, lap = snakemake.params, snakemake.input, lap_number(snakemake.wildcards.lap)
     prior = read_prior(files.prior, network=params.network)
     remove_pieces(files.prior)
     with Observations(files.observations) as observations:
@@ -26,5 +27,5 @@ with started(snakemake, unit="observation") as job:
             lap,
             job,
             Shard(int(snakemake.wildcards.shard), snakemake.config["shards"]),
-            Restart.from_config(params.e_step, lap, params.laps, files.get("previous", [])),
+            Restart.from_config(params.e_step, lap, files.get("previous", [])),
         )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from diem.em.laps import ceiling_training
+from diem.em.laps import ceiling_training, lap_number
 from diem.em.launch import launch
 from diem.em.m_step import Lap, m_step
 from diem.em.samples import count_of
@@ -28,7 +28,7 @@ with started(snakemake) as job:
         "run": wildcards.get("run", "ceiling"),
     }
     lap = Lap(
-        number=int(wildcards.get("lap", 0)),
+        number=lap_number(wildcards.get("lap", "0")),
         samples=list(samples) or [files.clean],
         m_step=training,
         network=params.network,

@@ -247,7 +247,10 @@ def _check_run(
             f"{where}.m_step.processes is {m_step['processes']}, and a batch of {m_step['batch']}"
             " has no part for each."
         )
-    for level in run["e_step"]["restart"] or []:
+    restart = run["e_step"]["restart"] or []
+    if restart and restart[0] < restart[1]:
+        raise DiemError(f"{where}.e_step.restart is {short(restart)}, and must not rise.")
+    for level in restart:
         if not schedule["sigma_min"] < level <= schedule["sigma_max"]:
             raise DiemError(
                 f"{where}.e_step.restart: the level {level} must lie between schedule.sigma_min and"

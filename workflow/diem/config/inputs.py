@@ -11,7 +11,14 @@ from diem.config.paths import Paths
 from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
 from diem.diffusion.outside import outside_e_step
-from diem.em.laps import ceiling_labels, ceiling_settings, sampling_of_lap, training_of_lap
+from diem.em.laps import (
+    ceiling_labels,
+    ceiling_settings,
+    is_final,
+    lap_number,
+    sampling_of_lap,
+    training_of_lap,
+)
 from diem.evaluation.metrics import find_all
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import Evaluated, evaluated
@@ -100,7 +107,7 @@ class Inputs:
 
     def e_step_input(self, names: Wildcards) -> dict[str, Any]:
         """The chain's recursion: a lap samples with the prior of the lap before."""
-        run, lap = self.run(names), int(names.lap)
+        run, lap = self.run(names), lap_number(names.lap)
         paths, key = self.paths, (names.experiment, names.run)
         files: dict[str, Any] = {
             "prior": paths.prior(*key, lap - 1),
@@ -114,12 +121,11 @@ class Inputs:
 
     def e_step(self, names: Wildcards) -> dict[str, Any]:
         """Returns the settings of one lap's E-step."""
-        run = self.run(names)
-        return sampling_of_lap(run["e_step"], int(names.lap), run["laps"])
+        return sampling_of_lap(self.run(names)["e_step"], is_final(names.lap))
 
     def m_step_input(self, names: Wildcards) -> dict[str, Any]:
-        lap, key = int(names.lap), (names.experiment, names.run)
-        files: dict[str, Any] = {"samples": self.paths.samples(*key, lap)}
+        lap, key = lap_number(names.lap), (names.experiment, names.run)
+        files: dict[str, Any] = {"samples": self.paths.samples(*key, names.lap)}
         if self.run(names)["m_step"]["warm_start"] and lap > 1:
             files["prior"] = self.paths.prior(*key, lap - 1)
         return files
@@ -129,13 +135,8 @@ class Inputs:
 
         Its number of steps is settled here, so that a change of the last lap runs only that again.
         """
-        run = self.run(names)
-        return training_of_lap(run["m_step"], int(names.lap), run["laps"])
-
-    def restarting_laps(self, names: Wildcards) -> int | None:
-        """Returns the number of laps, on which the noise levels of restarts depend."""
-        run = self.run(names)
-        return run["laps"] if run["e_step"]["restart"] else None
+        lap = lap_number(names.lap)
+        return training_of_lap(self.run(names)["m_step"], lap, is_final(names.lap))
 
     def ceiling(self, names: Wildcards) -> dict[str, Any]:
         return ceiling_settings(self.run(names))
@@ -178,10 +179,10 @@ class Inputs:
 
     def lap_input(self, names: Wildcards) -> dict[str, Any]:
         """Returns what the evaluation of a lap reads."""
-        lap, key = int(names.lap), (names.experiment, names.run)
+        key = (names.experiment, names.run, names.lap)
         observations = self.run(names)["observations"]
-        files = self._evaluation_input(names, observations, self.paths.prior(*key, lap))
-        return {**files, "samples": self.paths.samples(*key, lap)}
+        files = self._evaluation_input(names, observations, self.paths.prior(*key))
+        return {**files, "samples": self.paths.samples(*key)}
 
     def floor_input(self, names: Wildcards) -> dict[str, Any]:
         """The floor is the fitted Gaussian."""
@@ -199,7 +200,7 @@ class Inputs:
             "run": names.run,
             "observations": self.run(names)["observations"],
             "stage": "lap",
-            "lap": int(names.lap),
+            "lap": lap_number(names.lap),
         }
 
     def floor_card(self, names: Wildcards) -> dict[str, Any]:

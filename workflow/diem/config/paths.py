@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diem.data.sets import DATASETS
-from diem.em.laps import ceiling_of, ceilings, evaluated_laps
+from diem.em.laps import ceiling_of, ceilings, evaluated_laps, lap_name
 from diem.evaluation.metrics import find_all
 
 __all__ = ["Paths"]
@@ -81,10 +81,13 @@ class Paths:
     def observations(self, experiment: str, observations: str, name: str) -> str:
         return f"{self.results}/{experiment}/observations/{observations}/{name}"
 
-    def lap(self, experiment: str, run: str, lap: int, name: str) -> str:
-        return f"{self.results}/{experiment}/runs/{run}/lap_{lap:02d}/{name}"
+    def lap(self, experiment: str, run: str, lap: int | str, name: str) -> str:
+        """Returns a file of a lap, given its number or its name, see :mod:`diem.em.laps`."""
+        if isinstance(lap, int):
+            lap = lap_name(self.experiments[experiment]["runs"][run], lap)
+        return f"{self.results}/{experiment}/runs/{run}/lap_{lap}/{name}"
 
-    def samples(self, experiment: str, run: str, lap: int) -> list[str]:
+    def samples(self, experiment: str, run: str, lap: int | str) -> list[str]:
         """Returns the shards of a lap's posterior samples."""
         shards = self.config["shards"]
         return [
@@ -95,7 +98,7 @@ class Paths:
     def gaussian(self, experiment: str, observations: str) -> str:
         return self.observations(experiment, observations, "gaussian.safetensors")
 
-    def prior(self, experiment: str, run: str, lap: int) -> str:
+    def prior(self, experiment: str, run: str, lap: int | str) -> str:
         """Returns the prior after a lap; lap 0 is the Gaussian prior of the run's observations."""
         if lap == 0:
             observations = self.experiments[experiment]["runs"][run]["observations"]

@@ -57,8 +57,8 @@ class EStep(Guiding):
     restart: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = option(
         None,
         "null, or two noise levels: from the third lap on, chains start from the previous lap's"
-        " samples, re-noised to a level that falls from the first to the second. Restarted laps"
-        " are not independent of each other",
+        " samples, re-noised to a level that is halved in every two laps, from the first to the"
+        " second. Restarted laps are not independent of each other",
         paper="null",
     )
     restart_residual: Positive | None = option(

@@ -6,12 +6,16 @@ from typing import Any
 from diem.em.blocks import whole_blocks
 
 __all__ = [
+    "FINAL",
     "ceiling_labels",
     "ceiling_of",
     "ceiling_settings",
     "ceiling_training",
     "ceilings",
     "evaluated_laps",
+    "is_final",
+    "lap_name",
+    "lap_number",
     "optimizer_steps",
     "sampled",
     "sampling_of_lap",
@@ -25,11 +29,40 @@ def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
     return sorted({lap for lap in experiment["evaluation"]["laps"] if lap < laps} | {laps})
 
 
-def sampling_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
+FINAL = "_final"
+"""How the name of a lap ends that is done as the last one, where that differs from the others."""
+
+
+def lap_name(run: Mapping[str, Any], lap: int) -> str:
+    """Returns what the folder of a run's lap is called, without ``lap_``.
+
+    A last lap that is done otherwise than the others has a folder of its own, so that a run to
+    which laps are added needs that lap as one of the others, and nothing before it anew.
+
+    Arguments:
+        run: The resolved run.
+        lap: The lap, from 1.
+    """
+    m_step, sampler = run["m_step"], run["e_step"]["sampler"]
+    differs = m_step["final"] != 1 or m_step["final_decay"] or sampler.get("spread") == "last"
+    return f"{lap:02d}{FINAL if differs and lap == run['laps'] else ''}"
+
+
+def lap_number(name: str) -> int:
+    """Returns the number of the lap of a name of :func:`lap_name`."""
+    return int(name.removesuffix(FINAL))
+
+
+def is_final(name: str) -> bool:
+    """Returns whether a name of :func:`lap_name` is of a lap that is done as the last one."""
+    return name.endswith(FINAL)
+
+
+def sampling_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
     """Returns an ``e_step`` entry whose sampler adds the spread, or does not, as in one lap."""
     sampler = dict(entry["sampler"])
     if sampler.get("spread") == "last":
-        sampler["spread"] = "all" if lap == laps else "none"
+        sampler["spread"] = "all" if final else "none"
     return {**entry, "sampler": sampler}
 
 
@@ -57,17 +90,22 @@ def optimizer_steps(m_step: Mapping[str, Any], samples: int) -> int:
     return max(1, m_step["epochs"] * samples // m_step["batch"])
 
 
-def training_of_lap(entry: Mapping[str, Any], lap: int, laps: int) -> dict[str, Any]:
+def training_of_lap(entry: Mapping[str, Any], lap: int, is_last: bool) -> dict[str, Any]:
     """Returns an ``m_step`` entry with the length, the rates and the bound of one lap.
 
     They take the place of ``first``, ``final``, ``final_decay`` and ``drop_from``.
+
+    Arguments:
+        entry: The config's ``m_step`` entry.
+        lap: The lap, from 1.
+        is_last: Whether it is done as the last one.
     """
     entry = dict(entry)
     first, final, decay = (entry.pop(key) for key in ("first", "final", "final_decay"))
-    times = final if lap == laps else first if lap == 1 else 1
+    times = final if is_last else first if lap == 1 else 1
     entry["steps"] *= times
     entry["epochs"] = entry["epochs"] and times * entry["epochs"]
-    if lap == laps and decay:
+    if is_last and decay:
         entry["learning_rate_final"] = 0.0
     if lap < entry.pop("drop_from"):
         entry["drop_outside"] = None
@@ -88,7 +126,8 @@ def ceiling_settings(run: Mapping[str, Any]) -> dict[str, Any]:
         counted by: the ``epochs`` of each, and an ``e_step`` that tells how many samples an epoch
         has.
     """
-    laps = [training_of_lap(run["m_step"], n, run["laps"]) for n in range(1, run["laps"] + 1)]
+    names = [lap_name(run, n) for n in range(1, run["laps"] + 1)]
+    laps = [training_of_lap(run["m_step"], n, is_final(name)) for n, name in enumerate(names, 1)]
     last = laps[-1]
     last.pop("warm_start")  # it starts from fresh weights
     if last["epochs"] is None:

@@ -43,20 +43,19 @@ class Restart:
 
     @classmethod
     def from_config(
-        cls, entry: Mapping[str, Any], lap: int, laps: int, previous: Sequence[str | Path]
+        cls, entry: Mapping[str, Any], lap: int, previous: Sequence[str | Path]
     ) -> "Restart | None":
         """Builds the restart of a lap from the config's ``e_step`` entry.
 
         Arguments:
             entry: The entry.
             lap: The lap, from 1.
-            laps: The number of laps.
             previous: The shards of the previous lap's samples.
 
         Returns:
             The restart, or none if the lap's chains start from noise.
         """
-        sigma = restart_level(entry["restart"], lap, laps)
+        sigma = restart_level(entry["restart"], lap)
         return None if sigma is None else cls(previous, sigma, entry["restart_residual"])
 
     @contextlib.contextmanager
@@ -95,22 +94,26 @@ class Restart:
             yield start
 
 
-def restart_level(restart: Sequence[float] | None, lap: int, laps: int) -> float | None:
+HALVED = 2
+"""The level of a restart is halved in so many laps."""
+
+
+def restart_level(restart: Sequence[float] | None, lap: int) -> float | None:
     """Returns the noise level from which a lap restarts the previous lap's samples.
 
-    The level falls geometrically from the first to the second number of ``restart`` over the laps
-    that restart: the third to the last, since the second lap's chains would start from samples of
-    the Gaussian.
+    The third lap is the first that restarts, since the second lap's chains would start from samples
+    of the Gaussian. From there the level is halved in every :data:`HALVED` laps, from the first
+    number of ``restart`` to the second. It depends on the lap alone, and not on how many follow, so
+    that laps can be added.
 
     Arguments:
         restart: The first and the last level, or none for laps that start from noise.
         lap: The lap, from 1.
-        laps: The number of laps.
     """
     if restart is None or lap < 3:
         return None
-    u = (lap - 3) / max(laps - 3, 1)
-    return restart[0] ** (1 - u) * restart[1] ** u
+    first, last = restart
+    return max(first * 2 ** ((3 - lap) / HALVED), last)
 
 
 def replace_contradicting(

@@ -89,7 +89,7 @@ class Experiment:
     def m_step(self, run: str, lap: int) -> Amounts:
         """An M-step."""
         entry, sampled = self.entry["runs"][run], self.sampled(run)
-        training = training_of_lap(entry["m_step"], lap, entry["laps"])
+        training = training_of_lap(entry["m_step"], lap, lap == entry["laps"])
         return self.kinds.trainings(training, sampled["train"], sampled["validation"])
 
     def ceiling(self, run: str) -> Amounts:

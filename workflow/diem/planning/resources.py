@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from diem.em.laps import lap_number
 from diem.errors import DiemError
 from diem.planning.experiment import Experiment
 from diem.planning.stages import RestorationPrior
@@ -81,7 +82,7 @@ def training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     kinds, data = experiment.kinds, experiment.entry["data"]
     run = names["run"]
     if "lap" in names:
-        flops = _flops(kinds, data, lambda: experiment.m_step(run, int(names["lap"])))
+        flops = _flops(kinds, data, lambda: experiment.m_step(run, lap_number(names["lap"])))
     else:
         flops = _flops(kinds, data, lambda: experiment.ceiling(run))
     return _training(config, kinds, experiment.entry["runs"][run]["m_step"], flops)

@@ -57,7 +57,7 @@ class RestorationPrior:
     def training(self) -> Amounts:
         """The training on clean images."""
         counts = samples_by_split(self.data)
-        m_step = training_of_lap(self.kinds.entry["m_step"], 1, 1)
+        m_step = training_of_lap(self.kinds.entry["m_step"], 1, True)
         return self.kinds.trainings(m_step, counts["train"], counts["validation"])
 
 

@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from diem.diffusion.outside import SHAPING
 from diem.diffusion.prior import read_prior
+from diem.em.laps import FINAL
 from diem.errors import DiemError
 from diem.evaluation.rows import provenance, read_rows
 from diem.files.atomic import atomic
@@ -86,7 +87,7 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
             " another name."
         )
     prior = read_prior(source)
-    metrics = _metrics_file(run, prior.card)
+    metrics = _metrics_file(run, source, prior.card)
     rows = read_rows([metrics]).to_dict("records") if metrics.is_file() else []
     prior.card |= _drawing(metrics.with_name("evaluation.h5"))
     prior.card["metrics"] = [{k: v for k, v in row.items() if v != ""} for row in rows]
@@ -108,18 +109,25 @@ def _drawing(evaluation: Path) -> dict[str, Any]:
 
 def _prior_file(run: Path, lap: int | None) -> Path:
     if lap is not None:
-        return run / f"lap_{lap:02d}" / "prior.safetensors"
+        as_others = run / f"lap_{lap:02d}" / "prior.safetensors"
+        as_last = run / f"lap_{lap:02d}{FINAL}" / "prior.safetensors"
+        return as_last if as_last.is_file() and not as_others.is_file() else as_others
     found = [*run.glob("chosen/prior.safetensors"), *sorted(run.glob("lap_*/prior.safetensors"))]
     if not found:
         raise DiemError(f"{run}: there is no lap with a prior in this folder.")
     return found[0] if found[0].parent.name == "chosen" else found[-1]
 
 
-def _metrics_file(run: Path, card: Mapping[str, Any]) -> Path:
+def _metrics_file(run: Path, source: Path, card: Mapping[str, Any]) -> Path:
     """Returns the rows of a lap; those of the Gaussian prior lie with the run's observations."""
     if card["lap"] == 0:
         return run.parents[1] / "observations" / card["observations"]["name"] / "floor/metrics.csv"
-    return run / f"lap_{card['lap']:02d}" / "metrics.csv"
+    if source.parent.name != "chosen":
+        return source.with_name("metrics.csv")
+    last = card["lap"] == max(card["chosen_by"].get("laps", [0]))
+    names = [f"lap_{card['lap']:02d}{end}" for end in ([FINAL, ""] if last else [""])]
+    found = [run / name / "metrics.csv" for name in names]
+    return next((path for path in found if path.is_file()), found[-1])
 
 
 def card_text(card: Mapping[str, Any], name: str) -> str:

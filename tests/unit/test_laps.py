@@ -1,0 +1,74 @@
+"""Laps: the last one has a place of its own where it is done otherwise than the others."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+from running import TINY
+
+from diem.config.inputs import Inputs
+from diem.config.resolve import resolve
+from diem.em.laps import is_final, lap_name, lap_number
+
+PAPER, FAST = {}, {"recipe": "fast"}
+
+
+def inputs(laps, **changes):
+    config = copy.deepcopy(TINY)
+    config["experiments"]["tiny"] |= {"laps": laps, **changes}
+    config["experiments"]["tiny"]["evaluation"]["laps"] = [1, 2]
+    return Inputs(resolve(config, "tiny.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "last"),
+    [
+        (PAPER, "06"),
+        (FAST, "06_final"),
+        ({"m_step": {"steps": 10, "final": 3}}, "06_final"),
+        ({"m_step": {"steps": 10, "final_decay": True}}, "06_final"),
+        ({"m_step": {"steps": 10, "first": 3}}, "06"),
+        ({"e_step": {"sampler": {"name": "ddpm", "steps": 4, "spread": "last"}}}, "06_final"),
+        ({"e_step": {"sampler": {"name": "ddpm", "steps": 4, "spread": "all"}}}, "06"),
+    ],
+)
+def test_the_name_of_the_last_lap_tells_whether_it_differs(changes, last):
+    run = inputs(6, **changes).config["experiments"]["tiny"]["runs"]["base"]
+
+    assert [lap_name(run, lap) for lap in (1, 5, 6)] == ["01", "05", last]
+    assert lap_number(last) == 6
+    assert is_final(last) is (last != "06")
+
+
+@pytest.mark.parametrize("changes", [PAPER, FAST])
+def test_what_a_lap_does_does_not_depend_on_how_many_follow(changes):
+    few, many = inputs(6, **changes), inputs(12, **changes)
+    shared = [f"{lap:02d}" for lap in range(1, 6)]
+    if not changes:
+        shared.append("06")
+    for lap in shared:
+        names = SimpleNamespace(experiment="tiny", run="base", lap=lap)
+        for told in ("e_step_input", "e_step", "m_step_input", "m_step", "provenance"):
+            assert getattr(few, told)(names) == getattr(many, told)(names), (lap, told)
+        for told in ("lap_input", "lap_card", "evaluation", "drawing"):
+            assert getattr(few, told)(names) == getattr(many, told)(names), (lap, told)
+
+
+def test_a_final_lap_reads_the_lap_before_and_is_read_as_the_last():
+    made = inputs(6, **FAST)
+    names = SimpleNamespace(experiment="tiny", run="base", lap="06_final")
+    folder = "results/tiny/runs/base"
+
+    assert made.e_step_input(names)["prior"] == f"{folder}/lap_05/prior.safetensors"
+    assert made.e_step_input(names)["previous"] == [f"{folder}/lap_05/samples_1-of-1.h5"]
+    assert made.m_step_input(names) == {
+        "samples": [f"{folder}/lap_06_final/samples_1-of-1.h5"],
+        "prior": f"{folder}/lap_05/prior.safetensors",
+    }
+    assert made.lap_input(names)["prior"] == f"{folder}/lap_06_final/prior.safetensors"
+    assert made.lap_card(names)["lap"] == 6
+    assert made.e_step(names)["sampler"]["spread"] == "all"
+    assert made.m_step(names)["steps"] == 3 * 100
+    for lap in (6, None):
+        assert made.paths.best_prior("tiny", "base", lap) == made.lap_input(names)["prior"]
+    assert f"{folder}/lap_06_final/metrics.csv" in made.paths.metrics("tiny")
