@@ -21,7 +21,7 @@ from diem.report.drawing import style
 
 SHAPE = (1, 2, 3)
 MASK = {"name": "mask", "missing": 0.5}
-VERBS = ("check", "sample", "posterior", "estimate", "export")
+VERBS = ("check", "init", "sample", "posterior", "estimate", "export")
 
 
 @pytest.fixture

@@ -33,6 +33,15 @@ examples:
 It ends with 0 if the workflow can use the file. A class is imported only if it is named here.
 """
 
+INIT = """\
+examples:
+  diem init observations.h5
+  diem init observations.h5 --operator telescope:Beam --sigma-y 0.05 -o sky.yaml
+
+It writes a configuration with comments, to begin with, chosen by the kind, the shape and the number
+of the data, and tells what it will cost, for which it times each kind of work for about a minute.
+"""
+
 SAMPLE = """\
 examples:
   diem sample prior.safetensors -n 1000 -o samples.h5
@@ -104,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "check", _check, "tell what a file of observations holds", CHECK)
     verb.add_argument("file", metavar="FILE", help="a file of observations (.h5)")
+    _add_observing(verb)
+
+    verb = _verb(verbs, "init", _init, "write a configuration for observations", INIT)
+    verb.add_argument("file", metavar="FILE", help="a file of observations (.h5)")
+    verb.add_argument("-o", "--output", metavar="FILE", help=".yaml (the name of FILE, here)")
+    verb.add_argument("--kind", help="images, series, table, volumes (judged by the file)")
     _add_observing(verb)
 
     verb = _verb(verbs, "sample", _sample, "draw samples of a prior", SAMPLE)
@@ -266,6 +281,36 @@ def _check(options: argparse.Namespace) -> None:
     print("The file can be used.")
 
 
+def _init(options: argparse.Namespace) -> None:
+    import re
+
+    import yaml
+
+    from diem.components import SEARCH_PATH
+    from diem.planning.beginning import KINDS, beginning
+    from diem.config.resolve import resolve
+    from diem.data.observations import users_observations
+    from diem.files.atomic import atomic
+
+    stem = re.sub("[^A-Za-z0-9_-]+", "_", Path(options.file).stem).strip("_-") or "own"
+    output = Path(options.output or f"{stem}.yaml")
+    if output.exists():
+        raise DiemError(f"{output}: this file is there already, give the output another name (-o).")
+    if options.kind not in (None, *KINDS):
+        raise DiemError(f"--kind is {options.kind!r}, which is none of {', '.join(KINDS)}.")
+    _check_outputs([options.file], str(output))
+    os.environ.setdefault(SEARCH_PATH, str(output.resolve().parent))
+    given = (options.operator, options.sigma_y)
+    with users_observations(options.file, *given) as file:
+        made = beginning(file, stem, str(output), options.kind, *given)
+    config = resolve(yaml.safe_load(made.text), str(output))
+    with atomic(output) as temporary:
+        temporary.write_text(made.text, encoding="utf-8")
+    print(f"{output}: a configuration to begin with, for {made.kind} ({made.reason}).")
+    print(f"Look at it, and learn with: diem run --configfile {output} --cores all\n")
+    print(_cost(config))
+
+
 def _sample(options: argparse.Namespace) -> None:
     from diem.inference.prior_denoiser import load_prior
     from diem.inference.sample_files import write_samples
@@ -334,16 +379,20 @@ def _estimate(options: argparse.Namespace) -> None:
     # A user's classes are looked for beside the configuration too, as the workflow does.
     os.environ.setdefault(SEARCH_PATH, str(path.resolve().parent))
     config = resolve(config, str(path))
+    gpu = options.gpu
+    with contextlib.suppress(TypeError, ValueError):
+        gpu = float(gpu)
+    print(_cost(config, gpu))
 
+
+def _cost(config: dict, gpu: str | float | None = None) -> str:
+    """Returns what a configuration will cost, as a table."""
     import torch
 
     from diem.planning import estimate
 
     torch.set_num_threads(config["threads"])
-    gpu = options.gpu
-    with contextlib.suppress(TypeError, ValueError):
-        gpu = float(gpu)
-    print(estimate.text(estimate.readable(estimate.estimate(config, gpu=gpu))))
+    return estimate.text(estimate.readable(estimate.estimate(config, gpu=gpu)))
 
 
 def _export(options: argparse.Namespace) -> None:

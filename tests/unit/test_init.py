@@ -1,0 +1,113 @@
+"""A configuration to begin with: chosen by what a file holds, and one that runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from test_own_doors import CLASS
+
+import diem
+from diem import cli
+from diem.planning.beginning import beginning
+from diem.config.resolve import resolve
+from diem.data.observations import users_observations
+
+
+def smooth(*shape):
+    return np.random.default_rng(0).standard_normal(shape).cumsum(axis=-1)
+
+
+def rough(*shape):
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+CASES = {
+    "a table": (rough(80, 21), "table", {"name": "residual_mlp"}),
+    "a wide table": (rough(80, 64), "table", {"name": "residual_mlp"}),
+    "a series": (smooth(80, 64) / 4, "series", {"name": "unet", "channels": [32, 64, 64]}),
+    "a series that is halved once": (smooth(80, 2, 34), "series", {"channels": [32, 64]}),
+    "a series of odd length": (smooth(80, 2, 33), "series", {"name": "residual_mlp"}),
+    "grey images": (rough(80, 1, 8, 8), "images", {"name": "unet", "channels": [32, 64]}),
+    "images of many channels": (rough(80, 5, 16, 16), "images", {"channels": [32, 64, 128]}),
+    "small images": (rough(80, 1, 4, 6), "images", {"name": "residual_mlp"}),
+    "volumes": (rough(80, 1, 2, 4, 4), "volumes", {"name": "residual_mlp"}),
+}
+
+
+@pytest.mark.parametrize(("y", "kind", "network"), CASES.values(), ids=CASES)
+def test_the_kind_of_data_decides(tmp_path, monkeypatch, y, kind, network):
+    monkeypatch.chdir(tmp_path)
+    diem.write_observations("own.h5", {"train": y}, operator="mask", sigma_y=0.1)
+
+    with users_observations("own.h5") as file:
+        made = beginning(file, "own", "own.yaml")
+    resolved = resolve(yaml.safe_load(made.text), "own.yaml")["experiments"]["own"]
+
+    assert made.kind == kind
+    assert f"Taken for {kind}: {made.reason}." in made.text
+    assert network.items() <= resolved["network"].items()
+    assert ("inpainting" in resolved["figures"]) is (kind == "images" and y.shape[1] in (1, 3))
+    assert resolved["gaussian"]["rank"] < np.prod(y.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift", "offset", "scale"),
+    [(1.0, 0.0, 0.0, 1.0), (50.0, 300.0, 300.0, 50.0), (0.01, 0.0, 0.0, 0.01)],
+)
+def test_the_scale_is_that_of_the_values(tmp_path, factor, shift, offset, scale):
+    y = shift + factor * rough(400, 6)
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": y}, operator="mask", sigma_y=0.1 * factor)
+
+    with users_observations(path) as file:
+        made = beginning(file, "own", "own.yaml")
+
+    data = yaml.safe_load(made.text)["experiments"]["own"]["data"]
+    assert data["offset"] == pytest.approx(offset, abs=0.1 * factor)
+    assert data["scale"] == pytest.approx(scale, rel=0.1)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIEM_PATH", str(tmp_path))
+    monkeypatch.setattr(cli, "_cost", lambda config: "the cost")
+    Path("sensors.py").write_text(CLASS)
+    y, alive = rough(80, 6).astype(np.float32), rough(80, 6) < 0.5
+    diem.write_observations("my data.h5", {"train": {"y": y, "alive": alive}})
+    return tmp_path
+
+
+def test_the_command_writes_it_and_tells_its_cost(folder, capsys):
+    options = ["--operator", "sensors:Alive", "--sigma-y", "0.2"]
+
+    assert cli.main(["init", "my data.h5", *options]) == 0
+
+    told = capsys.readouterr().out
+    assert told.startswith("my_data.yaml: a configuration to begin with, for table (x has fewer")
+    assert told.endswith("the cost\n")
+    written = yaml.safe_load(Path("my_data.yaml").read_text())["experiments"]["my_data"]
+    assert written["observations"]["all"] == {"operator": "sensors:Alive", "sigma_y": 0.2}
+    assert written["data"]["path"] == "my data.h5"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["my data.h5"], ["my data.h5", "'operator' is missing", "--operator"]),
+        (["my data.h5", "--operator", "sensors:Alive"], ["my data.h5", "'sigma_y' is missing"]),
+        (["my data.h5", "--kind", "sounds"], ["--kind", "'sounds'", "series"]),
+        (["my data.h5", "-o", "sensors.py"], ["sensors.py", "is there already"]),
+        (["other.h5"], ["other.h5", "no such file"]),
+    ],
+)
+def test_what_cannot_be_begun_writes_nothing(folder, capsys, arguments, words):
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+    assert cli.main(["init", *arguments]) == 1
+
+    told = capsys.readouterr().err
+    assert all(word in told for word in words), told
+    assert told.count("\n") == 1
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before

@@ -1,0 +1,202 @@
+"""A configuration to begin with, chosen by what a user's file of observations holds."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from diem.data.observations import Observations, Observed
+
+__all__ = ["KINDS", "Beginning", "beginning"]
+
+KINDS = ("images", "series", "table", "volumes")
+"""The kinds of data: ``table`` is of columns without an order."""
+
+LOOKED_AT = 1024
+"""So many training observations are looked at."""
+
+SERIES = 32
+"""A vector of fewer values is a table."""
+
+SMOOTH = 0.5
+"""Neighbours of a series differ by less than this part of what two of its values differ by."""
+
+LEVELS = 3
+"""The levels of a U-Net, at most; the coarsest has four values or more along each axis."""
+
+PAGE = """\
+# {name}: {count:,} training observations of x with shape {shape}, seen by {operator!r}.
+# Taken for {kind}: {reason}. `diem init --kind` takes another of {kinds}.
+#
+# This is a place to begin, and no more: `diem estimate {config}` tells its cost, and the table
+# {table} whether what was
+# learned predicts hidden values better than a Gaussian does, with its error. If not, take more
+# m_step.steps or laps (only new laps are done), and a larger network.
+experiments:
+  {name}:
+    recipe: fast                     # few steps of sampling, many cheap laps
+    data:
+      name: hdf5
+      path: {path}
+{scaling}
+    observations:
+      all: {observations}
+    network: {network}
+    schedule: {{sigma_min: {sigma_min:.3g}, sigma_max: 20.0}}  # from below the noise to beyond x
+    gaussian: {{rank: {rank}, iterations: {iterations}}}
+    laps: 8
+    m_step:
+      steps: {steps}
+      first: 3                       # the first lap starts from fresh weights
+      batch: {batch}
+      learning_rate: {rate}
+    evaluation:
+      laps: [1, 2, 4, 6]
+      samples: {samples}
+      sampler: {{steps: 64}}
+      predicted_observations: {predicted}
+      posterior_samples: 8
+    figures: [{figures}]
+    runs:
+      base: {{observations: all}}
+"""
+
+
+class Beginning(NamedTuple):
+    """A configuration to begin with.
+
+    Attributes:
+        kind: The kind of the data.
+        reason: Why it was taken for that.
+        text: The configuration, YAML with comments.
+    """
+
+    kind: str
+    reason: str
+    text: str
+
+
+def beginning(
+    file: Observations,
+    name: str,
+    config: str,
+    kind: str | None = None,
+    operator: str | None = None,
+    sigma_y: float | None = None,
+) -> Beginning:
+    """Returns a configuration to begin with.
+
+    Arguments:
+        file: The user's file.
+        name: The name of the experiment.
+        config: The name of the file that the configuration is for.
+        kind: The kind of the data, one of :data:`KINDS`; without it, it is judged by the file.
+        operator: The operator, if the file does not name it.
+        sigma_y: The noise, if the file does not hold it.
+
+    Raises:
+        DiemError: If the file cannot be read.
+    """
+    shape, count = file.event_shape, file.count("train")
+    some = file.load("train", file.subset("train", LOOKED_AT, 0))
+    reason = "as you say"
+    if kind is None:
+        kind, reason = _kind(shape, some)
+    size = math.prod(shape)
+    network, convolved = _network(kind, shape)
+    visible = len(shape) != 3 or shape[0] in (1, 3)
+    figures = ["prior"] if visible else []
+    if visible and len(shape) == 3 and some.operator.observation_shape == shape:
+        figures.append("inpainting")
+    noise = float(some.sigma_y.median())
+    offset, scale = _scaling(some)
+    told = [f"operator: {json.dumps(operator)}"] if operator else []
+    told += [f"sigma_y: {sigma_y}"] if sigma_y else []
+    note = "" if told else "  # the file tells operator and noise"
+    text = PAGE.format(
+        name=name,
+        count=count,
+        shape=shape,
+        operator=file.operator,
+        kind=kind,
+        reason=reason,
+        kinds=", ".join(KINDS),
+        config=config,
+        table=f"results/tables/{name}_chosen_lap.md",
+        path=json.dumps(str(file.path)),
+        scaling=_scaling_told(offset, scale, kind),
+        observations=f"{{{', '.join(told)}}}{note}",
+        network=network,
+        sigma_min=min(max(0.2 * noise / scale, 1e-3), 0.01),
+        rank=min(64, size - 1) if size > 1 else 0,
+        iterations=16 if size <= 256 else 8,
+        steps=1000 if convolved else 2000,
+        batch=64 if convolved else 256,
+        rate="5.0e-4",
+        samples=1024 if len(shape) < 3 else 64,
+        predicted=128 if convolved else 256,
+        figures=", ".join([*figures, "lap_choice"]),
+    )
+    return Beginning(kind, reason, text)
+
+
+def _kind(shape: Sequence[int], some: Observed) -> tuple[str, str]:
+    """Returns the kind of data, and why."""
+    if len(shape) > 3:
+        return "volumes", "x has more than three axes"
+    if len(shape) == 3:
+        return "images", "x has the axes (channels, height, width)"
+    if len(shape) == 2:
+        return "series", "x has the axes (channels, length)"
+    if shape[0] < SERIES:
+        return "table", f"x has fewer than {SERIES} values"
+    if some.operator.observation_shape != tuple(shape):
+        return "table", "observations do not show whether neighbouring values resemble each other"
+    seen = some.operator.observed().expand_as(some.y)
+    both = seen[:, 1:] & seen[:, :-1]
+    step = some.y.diff(dim=1)[both].square().mean() / 2
+    if step < SMOOTH * some.y[seen].var():
+        return "series", "neighbouring values resemble each other"
+    return "table", "neighbouring values do not resemble each other"
+
+
+def _network(kind: str, shape: Sequence[int]) -> tuple[str, bool]:
+    """Returns the network's entry, and whether it is a U-Net."""
+    size = shape[1:] if len(shape) > 1 else shape
+    levels = 0
+    while levels < LEVELS and all(n % 2**levels == 0 and n >= 4 * 2**levels for n in size):
+        levels += 1
+    if kind not in ("images", "series") or levels < 2:
+        return "{name: residual_mlp, width: 256, blocks: 4}", False
+    channels = [32, 64, 128][:levels] if kind == "images" else [32, 64, 64][:levels]
+    kernel = ", kernel: 5" if kind == "series" else ""
+    return f"{{name: unet, channels: {channels}, blocks: 1{kernel}, dropout: 0.0}}", True
+
+
+def _scaling(some: Observed) -> tuple[float, float]:
+    """Returns the mean and the size of x as far as observations show it, or that of data in place.
+
+    Only operators whose observations are values of x show it.
+    """
+    ones = torch.ones(len(some.y), *some.operator.event_shape)
+    seen = some.operator.observed().expand_as(some.y)
+    if not seen.any() or not torch.allclose(
+        some.operator.forward(ones)[seen], torch.ones(()), atol=1e-3
+    ):
+        return 0.0, 1.0
+    values = some.y[seen]
+    offset, scale = float(values.mean()), float(values.std())
+    if abs(offset) < 1 and 0.3 < scale < 1.5:
+        return 0.0, 1.0  # as it should be
+    return float(f"{offset:.3g}"), float(f"{scale:.3g}")
+
+
+def _scaling_told(offset: float, scale: float, kind: str) -> str:
+    note = "what is learned, u of x = offset + scale u, should span about -2 to 2"
+    lines = [f"      offset: {offset}", f"      scale: {scale}"]
+    lines[0] = f"{lines[0]:<37}# {note}"
+    if kind == "table":
+        lines[1] = f"{lines[1]:<37}# one for all columns: standardise unlike ones beforehand"
+    return "\n".join(lines)
