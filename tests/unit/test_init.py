@@ -9,9 +9,9 @@ from test_own_doors import CLASS
 
 import diem
 from diem import cli
-from diem.planning.beginning import beginning
 from diem.config.resolve import resolve
 from diem.data.observations import users_observations
+from diem.planning.beginning import beginning
 
 
 def smooth(*shape):

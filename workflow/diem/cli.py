@@ -287,10 +287,10 @@ def _init(options: argparse.Namespace) -> None:
     import yaml
 
     from diem.components import SEARCH_PATH
-    from diem.planning.beginning import KINDS, beginning
     from diem.config.resolve import resolve
     from diem.data.observations import users_observations
     from diem.files.atomic import atomic
+    from diem.planning.beginning import KINDS, beginning
 
     stem = re.sub("[^A-Za-z0-9_-]+", "_", Path(options.file).stem).strip("_-") or "own"
     output = Path(options.output or f"{stem}.yaml")
