@@ -1025,7 +1025,7 @@ def test_parts_of_the_targets_have_names():
     everything = set(targets(config, []))
 
     entries = [*config["experiments"], *config["heuristics"], *config["restoration"]]
-    assert list(named) == [*entries, "figures", "tables", "quick"]
+    assert list(named) == [*entries, "figures", "tables", "evidence", "quick"]
     assert named["quick"] == named[entries[0]]
     assert set().union(*(named[name] for name in entries)) == everything
     assert sum(len(named[name]) for name in entries) == len(everything)

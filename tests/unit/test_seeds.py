@@ -28,6 +28,7 @@ def test_stages_are_fixed_and_distinct():
         "PREDICTION": 15,
         "SPREAD": 16,
         "DROPOUT": 17,
+        "CALIBRATION": 18,
     }
 
 

@@ -24,6 +24,7 @@ CARD = {
     "sampler_steps": "64",
     "denoiser_evaluations": "65",
     "optimizer_steps": "2560",
+    "standard_error": "",
     "seed": "7",
     "diem": "0.1.0",
     "torch": "2.13.0",

@@ -43,6 +43,7 @@ class Stage(IntEnum):
     PREDICTION = 15
     SPREAD = 16
     DROPOUT = 17
+    CALIBRATION = 18
 
 
 def _sequence(seed: int, stage: Stage, lap: int, block: int) -> np.random.SeedSequence:

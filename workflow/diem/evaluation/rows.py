@@ -22,6 +22,7 @@ CARD = (
     "subject",
     "metric",
     "value",
+    "standard_error",
     "split",
     "samples",
     "reference",
@@ -45,6 +46,7 @@ clean data; ``run`` is then the first run that it is the ceiling of). ``subject`
 measured: ``prior`` (unconditional samples), ``e_step`` (the posterior samples that the prior was
 trained on, drawn by the lap before), ``posterior`` (posterior samples of test observations),
 ``posterior_mean`` (their mean) or ``adjoint`` (``A' y``, which needs no prior and has no stage).
+``standard_error`` is that of a value that is a mean over observations or samples, of one seed.
 """
 
 UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}
@@ -64,8 +66,10 @@ def metric_rows(
     """
     shared = {**card, "seed": seed, "diem": __version__, "torch": torch.__version__}
     rows = []
-    for value, subject, own, name in measurements:
+    for value, subject, own, name, error in measurements:
         number = {"subject": subject, "metric": name or metric, "value": float(value)}
+        if error is not None:
+            number["standard_error"] = float(error)
         row = {**shared, **number, **own}
         rows.append({column: row.get(column, "") for column in CARD})
     return rows

@@ -1,5 +1,6 @@
 """Tables for the eye: rounded text with notes, written as Markdown, LaTeX and HTML beside a CSV."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "names_by_text",
     "notes_once",
     "rounded",
+    "with_error",
     "write_table",
 ]
 
@@ -98,6 +100,15 @@ def rounded(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
+def with_error(value: float | None, error: float | None) -> str:
+    """Returns a number and its standard error, rounded to the first digits of the error."""
+    if value is None or error is None or not (math.isfinite(value) and 0 < error < math.inf):
+        return rounded(value)
+    exponent = math.floor(math.log10(error))
+    digits = max(0, 1 - exponent if error < 2 * 10**exponent else -exponent)
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
 def markdown(table: Readable) -> str:
     """Returns a table as Markdown, with its notes as a list below."""
     header = [" ".join(lines) for lines in table.header]
@@ -157,6 +168,7 @@ def _escaped(text: str) -> str:
         "^": r"\textasciicircum{}",
         "↓": r"$\downarrow$",
         "↑": r"$\uparrow$",
+        "±": r"$\pm$",
         **{character: f"\\{character}" for character in "&%$#_{}"},
     }
     return "".join(special.get(character, character) for character in text)
