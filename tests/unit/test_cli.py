@@ -90,6 +90,7 @@ def test_posterior(folder, capsys):
         np.testing.assert_allclose(one["test/mean"][:], one["test/x"][:].mean(axis=1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_posterior_with_a_figure(folder, capsys):
     command = "posterior prior.safetensors y.h5 -n 4 -o p.h5 --figure p.png"
     assert run(command) == 0
@@ -220,6 +221,7 @@ def test_nohup_keeps_its_word(network, monkeypatch):
         signal.signal(signal.SIGHUP, usual)
 
 
+@pytest.mark.slow
 def test_posteriors_are_not_drawn_again_for_a_figure(network, monkeypatch):
     made = []
     each_piece(monkeypatch, lambda: made.append(1))

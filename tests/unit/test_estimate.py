@@ -178,6 +178,7 @@ def test_bytes_are_those_on_disk(plan, made):
     assert disk["evaluation"] == pytest.approx(4 * sizes["evaluation.h5"], rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("laps", "evaluated", "restart", "held"),
     [
@@ -300,6 +301,7 @@ def test_counter_counts_attention_and_products_with_the_jacobian():
     assert counts[0][1] > counts[1][1]
 
 
+@pytest.mark.slow
 def test_paper_is_planned_from_its_config_alone():
     path = ROOT / "config" / "paper.yaml"
     config = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)

@@ -253,6 +253,7 @@ def test_exact_samples_are_told_to_be_so():
     assert card == {"samples": 10, "split": "none", **sampled, "precision": "exact"}
 
 
+@pytest.mark.slow
 def test_observations_of_samples_have_the_noise_of_observations(tmp_path):
     # Of one image that is known nothing differs but noise.
     one = random_gaussian(IMAGE, 2, torch.float32)

@@ -484,6 +484,7 @@ def interrupted(blocks):
     return sampler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_every_observation_is_sampled(run, repeats):
     for split, (x, index) in samples(run(repeats=repeats)).items():
@@ -512,6 +513,7 @@ def test_any_block_size_samples_all(run, block):
         assert np.isfinite(x).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 2])
 def test_the_last_block_can_be_dropped(run, shards):
     whole = samples(run("whole", block=5, repeats=2))
@@ -532,6 +534,7 @@ def test_seeds_and_laps_have_their_own_streams(run):
     assert not same(one, run("lap", lap=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 4, 6])
 def test_an_interrupted_shard_goes_on_where_it_was(run, tmp_path, after):
     with pytest.raises(KeyboardInterrupt):
@@ -558,6 +561,7 @@ def test_a_shard_of_many_is_interrupted_alone(run, tmp_path):
     assert sorted((tmp_path / "cut").iterdir()) == paths
 
 
+@pytest.mark.slow
 def test_blocks_of_another_fingerprint_are_not_used(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run("cut", sampler=interrupted(4), seed=1, fingerprint="of seed 1")
@@ -616,6 +620,7 @@ def test_a_gaussian_prior_is_sampled_exactly_in_the_e_step(run):
         assert file.attrs["denoiser_evaluations"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 3, 20])
 def test_progress_counts_the_samples(run, shards):
     totals = []

@@ -83,6 +83,7 @@ def e_step(folder, name, laps):
     return [Rows([output], f"{split}/x", SHAPE)[:] for split in ("train", "validation")]
 
 
+@pytest.mark.slow
 def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
     # The lap restarts at 2.5 if there are 6 laps, and at 3.2 if there are 9.
     original, calls = PosteriorSampler.__call__, []
@@ -103,6 +104,7 @@ def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
         assert (one == other).all()
 
 
+@pytest.mark.slow
 def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
     whole, original, calls = e_step(files, "whole", 9), PosteriorSampler.__call__, []
 

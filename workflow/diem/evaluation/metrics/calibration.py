@@ -39,7 +39,7 @@ class Calibration(Metric):
     perfect sampler are their nominal levels. The p-values are of Kolmogorov-Smirnov tests that the
     ranks of a number of the whole sample, see :mod:`diem.evaluation.ranks`, are uniform: a perfect
     sampler has one below 0.05 in one case of twenty. The transforms are left as the arrays
-    ``calibration/values`` (NaN where a value is not scored), ``calibration/total``, ...
+    ``calibration/values`` (-1 where a value is not scored), ``calibration/total``, ...
     """
 
     name = "calibration"
@@ -76,7 +76,7 @@ class Calibration(Metric):
         card = {**posterior.card, **clean_test(len(truth))}
 
         values = torch.where(scored, pit(draws, truth, generator), torch.nan)
-        evaluation.arrays[f"{self.name}/values"] = values.float().numpy()
+        evaluation.arrays[f"{self.name}/values"] = values.nan_to_num(-1.0).float().numpy()
         for level in LEVELS:
             held = torch.where(scored, 100.0 * coverage(values, level / 100), torch.nan)
             share = held.flatten(1).nanmean(dim=1)

@@ -23,7 +23,7 @@ class Line(NamedTuple):
         observations: The set of observations.
         stage: ``floor``, ``lap`` or ``ceiling``.
         label: What the prior is called.
-        transforms: The transforms of each panel, ``(N, *)``; NaN where a value does not count.
+        transforms: The transforms of each panel, ``(N, *)``; negative where none counts.
     """
 
     observations: str
@@ -38,8 +38,9 @@ def curve(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Arguments:
         transforms: The transforms of ``N`` observations, ``(N, *)``.
     """
-    miss = 2 * np.abs(transforms.reshape(len(transforms), -1) - 0.5)
-    counts = (~np.isnan(miss)).sum(axis=1)
+    flat = transforms.reshape(len(transforms), -1)
+    miss = np.where(flat < 0, np.nan, 2 * np.abs(flat - 0.5))
+    counts = (flat >= 0).sum(axis=1)
     miss, counts = miss[counts > 0], counts[counts > 0]
     shares = np.array([(miss < level).sum(axis=1) / counts for level in LEVELS])
     return shares.mean(axis=1), shares.std(axis=1, ddof=1) / np.sqrt(len(miss))
