@@ -19,6 +19,7 @@ from diem.evaluation.ranks import coverage, functionals, pit, unseen
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.report.drawing.coverage import Line, coverages, curve
+from diem.report.figures.uncertainty import belief
 from diem.report.tables.calibration import calibration, readable_calibration
 from diem.report.tables.writing import with_error
 
@@ -206,3 +207,17 @@ def test_the_figure_has_a_panel_for_what_is_ranked():
 )
 def test_numbers_have_the_digits_of_their_errors(value, error, text):
     assert with_error(value, error) == text
+
+
+def test_the_range_of_samples_holds_as_many_pixels_as_it_should():
+    scale = np.linspace(0.1, 2, 50)
+    values = np.random.default_rng(0).standard_normal((400, 8, 50)) * scale
+    draws, truth = values[:, 1:], values[:, 0]
+    mean, deviation = draws.mean(axis=1), draws.std(axis=1)
+
+    held, expected, follows = belief(draws, truth, mean, deviation)
+
+    assert held == pytest.approx(expected, abs=0.02)
+    assert follows > 0.4
+    assert belief(0.5 * draws, truth, mean, deviation)[0] < expected - 0.1
+    assert belief(draws, truth, mean, deviation[:, ::-1])[2] < 0.1
