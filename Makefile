@@ -68,6 +68,7 @@ bench: export OMP_NUM_THREADS := 1
 bench: $(READY)
 	@echo "diem: running the benchmarks"
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/exact_posteriors.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/memory.py
