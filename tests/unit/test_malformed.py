@@ -9,6 +9,7 @@ import textwrap
 import h5py
 import numpy as np
 import pytest
+from helpers import set_attributes
 
 import diem
 from diem.components import SEARCH_PATH
@@ -16,7 +17,6 @@ from diem.config.resolve import resolve
 from diem.data.ingest import ingest
 from diem.data.validate import check_file
 from diem.errors import DiemError
-from diem.files.hdf5 import CHECKSUM
 
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 
@@ -49,15 +49,7 @@ def put(name, change):
 
 
 def attribute(name, value):
-    def damage(path):
-        with h5py.File(path, "r+") as file:
-            del file.attrs[CHECKSUM]
-            if value is None:
-                del file.attrs[name]
-            else:
-                file.attrs[name] = value
-
-    return damage
+    return lambda path: set_attributes(path, **{name: value})
 
 
 def at(place, value):
@@ -492,7 +484,7 @@ def test_a_good_config(tmp_path, monkeypatch):
     assert mine["observations"]["all"] == {"operator": {"name": "mask"}}
     assert mine["observations"]["other"]["operator"] == {"name": "telescope:Beam"}
     assert mine["evaluation"]["metrics"] == ["prediction", "observation_distance", "residual"]
-    assert mine["data"] == {"name": "hdf5", "path": "own.h5", **HELD_OUT}
+    assert mine["data"] == {"name": "hdf5", "path": "own.h5", "links": False, **HELD_OUT}
 
 
 def test_there_are_forty_and_more():

@@ -166,6 +166,7 @@ def _add_observing(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("what the file does not tell")
     group.add_argument("--operator", metavar="NAME", help="a built-in name, or module:Class")
     group.add_argument("--sigma-y", type=float, metavar="X", help="the noise's standard deviation")
+    verb.add_argument("--links", action="store_true", help="let the file read other files")
 
 
 def _add_drawing(verb: argparse.ArgumentParser) -> None:
@@ -256,7 +257,7 @@ def _job(
 def _check(options: argparse.Namespace) -> None:
     from diem.data.validate import check_file
 
-    findings = check_file(options.file, options.operator, options.sigma_y)
+    findings = check_file(options.file, options.operator, options.sigma_y, options.links)
     for level, sentence in findings:
         if level != "error":
             print(sentence if level == "note" else f"{level.capitalize()}: {sentence}")
@@ -296,7 +297,10 @@ def _posterior(options: argparse.Namespace) -> None:
         limit=options.limit,
         batch=options.batch,
     )
-    model, files = (options.operator, options.sigma_y), [options.prior, options.observations]
+    model, files = (
+        (options.operator, options.sigma_y, options.links),
+        [options.prior, options.observations],
+    )
     made_of = (files, options.n, model, drawing, options.seed)
     with users_observations(options.observations, *model) as observations:
         total = len(observations) * options.n

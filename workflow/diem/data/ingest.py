@@ -21,7 +21,7 @@ import numpy as np
 
 from diem import operators
 from diem.data.observations import SPLITS, Observations
-from diem.data.validate import check_file
+from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import logger
@@ -206,7 +206,7 @@ def ingest(
         DiemError: If the file cannot be used.
     """
     operator, sigma_y = entry.get("operator", {}).get("name"), entry.get("sigma_y")
-    _refuse_bad(source, operator, sigma_y)
+    _refuse_bad(check_file(source, operator, sigma_y, data.get("links", False)), source)
     arrays: dict[str, Any] = {}
     offset, scale = data["offset"], data["scale"]
     with Observations(source, operator, sigma_y) as file:
@@ -231,11 +231,8 @@ def ingest(
         write_hdf5(output, arrays, attributes)
 
 
-def _refuse_bad(
-    source: str | Path, operator: str | None, sigma_y: float | Sequence[float] | None
-) -> None:
-    """Writes what a check of the file finds to the log, and raises its first error."""
-    findings = check_file(source, operator, sigma_y)
+def _refuse_bad(findings: Sequence[Finding], source: str | Path) -> None:
+    """Writes what a check of the file found to the log, and raises its first error."""
     for level, sentence in findings:
         logger.info("%s: %s", level, sentence)
     errors = [sentence for level, sentence in findings if level == "error"]

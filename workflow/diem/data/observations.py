@@ -13,6 +13,7 @@ from torch import Tensor
 from diem import operators
 from diem.data.sets.base import SPLITS
 from diem.errors import DiemError, nearest
+from diem.files.foreign import check_foreign
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.operators.base import Operator
 
@@ -142,7 +143,7 @@ class Observations(Reader):
     def has_attribute(self, name: str) -> bool:
         """Returns whether the root has an attribute."""
         with self._intact(f"the attribute {name!r}"):
-            return name in self.file.attrs
+            return name in self.attributes
 
     def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
         if not (sigma_y > 0).all():
@@ -255,14 +256,18 @@ def users_observations(
     path: str | Path,
     operator: str | None = None,
     sigma_y: float | Sequence[float] | None = None,
+    links: bool = False,
 ) -> Observations:
     """Opens a file that need not be the workflow's own: no code runs because such a file names it.
 
-    The arguments are those of :class:`Observations`.
+    The arguments are those of :class:`Observations`, and those of
+    :func:`diem.files.foreign.check_foreign`.
 
     Raises:
-        DiemError: Also if the file's operator is a class that ``operator`` does not name.
+        DiemError: Also if the file's operator is a class that ``operator`` does not name, if HDF5
+            does not come to an end on it, or if it reads other files and may not.
     """
+    check_foreign(path, links)
     with Reader(path) as reader:
         named = reader.text("operator")
     known = operators.OPERATORS.names

@@ -49,6 +49,7 @@ def check_file(
     path: str | Path,
     operator: str | None = None,
     sigma_y: float | Sequence[float] | None = None,
+    links: bool = False,
 ) -> list[Finding]:
     """Reads a file of observations from end to end, and says what it holds and what is wrong.
 
@@ -59,13 +60,14 @@ def check_file(
         operator: The operator's name or import path, if the file does not hold it. A class is
             imported only if it is named by this argument: a file alone has no code run.
         sigma_y: The noise's standard deviation, if the file does not hold it.
+        links: Whether the file may read other files of this machine.
 
     Returns:
         Notes, warnings and errors. A file without errors can be used.
     """
     found = _Findings()
     try:
-        with users_observations(path, operator, sigma_y) as file:
+        with users_observations(path, operator, sigma_y, links) as file:
             _check_contents(file, found)
     except DiemError as error:
         found.error(str(error))

@@ -1,13 +1,14 @@
 """HDF5 files of ours: written whole, read with checks that name what is wrong.
 
-Everything carries checksums, so that flipped bytes are found when they are read: HDF5's own of data
-sets (Fletcher-32) and of its structures, and a SHA-256 of attributes.
+Everything carries checksums of HDF5's, so that flipped bytes are found when they are read: data
+sets (Fletcher-32), and its structures. All attributes of a file are one, of JSON in a fixed length,
+in the header of the root: text of variable length, as h5py writes it, lies in a heap that has no
+checksum, and in which HDF5 may follow a damaged size for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import math
@@ -38,8 +39,8 @@ CHUNK_BYTES = 2**16
 PART_BYTES = 2**26
 """What goes through all rows of a data set takes so many bytes at a time, or one row."""
 
-CHECKSUM = "sha256"
-"""The attribute, or the tensor, with the checksum of all others."""
+ATTRIBUTES = "attributes"
+"""The attribute of the root that holds all others."""
 
 
 def write_hdf5(
@@ -63,10 +64,9 @@ def write_hdf5(
         for name, array in arrays.items():
             _write_array(file, name, array, disk)
         with postponed():
-            file.attrs.update(attributes)
-            file.attrs["diem_version"] = __version__
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+            versions = {"diem_version": __version__, "schema_version": SCHEMA_VERSION}
+            text = json.dumps({**attributes, **versions}, default=lambda x: np.asarray(x).tolist())
+            file.attrs[ATTRIBUTES] = np.bytes_(text.encode())
 
 
 @contextlib.contextmanager
@@ -143,14 +143,6 @@ def _write_scalar(file: h5py.File, name: str, value: np.ndarray | np.generic) ->
     h5py.Dataset(h5py.h5d.create(place, name.encode(), kind, scalar, layout))[()] = value
 
 
-def _checksum_of_attributes(file: h5py.File) -> np.ndarray:
-    """Returns the SHA-256 of the root's attributes: HDF5 has no checksum of text."""
-    names = (name for name in file.attrs if name != CHECKSUM)
-    values = {name: np.asarray(file.attrs[name]).tolist() for name in names}
-    total = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    return np.frombuffer(total.digest(), np.uint8)
-
-
 class Reader:
     """An open HDF5 file whose contents are checked as they are read.
 
@@ -176,13 +168,16 @@ class Reader:
                 f" {REMEDY}."
             ) from None
         with self._intact("its header"):
-            # Files of other programs have no checksum.
-            stored = self.file.attrs.get(CHECKSUM)
-            intact = stored is None or np.array_equal(stored, _checksum_of_attributes(self.file))
-        if not intact:
+            # Those of another program, and of diem 0.3, are attributes of their own.
+            self.attributes: Mapping[str, Any] = self.file.attrs
+            written = ATTRIBUTES in self.attributes
+            alone = len(self.attributes) == 1
+            if written:
+                self.attributes = dict(json.loads(self.file.attrs[ATTRIBUTES]))
+        if written and not alone:
             raise DiemError(
-                f"{path}: its attributes are damaged, or were changed without deleting their"
-                f" checksum, the attribute {CHECKSUM!r}: {REMEDY}."
+                f"{path}: it has attributes beside {ATTRIBUTES!r}, in which diem writes all of"
+                " them: change that one (JSON), or move all of its entries to attributes of their own."
             )
 
     def __enter__(self) -> Self:
@@ -216,8 +211,8 @@ class Reader:
     def attribute(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the root, or if it is missing, a default if one is given."""
         with self._intact(f"the attribute {name!r}"):
-            if name in self.file.attrs:
-                return self.file.attrs[name]
+            if name in self.attributes:
+                return self.attributes[name]
         if default is None:
             raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
         return default
@@ -229,7 +224,7 @@ class Reader:
             DiemError: If the attribute is no text.
         """
         with self._intact(f"the attribute {name!r}"):
-            value = self.file.attrs.get(name)
+            value = self.attributes.get(name)
         if isinstance(value, np.ndarray) and value.size == 1:
             value = value.reshape(())[()]
         if isinstance(value, bytes):

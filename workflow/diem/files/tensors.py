@@ -13,9 +13,11 @@ from torch import Tensor
 
 from diem.errors import DiemError
 from diem.files.atomic import REMEDY, atomic
-from diem.files.hdf5 import CHECKSUM
 
 __all__ = ["content_digest", "load_tensors", "load_weights", "save_tensors"]
+
+CHECKSUM = "sha256"
+"""The tensor with the checksum of all others."""
 
 
 def save_tensors(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +11,7 @@ from diem.data.sets.base import SPLITS, DataSet, Split
 from diem.errors import DiemError
 
 if TYPE_CHECKING:
-    import h5py
+    from diem.files.hdf5 import Reader
 
 __all__ = ["HDF5"]
 
@@ -47,6 +44,10 @@ class HDF5(DataSet):
         " `sigma_y`, and what a loaded prior gives, keep the units of the file",
     )
     scale: Positive = option(1.0, "see `offset`")
+    links: bool = option(
+        False,
+        "lets the file read others of this machine: links, external storage, virtual data sets",
+    )
 
     def event_shape(self) -> tuple[int, ...]:
         """Returns the shape of one ``x``.
@@ -55,7 +56,7 @@ class HDF5(DataSet):
             DiemError: If there is no such file, or it does not tell.
         """
         with self._opened() as file:
-            shape = np.asarray(file.attrs.get("event_shape", ()))
+            shape = np.asarray(file.attribute("event_shape", ()))
         if (
             shape.ndim != 1
             or not len(shape)
@@ -74,12 +75,12 @@ class HDF5(DataSet):
             DiemError: If there is no such file, or it does not tell.
         """
         with self._opened() as file:
-            return self._observations(file, "train").shape[1:]
+            return self._shape(file, "train")[1:]
 
     def counts(self) -> dict[str, int]:
         with self._opened() as file:
             counts = {
-                name: len(self._observations(file, name))
+                name: self._shape(file, name)[0]
                 for name in SPLITS
                 if name == "train" or f"{name}/y" in file
             }
@@ -94,24 +95,15 @@ class HDF5(DataSet):
     def load(self, seed: int) -> dict[str, Split]:
         raise DiemError(f"{self.path}: these are observations, and there are no clean data.")
 
-    def _observations(self, file: h5py.File, split: str) -> h5py.Dataset:
-        import h5py
+    def _shape(self, file: Reader, split: str) -> tuple[int, ...]:
+        shape = file.shape(f"{split}/y")
+        if not shape:
+            raise DiemError(f"{self.path}: '{split}/y' is a single value, where rows are expected.")
+        return shape
 
-        y = file.get(f"{split}/y")
-        if not isinstance(y, h5py.Dataset) or y.ndim == 0:
-            raise DiemError(f"{self.path}: '{split}/y' is missing.")
-        return y
+    def _opened(self) -> Reader:
+        from diem.files.foreign import check_foreign
+        from diem.files.hdf5 import Reader
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[h5py.File]:
-        import h5py
-
-        if not Path(self.path).is_file():
-            raise DiemError(f"{self.path}: there is no such file.")
-        try:
-            with h5py.File(self.path, "r") as file:
-                yield file
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-            raise DiemError(
-                f"{self.path}: this is no complete HDF5 file (truncated, or of another format)."
-            ) from None
+        check_foreign(self.path, self.links)
+        return Reader(self.path)
