@@ -176,8 +176,8 @@ class Reader:
                 self.attributes = dict(json.loads(self.file.attrs[ATTRIBUTES]))
         if written and not alone:
             raise DiemError(
-                f"{path}: it has attributes beside {ATTRIBUTES!r}, in which diem writes all of"
-                " them: change that one (JSON), or move all of its entries to attributes of their own."
+                f"{path}: it has attributes beside {ATTRIBUTES!r}, in which diem writes all:"
+                " change that one (JSON), or give each of its entries one of its own."
             )
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from diem.evaluation.rows import software
 from diem.files.atomic import atomic
+from diem.files.tables import write_csv
 
 __all__ = [
     "NONE",
@@ -53,8 +54,8 @@ def write_table(files: Mapping[str, str], table: pd.DataFrame, shown: Readable) 
         table: The table at full precision.
         shown: The same for the eye.
     """
+    write_csv(files["csv"], table)
     texts = {
-        "csv": table.to_csv(index=False),
         "markdown": markdown(shown),
         "latex": latex(shown),
         "html": html(shown),
