@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from diem.evaluation.rows import provenance, read_rows
+from diem.evaluation.rows import provenance, read_rows, write_rows
 from diem.report.tables.experiment import readable_summary, summary
 from diem.report.tables.writing import html, latex, markdown, rounded
 
@@ -69,7 +69,7 @@ PSNR = "PSNR (dB) of posterior means"
 def test_rows_survive_files(rows, tmp_path):
     rows["value"] = [PRECISE / 3**i for i in range(len(rows))]
     for name, part in (("one", rows[:4]), ("two", rows[4:])):
-        part.to_csv(tmp_path / name, index=False)
+        write_rows(tmp_path / name, part)
 
     read = read_rows([tmp_path / "one", tmp_path / "two"])
 

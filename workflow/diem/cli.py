@@ -316,6 +316,8 @@ def _posterior(options: argparse.Namespace) -> None:
 
 def _draw_posteriors(options: argparse.Namespace, observations: "Observations") -> None:
     from diem.inference.sample_files import read_posteriors
+
+    os.environ["MPLBACKEND"] = "agg"  # no window: a notebook's need not be there
     from diem.report.drawing.style import save
     from diem.report.posteriors import POSTERIORS, posteriors
 

@@ -380,6 +380,11 @@ def import_named(name: str, noun: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     folders = [*filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)), str(Path.cwd())]
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise DiemError(
+            f"{noun} {name!r}: Python has a module {module.partition('.')[0]!r} of its own: give"
+            " your file another name."
+        )
     before = list(sys.path)
     sys.path += folders
     try:

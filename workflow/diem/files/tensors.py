@@ -60,7 +60,7 @@ def load_tensors(path: str | Path, ours: bool = True) -> tuple[dict[str, Tensor]
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise DiemError(
             f"{path}: this is no complete safetensors file ({error}): {REMEDY}."
         ) from None

@@ -140,7 +140,8 @@ def opened(
         tables, clean = files.get("metrics"), files.get("clean")
         yield Source(
             experiment,
-            labels,
+            # Text, which Matplotlib would take for mathematics between two of these.
+            {run: label.replace("$", r"\$") for run, label in labels.items()},
             rows=read_rows(tables) if tables else None,
             truth=rows(clean, "test/x") if clean else None,
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],

@@ -114,9 +114,14 @@ def markdown(table: Readable) -> str:
     """Returns a table as Markdown, with its notes as a list below."""
     header = [" ".join(lines) for lines in table.header]
     rule = ["---" if i < table.text_columns else "---:" for i in range(len(header))]
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in (header, *table.body)]
+    escaped = [[_plain(cell) for cell in row] for row in (header, *table.body)]
     lines = [f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:])]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
+    return "\n".join([*lines, "", *(f"- {_plain(note)}" for note in table.notes), ""])
+
+
+def _plain(text: str) -> str:
+    """Returns text in which Markdown finds neither HTML nor the end of a cell."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
 
 
 def latex(table: Readable) -> str:
