@@ -944,7 +944,11 @@ def test_inpainting_of_observations_of_another_shape(config, operator):
         ((40, 30), (1, 8, 8), ["'inpainting'", "needs observations of the data's shape"]),
         ((40, 4, 8, 8), (4, 8, 8), ["'inpainting' cannot be drawn"]),
         ((40, 3, 8, 8), (3, 8, 8), []),
-        (None, (1, 8, 8), ["digits.data.path", "observations.h5: the data set 'train/y' is missing"]),
+        (
+            None,
+            (1, 8, 8),
+            ["digits.data.path", "observations.h5: the data set 'train/y' is missing"],
+        ),
     ],
 )
 def test_inpainting_of_ones_own_observations(config, tmp_path, y, event, words):

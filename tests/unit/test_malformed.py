@@ -109,7 +109,10 @@ FILES = {
     "no y": (put("train/y", lambda _: None), ["'train/y'", "missing"]),
     "no observation": (put("train/y", lambda y: y[:0]), ["'train/y'", "no observation"]),
     "one number": (put("train/y", lambda y: np.float32(1)), ["'train/y'", "single value"]),
-    "a NaN": (put("train/y", at((5, 0, 1, 1), np.nan)), ["'train/y'", "non-finite"]),
+    "a NaN": (
+        put("train/y", lambda y: np.where(y == y.max(), np.nan, y)),
+        ["'train/y'", "non-finite"],
+    ),
     "an infinity": (put("train/y", at((59, 0, 5, 5), -np.inf)), ["'train/y'", "non-finite"]),
     "too large for single precision": (
         put("train/y", lambda y: np.where(y == y.max(), 1e300, y.astype(np.float64))),
@@ -129,7 +132,7 @@ FILES = {
         ["operator/mask", "(1, 6, 4)"],
     ),
     "mask of numbers": (
-        put("train/operator/mask", lambda m: m.astype(np.uint8)),
+        put("train/operator/mask", lambda m: 2 * m.astype(np.uint8)),
         ["operator/mask", "booleans"],
     ),
     "nothing observed": (put("train/operator/mask", np.zeros_like), ["train", "'mask'", "zero"]),

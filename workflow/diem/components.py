@@ -45,6 +45,7 @@ from diem.errors import DiemError, nearest
 from diem.sentences import short, tell
 
 __all__ = [
+    "NOISE",
     "SEARCH_PATH",
     "Component",
     "Count",
@@ -53,6 +54,7 @@ __all__ = [
     "Integer",
     "Kind",
     "Model",
+    "Noise",
     "Number",
     "Positive",
     "Seed",
@@ -94,6 +96,9 @@ Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 Even = Annotated[Integer, Field(ge=2, multiple_of=2)]
 Number = Annotated[float, BeforeValidator(_finite)]
 Positive = Annotated[Number, Field(gt=0)]
+NOISE = (1e-18, 1e18)
+"""The least and the largest ``sigma_y``: its square is computed with in single precision."""
+Noise = Annotated[Number, Field(ge=NOISE[0], le=NOISE[1])]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 
 

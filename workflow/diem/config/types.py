@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from diem.components import Integer, Positive, short
+from diem.components import Integer, Noise, short
 
 PATTERN = "^[A-Za-z0-9][A-Za-z0-9_-]*$"
 """What names of entries look like: they are parts of the names of files."""
@@ -29,7 +29,7 @@ Name = Annotated[str, StringConstraints(pattern=PATTERN, max_length=100)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_label)]
 Lap = Annotated[Integer, Field(ge=1, le=999)]
-SigmaY = Positive | Annotated[list[Positive], Field(min_length=1)]
+SigmaY = Noise | Annotated[list[Noise], Field(min_length=1)]
 
 
 def unique(values: list[Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from diem import operators
-from diem.data.observations import SPLITS, Observations
+from diem.data.observations import SPLITS, Observations, check_noise
 from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
 from diem.files.hdf5 import write_hdf5
@@ -79,15 +79,16 @@ def write_observations(
             of_observations = name in ("index", "sigma_y")
             place = f"{split}/{name}" if of_observations else f"{split}/operator/{name}"
             arrays[place] = _converted(values, values.dtype) if values.ndim else values[()]
+            if name == "sigma_y":
+                check_noise(np.asarray(values), f"{path}: {split}/sigma_y")
         if operator is not None:
             _check_operator(f"{path}: {split}", operator, event_shape, y, fields)
     attributes: dict[str, Any] = {"event_shape": np.asarray(event_shape)}
     if operator is not None:
         attributes["operator"] = operator
     if sigma_y is not None:
+        check_noise(np.asarray(sigma_y), f"{path}: sigma_y")
         arrays["sigma_y"] = np.asarray(sigma_y, np.float32)
-        if not (np.isfinite(arrays["sigma_y"]) & (arrays["sigma_y"] > 0)).all():
-            raise DiemError(f"{path}: sigma_y must be positive.")
     write_hdf5(path, arrays, attributes)
 
 
@@ -218,7 +219,7 @@ def ingest(
                 arrays[f"{split}/{name}"] = _copied(file, group, name, chosen, offset, scale)
             arrays[f"{split}/index"] = _index(file, group)[chosen]
         if file.sigma_y is not None:
-            arrays["sigma_y"] = file.sigma_y.numpy() / np.float32(scale)
+            arrays["sigma_y"] = _scaled_noise(file, file.sigma_y.numpy(), scale)
         attributes = {
             "operator": file.operator,
             "event_shape": list(file.event_shape),
@@ -295,9 +296,14 @@ def _rows(
     scale: float,
 ) -> np.ndarray:
     """Returns rows of a data set; ``y`` and ``sigma_y`` are those of ``(x - offset) / scale``."""
-    if name == "y" and (offset, scale) != (0, 1):
-        return file.load(group, rows).scaled(offset, scale).y.numpy()
+    if name == "y":  # what is not observed may be anything
+        observed = file.load(group, rows)
+        return (observed if (offset, scale) == (0, 1) else observed.scaled(offset, scale)).y.numpy()
     values = file.read(f"{group}/{name}", rows)
-    if name == "sigma_y":
-        return values / np.float32(scale)
-    return values.astype(np.float32) if name == "y" else values
+    return _scaled_noise(file, values, scale) if name == "sigma_y" else values
+
+
+def _scaled_noise(file: Observations, sigma_y: np.ndarray, scale: float) -> np.ndarray:
+    scaled = sigma_y / np.float32(scale)
+    check_noise(scaled, f"{file.path}: sigma_y divided by data.scale, {scale:g},")
+    return scaled.astype(np.float32)

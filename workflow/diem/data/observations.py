@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diem import operators
+from diem.components import NOISE
 from diem.data.sets.base import SPLITS
 from diem.errors import DiemError, nearest
 from diem.files.foreign import check_foreign
@@ -87,6 +88,21 @@ def save_observations(
     write_hdf5(path, arrays, {"operator": operator, "event_shape": shape, **attributes})
 
 
+def check_noise(sigma_y: np.ndarray, where: str) -> None:
+    """Refuses a standard deviation that is not positive in the precision that it is used in.
+
+    Arguments:
+        sigma_y: The standard deviations.
+        where: What they are, for the sentence.
+
+    Raises:
+        DiemError: If one is not, or not finite.
+    """
+    low, high = NOISE
+    if not ((sigma_y >= low) & (sigma_y <= high)).all():
+        raise DiemError(f"{where} must be positive, and from {low:g} to {high:g}.")
+
+
 class Observations(Reader):
     """An open file of observations, from which rows are read as they are needed.
 
@@ -118,10 +134,7 @@ class Observations(Reader):
                 f"{path}: the attribute 'operator' is {stored!r}, where {operator!r} is named."
             )
         self.operator = stored
-        shape = np.asarray(self.attribute("event_shape"))
-        if shape.ndim != 1 or shape.dtype.kind not in "iu" or not (shape > 0).all():
-            raise DiemError(f"{path}: the attribute 'event_shape' must hold positive integers.")
-        self.event_shape = tuple(shape.tolist())
+        self.event_shape = self.sizes("event_shape")
         self.sigma_y = self._noise_of_all_splits(sigma_y)
 
     def _noise_of_all_splits(self, given: float | Sequence[float] | None) -> Tensor | None:
@@ -146,9 +159,10 @@ class Observations(Reader):
             return name in self.attributes
 
     def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
-        if not (sigma_y > 0).all():
-            raise DiemError(f"{self.path}: {name!r} must be positive.")
-        return torch.as_tensor(sigma_y, dtype=torch.float32)
+        sigma_y = np.asarray(sigma_y)
+        check_noise(sigma_y, f"{self.path}: {name!r}")
+        shape = () if sigma_y.size == 1 else sigma_y.shape
+        return torch.from_numpy(sigma_y.astype(np.float32).reshape(shape))
 
     def splits(self) -> list[str]:
         """Returns the splits that the file holds, in order."""
@@ -186,14 +200,21 @@ class Observations(Reader):
         if f"{split}/index" in self:
             index = self.read(f"{split}/index", rows, shape=())
         operator = self.load_operator(split, rows)
-        y = torch.from_numpy(self.read(f"{split}/y", rows, shape=operator.observation_shape))
+        y = torch.from_numpy(
+            self.read(f"{split}/y", rows, shape=operator.observation_shape, finite=False)
+        )
         if len(index) != len(y):
             raise DiemError(
                 f"{self.path}: '{split}' has {len(y)} observations and {len(index)} indices."
             )
         y = torch.where(operator.observed(), y.float(), 0.0)
         if not torch.isfinite(y).all():
-            raise DiemError(f"{self.path}: '{split}/y' holds non-finite values as float32.")
+            place = (~torch.isfinite(y)).nonzero()[0].tolist()
+            place[0] += (rows.start or 0) if isinstance(rows, slice) else 0
+            raise DiemError(
+                f"{self.path}: '{split}/y' holds non-finite values (as float32) where they are"
+                f" observed, first at {tuple(place)}."
+            )
         return Observed(operator, y, self._noise(split, rows, y.shape), index)
 
     def load_operator(self, split: str, rows: slice | tuple[()] = slice(None)) -> Operator:
@@ -235,7 +256,7 @@ class Observations(Reader):
             fits = sigma_y.shape in ((), shape[1:])
             if not fits and sigma_y.ndim == 1 and sigma_y.numel() == math.prod(shape[1:]):
                 fits, sigma_y = True, sigma_y.reshape(shape[1:])
-        elif self.shape(name) == ():
+        elif math.prod(self.shape(name)) == 1:
             return self._positive(name, self.read(name, ()))
         else:
             sigma_y = self._positive(name, self.read(name, rows))

@@ -244,8 +244,25 @@ class Reader:
             raise DiemError(f"{self.path}: the data set {name!r} is missing.")
         return dataset
 
+    def sizes(self, name: str) -> tuple[int, ...]:
+        """Returns an attribute of positive integers, as other programs store them too.
+
+        Raises:
+            DiemError: If the attribute is missing, or holds something else.
+        """
+        values = np.asarray(self.attribute(name)).reshape(-1)
+        if values.dtype.kind in "iuf" and len(values) and np.isfinite(values).all():
+            whole = values.astype(np.int64)
+            if (whole == values).all() and (whole > 0).all():
+                return tuple(whole.tolist())
+        raise DiemError(f"{self.path}: the attribute {name!r} must hold positive integers.")
+
     def read(
-        self, name: str, rows: slice | tuple[()] = slice(None), shape: Sequence[int] | None = None
+        self,
+        name: str,
+        rows: slice | tuple[()] = slice(None),
+        shape: Sequence[int] | None = None,
+        finite: bool = True,
     ) -> np.ndarray:
         """Reads rows of a data set, or a single value.
 
@@ -253,11 +270,16 @@ class Reader:
             name: The data set.
             rows: The rows to read, or ``()`` for all of what may be a single value.
             shape: If given, the shape that one row must have.
+            finite: Whether values that are not finite are refused.
+
+        Returns:
+            The values in this machine's byte order, in a type that PyTorch has.
 
         Raises:
             DiemError: If the data set is missing, damaged, of another shape, or not finite.
         """
-        return self._rows_of(self._numbers(name, shape, single=rows == ()), rows)
+        dataset = self._numbers(name, shape, single=rows == ())
+        return _native(self._rows_of(dataset, rows, finite))
 
     def _numbers(
         self, name: str, shape: Sequence[int] | None = None, single: bool = False
@@ -273,24 +295,43 @@ class Reader:
         if dataset.ndim == 0 and not single:
             raise DiemError(f"{self.path}: {name!r} is a single value, where rows are expected.")
         if dataset.dtype.kind not in "fiub":
+            remedy = ": write real and imaginary parts as channels"
             raise DiemError(
-                f"{self.path}: {name!r} holds {dataset.dtype}, where numbers are needed."
+                f"{self.path}: {name!r} holds {dataset.dtype}, where numbers are needed"
+                f"{remedy if dataset.dtype.kind == 'c' else ''}."
             )
-        if shape is not None and dataset.shape[1:] != tuple(shape):
+        rows = dataset.shape[1:]
+        if shape is not None and rows != tuple(shape):
+            last = len(rows) == 3 and (rows[2], *rows[:2]) == tuple(shape)
             raise DiemError(
-                f"{self.path}: {name!r} has rows of shape {dataset.shape[1:]},"
-                f" where {tuple(shape)} is expected."
+                f"{self.path}: {name!r} has rows of shape {rows}, where {tuple(shape)} is expected"
+                f"{': write channels first, np.moveaxis(y, -1, 1)' if last else ''}."
             )
         return dataset
 
-    def _rows_of(self, dataset: h5py.Dataset, rows: slice | tuple[()] = slice(None)) -> np.ndarray:
-        """Reads rows of a data set, and checks that they are intact and finite."""
+    def _rows_of(
+        self,
+        dataset: h5py.Dataset,
+        rows: slice | tuple[()] = slice(None),
+        finite: bool = True,
+    ) -> np.ndarray:
+        """Reads rows of a data set, and checks that they are intact and, if asked, finite."""
         name = dataset.name.removeprefix("/")
         with self._intact(repr(name)):
             array = dataset[rows]
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DiemError(f"{self.path}: {name!r} holds non-finite values.")
         return array
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Returns numbers of any byte order and width in a type that PyTorch has."""
+    kind, width = array.dtype.kind, array.dtype.itemsize
+    if kind == "f" and width > 8:
+        return array.astype(np.float64)
+    if kind == "u" and width > 1:
+        return array.astype(np.int64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 class HasRows(Protocol):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from diem.components import Fraction, Number, Positive, option
 from diem.data.sets.base import SPLITS, DataSet, Split
 from diem.errors import DiemError
@@ -56,17 +54,7 @@ class HDF5(DataSet):
             DiemError: If there is no such file, or it does not tell.
         """
         with self._opened() as file:
-            shape = np.asarray(file.attribute("event_shape", ()))
-        if (
-            shape.ndim != 1
-            or not len(shape)
-            or shape.dtype.kind not in "iu"
-            or not (shape > 0).all()
-        ):
-            raise DiemError(
-                f"{self.path}: the attribute 'event_shape' must hold positive integers."
-            )
-        return tuple(shape.tolist())
+            return file.sizes("event_shape")
 
     def observation_shape(self) -> tuple[int, ...]:
         """Returns the shape of one ``y``.
