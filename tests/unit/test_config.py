@@ -223,7 +223,7 @@ def test_the_configuration_of_ones_own_data_is_valid(tmp_path):
     (text,) = (part.split("```")[0] for part in page.split("```yaml\n")[1:])
     config = yaml.safe_load(text)
     path = tmp_path / "observations.h5"
-    own.write_observations(path, {"train": np.ones((40, 1, 32, 32))}, operator="mask", sigma_y=0.1)
+    own.write_observations(path, {"train": np.ones((40, 1, 32, 32))}, sigma_y=0.1)
     config["experiments"]["sky"]["data"]["path"] = str(path)
 
     assert resolve(config, "sky.yaml")["experiments"]["sky"]["laps"] == 6
@@ -960,7 +960,7 @@ def test_inpainting_of_ones_own_observations(config, tmp_path, y, event, words):
     digits = config["experiments"]["digits"]
     digits |= {
         "data": {"name": "hdf5", "path": str(path)},
-        "observations": {"half": {"operator": "telescope:Beam"}},
+        "observations": {"half": {"operator": "telescope:Beam", "sigma_y": 0.1}},
         "figures": ["inpainting"],
     }
     if not words:

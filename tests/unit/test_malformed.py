@@ -478,16 +478,57 @@ def test_a_good_config(tmp_path, monkeypatch):
     good(tmp_path / "own.h5")
     config = copy.deepcopy(CONFIG)
     observations = config["experiments"]["mine"]["observations"]
-    observations["other"] = {"operator": {"class": "telescope:Beam"}, "sigma_y": [0.1, 0.2]}
     observations["told"] = {}
     config["experiments"]["mine"]["figures"] = ["prior", "inpainting", "lap_choice"]
 
     mine = resolve(config, "mine.yaml")["experiments"]["mine"]
 
     assert mine["observations"]["all"] == {"operator": {"name": "mask"}}
-    assert mine["observations"]["other"]["operator"] == {"name": "telescope:Beam"}
     assert mine["evaluation"]["metrics"] == ["prediction", "observation_distance", "residual"]
     assert mine["data"] == {"name": "hdf5", "path": "own.h5", "links": False, **HELD_OUT}
+
+
+OWN = {"operator": {"class": "telescope:Beam"}, "sigma_y": [0.1, 0.2]}
+
+TOLD = {
+    "all by the file": ({}, {}, []),
+    "all by the configuration": (OWN, {"operator": None, "sigma_y": None}, []),
+    "no operator": ({}, {"operator": None}, ["operator is missing"]),
+    "two operators": ({"operator": {"name": "blur"}}, {}, ["'blur'", "names 'mask'"]),
+    "a class of the file": ({}, {"operator": "telescope:Beam"}, ["imported only if you name it"]),
+    "no noise": ({}, {"sigma_y": None}, ["sigma_y is missing"]),
+    "noise twice": ({"sigma_y": 0.1}, {}, ["sigma_y is given", "the file holds it"]),
+    "two rows": ({}, {"rows": 2}, ["data.path", "2 different x", "validation and test"]),
+    "three x of many rows": ({}, {"index": 2}, ["data.path", "2 different x", "too few"]),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_a_plan_and_a_check_refuse_what_taking_the_file_in_would(tmp_path, monkeypatch, case):
+    entry, changes, words = TOLD[case]
+    monkeypatch.chdir(tmp_path)
+    good(tmp_path / "own.h5")
+    if "operator" in changes:
+        set_attributes(tmp_path / "own.h5", operator=changes["operator"])
+    if "sigma_y" in changes:
+        without("train/sigma_y")(tmp_path / "own.h5")
+    for name in ("y", "operator/mask", "sigma_y") if "rows" in changes else ():
+        put(f"train/{name}", lambda data: data[:2])(tmp_path / "own.h5")
+    if "index" in changes:
+        put("train/index", lambda _: np.arange(60) % 2)(tmp_path / "own.h5")
+    config = copy.deepcopy(CONFIG)
+    mine = config["experiments"]["mine"]
+    mine["observations"] = {"all": entry}
+
+    if not words:
+        resolve(config, "mine.yaml")
+        return
+    with pytest.raises(DiemError) as error:
+        resolve(config, "mine.yaml")
+    one_sentence(error.value, "mine.yaml: experiments.mine", *words)
+    if "different x" in " ".join(words):
+        errors = [text for level, text in check_file("own.h5") if level == "error"]
+        assert any("too few to hold out" in text for text in errors)
 
 
 def test_there_are_forty_and_more():

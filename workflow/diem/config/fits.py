@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diem.components import split
-from diem.data.sets.base import DataSet
+from diem.data.sets.base import DataSet, Told
 from diem.em.augmentations import AUGMENTATIONS
 from diem.em.laps import sampled
 from diem.errors import DiemError, placed
@@ -32,9 +32,12 @@ def check_sizes(experiment: Mapping[str, Any], data: DataSet, where: str) -> Non
     shape, counts = data.event_shape(), _counts(data, where)
     with placed(f"{where}."):
         NETWORKS.parse(experiment["network"]).check(shape)
-    if "clean" in data.facts:
-        for name, entry in experiment["observations"].items():
+    told = data.told()
+    for name, entry in experiment["observations"].items():
+        if told is None:
             _check_observations(entry, shape, f"{where}.observations.{name}")
+        else:
+            _check_own(entry, told, f"{where}.observations.{name}")
     for name, run in experiment["runs"].items():
         _check_augmentations(run["m_step"], shape, f"{where}.runs.{name}")
         if counts is not None:
@@ -102,6 +105,26 @@ def _check_observations(entry: Mapping[str, Any], shape: Sequence[int], where: s
             f"{where}.sigma_y holds {len(sigma_y)} values, and an observation {math.prod(shape)}:"
             " give one for each, or one number for all."
         )
+
+
+def _check_own(entry: Mapping[str, Any], told: Told, where: str) -> None:
+    """Checks that a file and the configuration together tell the operator and the noise, once."""
+    operator = entry.get("operator", {}).get("name")
+    if operator is None and told.operator is None:
+        raise DiemError(f"{where}.operator is missing: the file does not name its operator.")
+    if None not in (operator, told.operator) and operator != told.operator:
+        raise DiemError(
+            f"{where}.operator.name is {operator!r}, and the file names {told.operator!r}."
+        )
+    if operator is None and told.operator not in OPERATORS.names:
+        raise DiemError(
+            f"{where}.operator is missing: the file's operator {told.operator!r} is none that is"
+            " built in, and a class is imported only if you name it."
+        )
+    given = entry.get("sigma_y") is not None
+    if given == told.sigma_y:
+        reason = "the file holds it" if given else "the file does not hold it"
+        raise DiemError(f"{where}.sigma_y is {'given' if given else 'missing'}: {reason}.")
 
 
 def _check_augmentations(m_step: Mapping[str, Any], shape: Sequence[int], where: str) -> None:

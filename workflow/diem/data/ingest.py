@@ -21,6 +21,7 @@ import numpy as np
 
 from diem import operators
 from diem.data.observations import SPLITS, Observations, check_noise
+from diem.data.sets.hdf5 import held_out
 from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
 from diem.files.hdf5 import write_hdf5
@@ -255,12 +256,8 @@ def _splits(
     # Observations of the same x are held out together.
     scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
     order = rng(seed, Stage.SPLIT).permutation(len(scenes))
-    sizes = [max(1, round(data[split] * len(scenes))) for split in lacking]
-    if sum(sizes) >= len(scenes):
-        raise DiemError(
-            f"{file.path}: 'train' holds {len(scenes)} different x, too few to hold out"
-            f" {' and '.join(lacking)}."
-        )
+    fractions = {split: data[split] for split in lacking}
+    sizes = [*held_out(str(file.path), len(scenes), fractions).values()]
     for split, part in zip(lacking, np.split(order, np.cumsum(sizes)), strict=False):
         sources[split] = ("train", np.isin(scene, part))
     sources["train"] = ("train", np.isin(scene, order[sum(sizes) :]))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from diem.data.observations import SPLITS, Observations, users_observations
+from diem.data.sets.hdf5 import FRACTIONS, held_out
 from diem.data.totals import Totals
 from diem.errors import DiemError
 from diem.operators.base import Operator
@@ -95,6 +96,13 @@ def _check_contents(file: Observations, found: _Findings) -> None:
             totals[split] = _read(file, split, found)
         except DiemError as error:
             found.error(str(error))
+    if "train" in totals:
+        lacking = {split: part for split, part in FRACTIONS.items() if split not in splits}
+        scenes = len(np.unique(np.concatenate(totals["train"].index)))
+        try:
+            held_out(str(file.path), scenes, lacking)
+        except DiemError as error:
+            found.error(f"{str(error).rstrip('.')} (data.validation and data.test).")
     for split, of_split in totals.items():
         if of_split.values == 0:
             found.error(f"{file.path}: {split}: no value is observed.")

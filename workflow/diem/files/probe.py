@@ -20,6 +20,9 @@ SECONDS = 8
 LARGEST_CHUNK = 2**30
 """A chunk is decompressed as a whole, into so many bytes of memory at most."""
 
+SMALL = 2**26
+"""Of a larger data set the first and the last row are read, and not all."""
+
 COMPRESSION = 2000
 """No usual filter makes data so much smaller; what declares more was not written."""
 
@@ -82,7 +85,8 @@ def _of_dataset(dataset: h5py.Dataset, place: str, size: int, links: bool) -> st
             return f"{place!r} has chunks of {chunk:,} bytes, more than {LARGEST_CHUNK:,}"
     if dataset.size:
         with contextlib.suppress(*UNREADABLE):
-            for row in (0, -1) if dataset.ndim else ((),):
+            whole = not dataset.ndim or dataset.nbytes <= SMALL
+            for row in ((),) if whole else (0, -1):
                 dataset[row]
     return None
 

@@ -14,7 +14,7 @@ from diem.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SPLITS", "DataSet", "Split", "from_bytes", "to_bytes"]
+__all__ = ["SPLITS", "DataSet", "Split", "Told", "from_bytes", "to_bytes"]
 
 SPLITS = ("train", "validation", "test")
 """The splits, in the order in which their random streams are numbered."""
@@ -36,6 +36,18 @@ class Split(NamedTuple):
     def whole(self) -> np.ndarray:
         """Returns all data at once, where they fit in memory; batches are read."""
         return self.x if isinstance(self.x, np.ndarray) else np.concatenate(list(self.x))
+
+
+class Told(NamedTuple):
+    """What a file of observations tells, which then is not told again.
+
+    Attributes:
+        operator: The operator's name, or none.
+        sigma_y: Whether it holds the noise's standard deviation.
+    """
+
+    operator: str | None
+    sigma_y: bool
 
 
 class DataSet(Component):
@@ -86,6 +98,10 @@ class DataSet(Component):
         Raises:
             DiemError: If a file is missing, damaged, or does not suit.
         """
+
+    def told(self) -> Told | None:
+        """Returns what a user's own observations tell of themselves; of clean data, nothing."""
+        return None
 
     def downloads(self) -> str | None:
         """Returns the file of :data:`diem.files.downloads.DOWNLOADS` that is to be the `path`."""

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from diem.components import Fraction, Number, Positive, option
-from diem.data.sets.base import SPLITS, DataSet, Split
-from diem.errors import DiemError
+from diem.data.sets.base import SPLITS, DataSet, Split, Told
+from diem.errors import DiemError, placed
 
 if TYPE_CHECKING:
     from diem.files.hdf5 import Reader
 
-__all__ = ["HDF5"]
+__all__ = ["FRACTIONS", "HDF5", "held_out"]
+
+FRACTIONS = {"validation": 0.05, "test": 0.1}
+"""What is held out of ``train`` for a split that a file lacks, unless it is said."""
+
+
+def held_out(path: str, scenes: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    """Returns how many of the different ``x`` of ``train`` are held out for each split.
+
+    Arguments:
+        path: The file, for the sentence.
+        scenes: The number of different ``x``.
+        fractions: The fraction to hold out by split, of the splits that the file lacks.
+
+    Raises:
+        DiemError: If none would be left.
+    """
+    sizes = {name: max(1, round(fraction * scenes)) for name, fraction in fractions.items()}
+    if sizes and sum(sizes.values()) >= scenes:
+        raise DiemError(
+            f"{path}: 'train' holds {scenes} different x, too few to hold out"
+            f" {' and '.join(sizes)}."
+        )
+    return sizes
 
 
 class HDF5(DataSet):
@@ -31,10 +57,12 @@ class HDF5(DataSet):
         min_length=1,
     )
     validation: Fraction = option(
-        0.05, "the fraction of `train` that is held out at random, if the file lacks this split"
+        FRACTIONS["validation"],
+        "the fraction of `train` that is held out at random, if the file lacks this split",
     )
     test: Fraction = option(
-        0.1, "the fraction of `train` that is held out at random, if the file lacks this split"
+        FRACTIONS["test"],
+        "the fraction of `train` that is held out at random, if the file lacks this split",
     )
     offset: Number = option(
         0.0,
@@ -72,13 +100,27 @@ class HDF5(DataSet):
                 for name in SPLITS
                 if name == "train" or f"{name}/y" in file
             }
-        held = {
-            name: max(1, round(getattr(self, name) * counts["train"]))
-            for name in SPLITS
-            if name not in counts
-        }
+        held = self._held(counts, counts["train"])
         counts["train"] -= sum(held.values())
         return counts | held
+
+    def _held(self, there: Collection[str], scenes: int) -> dict[str, int]:
+        """Returns how many of the different ``x`` of ``train`` are held out for other splits."""
+        lacking = [name for name in SPLITS if name not in there]
+        return held_out(self.path, scenes, {name: getattr(self, name) for name in lacking})
+
+    def check(self) -> None:
+        with placed("data.path: "), self._opened() as file:
+            there = [name for name in SPLITS if f"{name}/y" in file]
+            scenes = self._shape(file, "train")[0]
+            if "train/index" in file:
+                scenes = len(np.unique(file.read("train/index", shape=())))
+            self._held(there, scenes)
+
+    def told(self) -> Told:
+        with self._opened() as file:
+            noise = any(f"{group}sigma_y" in file for group in ("", *(f"{s}/" for s in SPLITS)))
+            return Told(file.text("operator"), noise)
 
     def load(self, seed: int) -> dict[str, Split]:
         raise DiemError(f"{self.path}: these are observations, and there are no clean data.")
