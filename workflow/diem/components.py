@@ -256,6 +256,8 @@ class Kind(Generic[C]):
             DiemError: If there is no such component, or its module cannot be imported.
         """
         where = where or f"{self.key}.name"
+        if not isinstance(name, str):
+            raise DiemError(f"{where} is {short(name)}, where a value of type string is needed.")
         if ":" in name:
             check_path(name, where)
             return self.accepted(import_named(name, self.key), name)
