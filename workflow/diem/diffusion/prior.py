@@ -214,7 +214,7 @@ def read_prior(
         with _no_larger_than(size):
             denoiser = build_denoiser(stored, card["schedule"], shape, seed=0)
     except CRAFTED as error:
-        reason = str(error).rstrip(".")
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         if isinstance(stored, dict) and ":" in str(stored.get("name")):
             raise DiemError(f"{path}: {reason}, and the prior needs it.") from None
         raise DiemError(f"{path}: its header does not describe a network: {reason}.") from None

@@ -60,6 +60,9 @@ trained on, drawn by the lap before), ``posterior`` (posterior samples of test o
 ``standard_error`` is that of a value that is a mean over observations or samples, of one seed.
 """
 
+FORMER = tuple(name for name in CARD if name != "standard_error")
+"""The columns of a row of diem 0.3."""
+
 UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}
 """How samples of no diffusion sampler were drawn, in words."""
 
@@ -100,7 +103,9 @@ def read_rows(paths: Sequence[str | Path]) -> pd.DataFrame:
 
 
 def _of_file(path: str | Path) -> pd.DataFrame:
-    rows = read_csv(path, former=CARD, dtype=str, keep_default_na=False)
+    rows = read_csv(path, former=FORMER, dtype=str, keep_default_na=False)
+    if list(rows.columns) == list(FORMER):
+        rows["standard_error"] = ""
     try:
         # Not pandas' own parser of numbers, which may miss the last digit.
         rows = rows.assign(value=rows["value"].map(float), lap=rows["lap"].map(int))
