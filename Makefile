@@ -8,6 +8,7 @@
 #
 # For work on the code, see CONTRIBUTING.md:
 # make test-fast             runs the tests that are not slow
+# make fuzz                  has hypothesis try configurations, HDF5 files and priors for an hour
 # make coverage              runs them in one process and shows the lines that none of them runs
 # make reference             makes config/schema.json and the tables of config/README.md anew
 # make gpu-wheels            fills build/gpu-wheels for a machine without network
@@ -21,7 +22,7 @@ WHEELS ?= build/gpu-wheels
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick help setup test test-fast coverage reference unchanged bench gpu gpu-wheels lint clean
+.PHONY: demo quick help setup test test-fast fuzz coverage reference unchanged bench gpu gpu-wheels lint clean
 
 demo: quick
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
@@ -55,6 +56,10 @@ test: $(READY)
 test-fast: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not slurm"
 
+fuzz: export FUZZ_SECONDS := 3600
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit/test_fuzz.py
+
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" --cov --cov-report term-missing:skip-covered
 
@@ -68,6 +73,7 @@ bench: export OMP_NUM_THREADS := 1
 bench: $(READY)
 	@echo "diem: running the benchmarks"
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/exact_posteriors.py
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/memory.py

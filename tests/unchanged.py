@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 CONFIG = Path(__file__).with_name("every_kind.yaml")
 OTHER_TEXT = ("hyperparameters.csv", "paper_vs_ours.csv", "estimate.csv")
 """Tables of settings and of measured times, which are no results."""
-OTHER_COLUMNS = ("diem", "source", "settings")
+OTHER_COLUMNS = ("diem", "source", "settings", "digest")
 """Columns that tell of the code and of the configuration."""
 RENAMED = {"samplers": "restoration"}
 """Sections of the configuration by the names that they had once."""

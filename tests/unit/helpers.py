@@ -1,8 +1,10 @@
 """Dense formulas that several tests compare with, and comparisons with sampled moments."""
 
 import itertools
+import json
 import math
 
+import h5py
 import numpy as np
 import torch
 from scipy.sparse import csr_array
@@ -10,9 +12,27 @@ from scipy.sparse import csr_array
 from diem import operators
 from diem.data.observations import Observed
 from diem.diffusion.gaussian import Gaussian
+from diem.files.hdf5 import ATTRIBUTES
 
 SIGMAS = 5
 """Standard errors that a sampled moment may be off: by chance, once in two million."""
+
+
+def attributes(path):
+    """Returns the attributes of a file that diem wrote."""
+    with h5py.File(path) as file:
+        return json.loads(file.attrs[ATTRIBUTES])
+
+
+def set_attributes(path, **changes):
+    """Writes a file's attributes one by one, as other programs do, with changes; none removes."""
+    with h5py.File(path, "r+") as file:
+        told = json.loads(file.attrs.pop(ATTRIBUTES)) if ATTRIBUTES in file.attrs else {}
+        for name, value in {**told, **changes}.items():
+            if value is not None:
+                file.attrs[name] = value
+            elif name in file.attrs:
+                del file.attrs[name]
 
 
 def random_gaussian(shape, rank, dtype=torch.float64, seed=0):

@@ -141,6 +141,7 @@ def test_hue_and_saturation_are_those_of_colorsys():
         assert after.tolist() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_colours_outside_of_the_range_keep_their_value():
     x = 3 * colours() - 1
 

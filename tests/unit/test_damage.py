@@ -1,8 +1,9 @@
-"""Flipped bytes: each is found and told by the file's name, or it changes nothing that is read."""
+"""Damaged bytes, bits and blocks are told by the file's name, or change nothing that is read."""
 
 import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,16 @@ from diem.diffusion.prior import Prior, read_prior
 from diem.diffusion.samplers.ddpm import DDPM
 from diem.em.e_step import EStep, e_step
 from diem.errors import DiemError
+from diem.evaluation.rows import CARD, read_rows, write_rows
 from diem.files.hdf5 import Reader
 from diem.files.tensors import load_tensors
 from diem.jobs.job import Job
 from diem.jobs.results import checkpoint_file
 
 SHAPE, MASK = (1, 4, 4), {"name": "mask", "missing": 0.5}
-FLIPS = 400
+COUNTS = {"bytes": 400, "bits": 1000, "zeroed": 200, "swapped": 200, "cut": 50}
+BLOCK = 512
+HANG = 10  # seconds
 
 
 def observations(path):
@@ -71,27 +75,77 @@ def tensor_contents(path):
     return {name: value.numpy().tobytes() for name, value in tensors.items()}, header
 
 
+def row_contents(path):
+    return read_rows([path]).to_csv()
+
+
 def reader(path):
     """Returns a function that reads all that is in a file, as the workflow would."""
     if path.suffix == ".safetensors":
         return tensor_contents
+    if path.suffix == ".csv":
+        return row_contents
     with Reader(path) as file:
-        names, attributes = [], list(file.file.attrs)
+        names, attributes = [], list(file.attributes)
         file.file.visititems(
             lambda name, item: names.append(name) if hasattr(item, "dtype") else None
         )
     return lambda path: hdf5_contents(path, names, attributes)
 
 
-def flip(path):
-    """Changes a byte here and there, and tells what was neither refused nor harmless."""
-    path, rng, found = Path(path), np.random.default_rng(0), 0
-    read, raw = reader(path), path.read_bytes()
-    good = read(path)
-    for place in rng.integers(len(raw), size=FLIPS):
+def flipped_bytes(raw, rng):
+    for place in rng.integers(len(raw), size=COUNTS["bytes"]):
         damaged = bytearray(raw)
         damaged[place] ^= int(rng.integers(1, 256))
+        yield f"byte {place}", damaged
+
+
+def flipped_bits(raw, rng):
+    for place in rng.integers(8 * len(raw), size=COUNTS["bits"]):
+        damaged = bytearray(raw)
+        damaged[place // 8] ^= 1 << (place % 8)
+        yield f"bit {place}", damaged
+
+
+def zeroed_blocks(raw, rng):
+    for start in rng.permutation(np.arange(0, len(raw), BLOCK))[: COUNTS["zeroed"]]:
+        damaged = bytearray(raw)
+        damaged[start : start + BLOCK] = bytes(len(damaged[start : start + BLOCK]))
+        yield f"zeros at {start}", damaged
+
+
+def swapped_blocks(raw, rng):
+    whole = len(raw) // BLOCK
+    for _ in range(COUNTS["swapped"] if whole > 1 else 0):
+        one, other = sorted(BLOCK * rng.choice(whole, 2, replace=False))
+        damaged = bytearray(raw)
+        damaged[one : one + BLOCK] = raw[other : other + BLOCK]
+        damaged[other : other + BLOCK] = raw[one : one + BLOCK]
+        yield f"{one} and {other} swapped", damaged
+
+
+def cut(raw, rng):
+    for length in rng.integers(len(raw), size=COUNTS["cut"]):
+        yield f"cut at {length}", bytearray(raw[:length])
+
+
+FAULTS = {
+    "bytes": flipped_bytes,
+    "bits": flipped_bits,
+    "zeroed": zeroed_blocks,
+    "swapped": swapped_blocks,
+    "cut": cut,
+}
+
+
+def damage(path, fault):
+    """Damages a file here and there, and tells what was neither refused nor harmless."""
+    path, found, count = Path(path), 0, 0
+    read, raw = reader(path), path.read_bytes()
+    good = read(path)
+    for what, damaged in FAULTS[fault](raw, np.random.default_rng(0)):
         path.write_bytes(damaged)
+        count, began = count + 1, time.monotonic()
         try:
             outcome = None if read(path) == good else "other contents"
         except DiemError as error:
@@ -99,12 +153,20 @@ def flip(path):
             outcome = None if str(error).startswith(f"{path}: ") else str(error)
         except Exception as error:
             outcome = f"{type(error).__name__}: {error}"
+        if time.monotonic() - began > HANG:
+            outcome = f"{time.monotonic() - began:.1f} s"
         if outcome is not None:
-            print(f"byte {place}: {outcome}", flush=True)
-    print("found", found)
+            print(f"{what}: {outcome}", flush=True)
+    print("found", found, "of", count)
+
+
+def metrics(path):
+    rows = [{name: f"{name} {i}" for name in CARD} | {"value": i / 7, "lap": 1} for i in range(30)]
+    write_rows(path, rows)
 
 
 KINDS = {
+    "metrics.csv": metrics,
     "observations.h5": observations,
     "samples.h5": samples,
     "prior.safetensors": prior,
@@ -113,13 +175,14 @@ KINDS = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", KINDS)
-def test_no_flipped_byte_is_read_as_something_else(name, tmp_path):
+def test_no_damage_is_read_as_something_else(name, fault, tmp_path):
     path = tmp_path / name
     KINDS[name](path)
 
-    # In a process of its own: HDF5 may follow a damaged structure for ever.
-    code = f"import test_damage; test_damage.flip({str(path)!r})"
+    # In a process of its own: HDF5 may follow a damaged structure for ever, or crash.
+    code = f"import test_damage; test_damage.damage({str(path)!r}, {fault!r})"
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,
@@ -131,7 +194,8 @@ def test_no_flipped_byte_is_read_as_something_else(name, tmp_path):
 
     *undetected, last = result.stdout.splitlines()
     assert undetected == []
-    assert int(last.removeprefix("found ")) > FLIPS // 4  # the rest lies where nothing is stored
+    found, count = map(int, last.removeprefix("found ").split(" of "))
+    assert found > count // 4  # the rest lies where nothing is stored
 
 
 def test_a_prior_of_another_program_is_refused(tmp_path):

@@ -78,6 +78,7 @@ def test_manifold_formula():
     np.testing.assert_allclose(DATASETS.parse(MANIFOLD).curve(3, points=2001), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_manifold_points_lie_on_the_curve_of_every_split():
     curve = DATASETS.parse(MANIFOLD).curve(seed=0, points=8192)
 

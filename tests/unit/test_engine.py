@@ -152,6 +152,7 @@ def test_channels_last_gives_the_same_samples(tmp_path):
 # Batches in parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
 @pytest.mark.parametrize("limit", [None, 0.5])
 @problems

@@ -4,11 +4,11 @@ import copy
 import math
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
 import yaml
+from helpers import set_attributes
 
 from diem.config.resolve import resolve
 from diem.data import ingest as own
@@ -25,7 +25,7 @@ from diem.em.m_step import Lap, m_step
 from diem.em.training import CHUNK
 from diem.errors import DiemError
 from diem.evaluation.evaluate import Evaluation, evaluate
-from diem.files.hdf5 import CHECKSUM, write_hdf5
+from diem.files.hdf5 import write_hdf5
 from diem.inference.prior_denoiser import load_prior
 from diem.inference.sample_files import write_posteriors
 from diem.jobs.job import Job
@@ -178,6 +178,7 @@ def test_bytes_are_those_on_disk(plan, made):
     assert disk["evaluation"] == pytest.approx(4 * sizes["evaluation.h5"], rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("laps", "evaluated", "restart", "held"),
     [
@@ -300,6 +301,7 @@ def test_counter_counts_attention_and_products_with_the_jacobian():
     assert counts[0][1] > counts[1][1]
 
 
+@pytest.mark.slow
 def test_paper_is_planned_from_its_config_alone():
     path = ROOT / "config" / "paper.yaml"
     config = resolve(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
@@ -355,8 +357,7 @@ def test_own_observations_of_an_operator_that_the_config_names_are_planned(confi
     path, entry = tmp_path / "own.h5", copy.deepcopy(TINY["experiments"]["tiny"])
     y = np.random.default_rng(0).standard_normal((20, 1, 16, 16)).astype(np.float32)
     own.write_observations(path, {"train": y}, "mask", 0.1)
-    with h5py.File(path, "r+") as file:
-        del file.attrs["operator"], file.attrs[CHECKSUM]
+    set_attributes(path, operator=None)
     entry["data"] = {"name": "hdf5", "path": str(path), "validation": 0.1, "test": 0.2}
     entry["observations"] = {"half": {"operator": {"name": "mask"}}}
     del entry["evaluation"]["metrics"]

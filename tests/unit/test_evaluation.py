@@ -27,7 +27,7 @@ from diem.evaluation.gaussians import (
     frechet_distance,
     frechet_distance_of_moments,
 )
-from diem.evaluation.metrics import METRICS, by_quality, labels, panels
+from diem.evaluation.metrics import METRICS, Label, by_quality, labels, panels
 from diem.evaluation.metrics.distance_to_manifold import CURVE_POINTS, distance_to_manifold
 from diem.evaluation.metrics.inception_score import inception_score
 from diem.evaluation.metrics.psnr import psnr
@@ -239,10 +239,10 @@ def test_complex_images_are_compared_by_their_magnitudes():
 
     nmse = METRICS.find("nmse")()
 
-    assert nmse.mean(turned, truth) == pytest.approx(0, abs=1e-12)
-    assert nmse.mean(turned[:, :1], truth[:, :1]) > 0.1
+    assert nmse.of_each(turned, truth) == pytest.approx(0, abs=1e-12)
+    assert nmse.of_each(turned[:, :1], truth[:, :1]).mean() > 0.1
     draws = torch.stack((turned, truth), dim=1)
-    assert nmse.mean(draws, truth) == pytest.approx(0, abs=1e-12)
+    assert nmse.of_each(draws, truth) == pytest.approx(0, abs=1e-12)
 
 
 def test_exact_samples_are_told_to_be_so():
@@ -255,6 +255,7 @@ def test_exact_samples_are_told_to_be_so():
     assert card == {"samples": 10, "split": "none", **sampled, "precision": "exact"}
 
 
+@pytest.mark.slow
 def test_observations_of_samples_have_the_noise_of_observations(tmp_path):
     # Of one image that is known nothing differs but noise.
     one = random_gaussian(IMAGE, 2, torch.float32)
@@ -331,7 +332,7 @@ def test_a_metric_of_ones_own_has_rows_and_a_column(tmp_path, mine):
     expected = np.abs(np.diff(arrays["posterior/x"])).mean()
     assert rows[-1]["value"] == pytest.approx(expected, rel=1e-5)
     assert (rows[-1]["subject"], rows[-1]["samples"]) == ("posterior", 8)
-    assert labels(settings["metrics"])["sharpness"] == ("Sharpness", "a unit", "↑", 0.0)
+    assert labels(settings["metrics"])["sharpness"] == Label("Sharpness", "a unit", "↑")
     write_rows(tmp_path / "rows.csv", [{**row, "optimizer_steps": 3} for row in rows])
     table = summary(read_rows([tmp_path / "rows.csv"]), {"r": {}})
     (name,) = (name for name in table.columns if name.startswith("sharpness"))

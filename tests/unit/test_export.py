@@ -30,7 +30,9 @@ def write_prior(folder, lap, **card):
 
 def write_metrics(folder, value):
     row = dict.fromkeys(CARD, "")
-    row |= {"subject": "prior", "metric": "psnr", "value": value, "lap": 1, "samples": 12}
+    lap = int(folder.name[4:]) if folder.name.startswith("lap_") else 0
+    row |= {"experiment": "some", "run": "base", "observations": "half", "lap": lap}
+    row |= {"subject": "prior", "metric": "psnr", "value": value, "samples": 12}
     row |= {"split": "test", "sampler": "ddim", "sampler_steps": 3, "denoiser_evaluations": 4}
     folder.mkdir(parents=True, exist_ok=True)
     write_rows(folder / "metrics.csv", [row])

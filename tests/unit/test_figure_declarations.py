@@ -30,7 +30,7 @@ NAMES = (
         "distance",
         "lap_choice",
     ),
-    *("prior", "inpainting", "slices", "uncertainty"),
+    *("prior", "inpainting", "slices", "uncertainty", "calibration"),
 )
 STAGES = {"floor": 0, "lap": 2, "ceiling": 0}
 MASK = SimpleNamespace(keeps_shape=True, kspace=False)
@@ -88,6 +88,9 @@ def source_of(name: str) -> Source:
         "posterior/observed": rng.random((count, 1, *shape[1:])) < 0.5,
         "posterior/adjoint": rng.standard_normal((count, *shape)),
         "posterior/truth": rng.standard_normal((count, *shape)),
+        "calibration/values": rng.random((count, *shape)),
+        "calibration/total": rng.random(count),
+        "calibration/distance": rng.random(count),
     }
     wanted = {"laps": "lap", "last": "lap", "reconstructions": "lap"}
     stages = dict.fromkeys(wanted.get(stage, stage) for stage in reads.stages)
@@ -145,7 +148,7 @@ def test_declarations_import_nothing_that_takes_long():
 def test_no_other_file_knows_the_name_of_a_figure():
     """Of the library; a word such as ``prior`` is no name of a figure alone."""
     library = Path(figures.__file__).parents[2]
-    names = {*NAMES} - {"prior", "divergence", "slices", "distance"}
+    names = {*NAMES} - {"prior", "divergence", "slices", "distance", "calibration"}
     for path in library.rglob("*.py"):
         if path.parent.name != "figures":
             found = ast.walk(ast.parse(path.read_text(encoding="utf-8")))

@@ -63,6 +63,7 @@ def note(figure) -> str:
     return " ".join(figure._supxlabel.get_text().split())
 
 
+@pytest.mark.slow
 def test_distance_has_a_panel_for_each_set_of_observations():
     figure = drawn_by("distance", Source("digits", LABELS, rows=metric_rows()))
     first, second = figure.axes
@@ -75,6 +76,7 @@ def test_distance_has_a_panel_for_each_set_of_observations():
         assert [line.get_ydata()[0] for line in lines(ax, marker=False)] == [floor, 0.5]
 
 
+@pytest.mark.slow
 def test_a_run_starts_at_its_floor_and_goes_through_its_laps_in_order():
     figure = drawn_by("distance", Source("digits", LABELS, rows=metric_rows()))
     tweedie, cov_t = lines(figure.axes[1], marker=True)
@@ -84,6 +86,7 @@ def test_a_run_starts_at_its_floor_and_goes_through_its_laps_in_order():
     assert list(figure.axes[1].get_xticks()) == [4, 1, 0]
 
 
+@pytest.mark.slow
 def test_names_stand_beside_their_lines_and_not_on_each_other():
     figure = drawn_by("distance", Source("digits", LABELS, rows=metric_rows()))
     first, second = figure.axes
@@ -101,6 +104,7 @@ def test_names_stand_beside_their_lines_and_not_on_each_other():
     assert lines(first, marker=True)[0].get_color() == texts["tweedie"].get_color()
 
 
+@pytest.mark.slow
 def test_distance_shows_fid_and_inception_score_with_what_is_better():
     one = metric_rows()
     one = one[one["observations"] == "missing_50"].assign(extractor="inception", reference="")
@@ -123,6 +127,7 @@ def test_the_note_says_what_made_the_numbers():
     assert "FID" not in said
 
 
+@pytest.mark.slow
 def test_samples_of_the_e_step_are_not_drawn():
     rows = pd.concat([metric_rows(), metric_rows(subject="e_step", value=99.0)])
 
@@ -131,6 +136,7 @@ def test_samples_of_the_e_step_are_not_drawn():
     assert not any(99 in line.get_ydata() for ax in figure.axes for line in ax.lines)
 
 
+@pytest.mark.slow
 def test_divergence_has_a_panel_for_each_metric_that_is_there():
     one = metric_rows()
     one = one[one["observations"] == "missing_50"]
@@ -157,6 +163,7 @@ def test_values_that_are_not_positive_have_a_linear_axis():
     assert ax.get_ylim()[0] <= -0.1
 
 
+@pytest.mark.slow
 def test_all_panels_of_a_row_show_all_values():
     rows = pd.concat([metric_rows(), metric_rows(metric="sliced_wasserstein", extractor="")])
     rows["value"] = 10 + rows["value"]
@@ -247,6 +254,7 @@ def test_corner_has_pairs_below_the_diagonal_and_coordinates_on_it():
             assert ax.get_xlim() == (-3, 3)
 
 
+@pytest.mark.slow
 def test_corner_of_the_truth_is_the_truth_alone():
     figure = drawn_by("corner_truth", Source("manifold", LABELS, truth=POINT))
 

@@ -239,10 +239,11 @@ def test_without_a_number_as_many_test_observations_are_sampled_as_there_are(
 ):
     path = tmp_path / "own.h5"
     with h5py.File(path, "w") as file:
-        file.attrs["event_shape"] = (1, 4, 4)
+        file.attrs.update({"event_shape": (1, 4, 4), "operator": "mask"})
         file["train/y"] = np.zeros((count, 1, 4, 4), np.float32)
-    entry, told = copy.deepcopy(EXPERIMENT), {"operator": "mask", "sigma_y": 0.1}
-    entry |= {"data": {"name": "hdf5", "path": str(path)}, "observations": {"half": told}}
+        file["sigma_y"] = 0.1
+    entry = copy.deepcopy(EXPERIMENT)
+    entry |= {"data": {"name": "hdf5", "path": str(path)}, "observations": {"half": {}}}
     del entry["evaluation"]
 
     resolved = resolve({"experiments": {"some": entry}}, "some.yaml")["experiments"]["some"]

@@ -50,6 +50,7 @@ def log_density(prior, x_t, sigma):
     return (-distance / (2 * (prior.thickness**2 + sigma**2))).logsumexp(dim=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.01, 0.5, 10.0])
 @pytest.mark.parametrize("dimensions", [2, 3])
 def test_score_and_hessian(sigma, dimensions, monkeypatch):

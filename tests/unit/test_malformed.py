@@ -9,6 +9,7 @@ import textwrap
 import h5py
 import numpy as np
 import pytest
+from helpers import set_attributes
 
 import diem
 from diem.components import SEARCH_PATH
@@ -16,7 +17,6 @@ from diem.config.resolve import resolve
 from diem.data.ingest import ingest
 from diem.data.validate import check_file
 from diem.errors import DiemError
-from diem.files.hdf5 import CHECKSUM
 
 HELD_OUT = {"validation": 0.05, "test": 0.1, "offset": 0.0, "scale": 1.0}
 
@@ -49,15 +49,7 @@ def put(name, change):
 
 
 def attribute(name, value):
-    def damage(path):
-        with h5py.File(path, "r+") as file:
-            del file.attrs[CHECKSUM]
-            if value is None:
-                del file.attrs[name]
-            else:
-                file.attrs[name] = value
-
-    return damage
+    return lambda path: set_attributes(path, **{name: value})
 
 
 def at(place, value):
@@ -117,7 +109,10 @@ FILES = {
     "no y": (put("train/y", lambda _: None), ["'train/y'", "missing"]),
     "no observation": (put("train/y", lambda y: y[:0]), ["'train/y'", "no observation"]),
     "one number": (put("train/y", lambda y: np.float32(1)), ["'train/y'", "single value"]),
-    "a NaN": (put("train/y", at((5,), np.nan)), ["'train/y'", "non-finite"]),
+    "a NaN": (
+        put("train/y", lambda y: np.where(y == y.max(), np.nan, y)),
+        ["'train/y'", "non-finite"],
+    ),
     "an infinity": (put("train/y", at((59, 0, 5, 5), -np.inf)), ["'train/y'", "non-finite"]),
     "too large for single precision": (
         put("train/y", lambda y: np.where(y == y.max(), 1e300, y.astype(np.float64))),
@@ -137,7 +132,7 @@ FILES = {
         ["operator/mask", "(1, 6, 4)"],
     ),
     "mask of numbers": (
-        put("train/operator/mask", lambda m: m.astype(np.uint8)),
+        put("train/operator/mask", lambda m: 2 * m.astype(np.uint8)),
         ["operator/mask", "booleans"],
     ),
     "nothing observed": (put("train/operator/mask", np.zeros_like), ["train", "'mask'", "zero"]),
@@ -483,16 +478,57 @@ def test_a_good_config(tmp_path, monkeypatch):
     good(tmp_path / "own.h5")
     config = copy.deepcopy(CONFIG)
     observations = config["experiments"]["mine"]["observations"]
-    observations["other"] = {"operator": {"class": "telescope:Beam"}, "sigma_y": [0.1, 0.2]}
     observations["told"] = {}
     config["experiments"]["mine"]["figures"] = ["prior", "inpainting", "lap_choice"]
 
     mine = resolve(config, "mine.yaml")["experiments"]["mine"]
 
     assert mine["observations"]["all"] == {"operator": {"name": "mask"}}
-    assert mine["observations"]["other"]["operator"] == {"name": "telescope:Beam"}
     assert mine["evaluation"]["metrics"] == ["prediction", "observation_distance", "residual"]
-    assert mine["data"] == {"name": "hdf5", "path": "own.h5", **HELD_OUT}
+    assert mine["data"] == {"name": "hdf5", "path": "own.h5", "links": False, **HELD_OUT}
+
+
+OWN = {"operator": {"class": "telescope:Beam"}, "sigma_y": [0.1, 0.2]}
+
+TOLD = {
+    "all by the file": ({}, {}, []),
+    "all by the configuration": (OWN, {"operator": None, "sigma_y": None}, []),
+    "no operator": ({}, {"operator": None}, ["operator is missing"]),
+    "two operators": ({"operator": {"name": "blur"}}, {}, ["'blur'", "names 'mask'"]),
+    "a class of the file": ({}, {"operator": "telescope:Beam"}, ["imported only if you name it"]),
+    "no noise": ({}, {"sigma_y": None}, ["sigma_y is missing"]),
+    "noise twice": ({"sigma_y": 0.1}, {}, ["sigma_y is given", "the file holds it"]),
+    "two rows": ({}, {"rows": 2}, ["data.path", "2 different x", "validation and test"]),
+    "three x of many rows": ({}, {"index": 2}, ["data.path", "2 different x", "too few"]),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_a_plan_and_a_check_refuse_what_taking_the_file_in_would(tmp_path, monkeypatch, case):
+    entry, changes, words = TOLD[case]
+    monkeypatch.chdir(tmp_path)
+    good(tmp_path / "own.h5")
+    if "operator" in changes:
+        set_attributes(tmp_path / "own.h5", operator=changes["operator"])
+    if "sigma_y" in changes:
+        without("train/sigma_y")(tmp_path / "own.h5")
+    for name in ("y", "operator/mask", "sigma_y") if "rows" in changes else ():
+        put(f"train/{name}", lambda data: data[:2])(tmp_path / "own.h5")
+    if "index" in changes:
+        put("train/index", lambda _: np.arange(60) % 2)(tmp_path / "own.h5")
+    config = copy.deepcopy(CONFIG)
+    mine = config["experiments"]["mine"]
+    mine["observations"] = {"all": entry}
+
+    if not words:
+        resolve(config, "mine.yaml")
+        return
+    with pytest.raises(DiemError) as error:
+        resolve(config, "mine.yaml")
+    one_sentence(error.value, "mine.yaml: experiments.mine", *words)
+    if "different x" in " ".join(words):
+        errors = [text for level, text in check_file("own.h5") if level == "error"]
+        assert any("too few to hold out" in text for text in errors)
 
 
 def test_there_are_forty_and_more():

@@ -179,6 +179,7 @@ def own_method(tmp_path, monkeypatch):
     sys.modules.pop("methods_of_mine")
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_is_compared_in_rows_table_and_figures(own_method, clean, tmp_path):
     methods = {"mmps_3": ENTRIES["mmps_3"], "mine": {"name": own_method, "strength": 2.0}}
     entry = {**ENTRY, "methods": methods, "metrics": ["psnr"]}
@@ -630,6 +631,7 @@ def test_rows_carry_their_card(clean):
         assert np.abs(arrays[f"{task}/x"]).max() <= 2
 
 
+@pytest.mark.slow
 def test_observations_are_the_same_for_every_method_and_repeat(clean):
     (rows, one), (again, _), (_, other) = run(clean), run(clean), run(clean, "dps")
 

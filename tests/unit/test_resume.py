@@ -98,15 +98,20 @@ def test_nothing_is_lost_at_a_kill_but_what_was_not_written(tmp_path):
     assert again.made == [3, 4, 5]
 
 
-def test_pieces_of_another_fingerprint_are_not_used(tmp_path):
+def test_pieces_of_another_fingerprint_are_not_used(tmp_path, caplog):
     Work()(Pieces(tmp_path / "x", "f", 0.0))
     again = Work()
     again(Pieces(tmp_path / "x", "g", 0.0))
     assert again.made == list(range(6))
+    (line,) = caplog.records
+    assert "not used: it is of other inputs, settings, code, versions" in line.message
 
 
-@pytest.mark.parametrize("change", ["content", "settings", "threads", "nothing"])
-def test_what_a_fingerprint_depends_on(tmp_path, change):
+CHANGES = ["content", "settings", "threads", "diem", "torch", "code", "nothing"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_fingerprint_depends_on(tmp_path, change, monkeypatch):
     file = tmp_path / "input"
     file.write_text("one")
     before = resume.fingerprint([file], {"a": 1}, device="cpu")
@@ -117,12 +122,35 @@ def test_what_a_fingerprint_depends_on(tmp_path, change):
         settings = {"a": 2}
     elif change == "threads":
         torch.set_num_threads(2)
+    elif change == "diem":
+        monkeypatch.setattr(resume, "__version__", "0")
+    elif change == "torch":
+        monkeypatch.setattr(resume, "versions", lambda: {"torch": "0"})
+    elif change == "code":
+        monkeypatch.setattr(resume, "_code", lambda: "other")
     try:
         after = resume.fingerprint([file], settings, device=torch.device("cpu"))
     finally:
         torch.set_num_threads(1)
     assert (before == after) == (change == "nothing")
     assert before != resume.fingerprint([file], {"a": 1}, device="meta")
+
+
+def test_the_code_that_numbers_depend_on(tmp_path, monkeypatch):
+    library = tmp_path / "diem"
+    for name in ("seeds", "em/m_step", "em/augmentations/flip", "report/export", "cli"):
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / f"{name}.py").write_text("1")
+    (library / "components.py").write_text("1")
+    monkeypatch.setattr(resume.diem, "__file__", str(library / "__init__.py"))
+
+    def changed(name):
+        (library / f"{name}.py").write_text("2")
+        return resume._code.__wrapped__()
+
+    first = resume._code.__wrapped__()
+    assert changed("report/export") == changed("cli") == first
+    assert len({first, *map(changed, ("seeds", "em/m_step", "em/augmentations/flip"))}) == 4
 
 
 def test_numbers_that_are_not_finite_are_kept(tmp_path):

@@ -84,6 +84,7 @@ def e_step(folder, name, first):
     return [Rows([output], f"{split}/x", SHAPE)[:] for split in ("train", "validation")]
 
 
+@pytest.mark.slow
 def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
     original, calls = PosteriorSampler.__call__, []
 
@@ -103,6 +104,7 @@ def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
         assert (one == other).all()
 
 
+@pytest.mark.slow
 def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
     whole, original, calls = e_step(files, "whole", 9.0), PosteriorSampler.__call__, []
 

@@ -28,7 +28,8 @@ def test_stages_are_fixed_and_distinct():
         "PREDICTION": 15,
         "SPREAD": 16,
         "DROPOUT": 17,
-        "SUBSET": 18,
+        "CALIBRATION": 18,
+        "SUBSET": 19,
     }
 
 

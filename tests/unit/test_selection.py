@@ -112,6 +112,7 @@ def evaluated(path, gaussian, seed=0):
     return row, arrays["prediction/score"]
 
 
+@pytest.mark.slow
 def test_hidden_halves_tell_the_true_prior_from_others(observations):
     path, truth = observations
     others = [
@@ -166,6 +167,7 @@ def test_the_same_prior_has_the_same_scores(observations):
     np.testing.assert_array_equal(evaluated(path, truth)[1], evaluated(path, truth)[1])
 
 
+@pytest.mark.slow
 def test_test_observations_choose_no_lap_and_validation_observations_do(tmp_path):
     right = random_gaussian((1, 4, 4), 3)
     other = Gaussian(right.mean + 0.5, right.noise, right.factors)

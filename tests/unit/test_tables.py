@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from diem.evaluation.rows import provenance, read_rows
+from diem.evaluation.rows import provenance, read_rows, write_rows
 from diem.report.tables.experiment import readable_summary, summary
 from diem.report.tables.writing import html, latex, markdown, rounded
 
@@ -24,6 +24,7 @@ CARD = {
     "sampler_steps": "64",
     "denoiser_evaluations": "65",
     "optimizer_steps": "2560",
+    "standard_error": "",
     "seed": "7",
     "diem": "0.1.0",
     "torch": "2.13.0",
@@ -68,7 +69,7 @@ PSNR = "PSNR (dB) of posterior means"
 def test_rows_survive_files(rows, tmp_path):
     rows["value"] = [PRECISE / 3**i for i in range(len(rows))]
     for name, part in (("one", rows[:4]), ("two", rows[4:])):
-        part.to_csv(tmp_path / name, index=False)
+        write_rows(tmp_path / name, part)
 
     read = read_rows([tmp_path / "one", tmp_path / "two"])
 

@@ -24,6 +24,7 @@ from diem.errors import DiemError
 from diem.files import hdf5
 from diem.files.hdf5 import write_hdf5
 from diem.files.tensors import load_tensors
+from diem.jobs import resume
 from diem.jobs.job import Job
 from diem.jobs.results import remove_pieces
 from diem.seeds import Stage, torch_generator
@@ -686,6 +687,23 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     expected = ppca(*moments(torch.from_numpy(lap.x).double()), 2)
     torch.testing.assert_close(prior.gaussian.mean, expected.mean.float())
     torch.testing.assert_close(prior.gaussian.noise, expected.noise.float())
+
+
+@pytest.mark.parametrize("change", ["versions", "_code", "device"])
+def test_a_training_does_not_go_on_with_what_other_software_began(lap, change, monkeypatch, caplog):
+    with pytest.raises(Stop):
+        lap.run(progress=interrupt(8), settings={"steps": 12})
+    if change != "device":
+        monkeypatch.setattr(resume, change, dict)
+    else:
+        real = resume.content_digest
+        monkeypatch.setattr(resume, "content_digest", lambda *made_of: real(*made_of[:-1], "other"))
+    whole = lap.run("whole", settings={"steps": 12})
+
+    again = lap.run(settings={"steps": 12})
+
+    assert whole[1].read_bytes() == again[1].read_bytes()
+    assert "lap 1 begins anew" in caplog.text
 
 
 @pytest.mark.parametrize("epochs", [1, 3])

@@ -1,5 +1,6 @@
 """Posterior samples of new observations, by a run's prior and by a prior's file."""
 
+import json
 import re
 
 import h5py
@@ -33,7 +34,7 @@ def test_posteriors_of_observations(workflow):
         with h5py.File(workflow.path(f"results/posterior/{name}/samples.h5")) as file:
             assert file["test/x"].shape == (64, samples, 5)
             assert file["train/sd"].shape == (192, 5)
-            assert file.attrs["sampler"] == sampler
+            assert json.loads(file.attrs["attributes"])["sampler"] == sampler
         for kind in ("pdf", "png"):
             figure = workflow.path(f"results/figures/posterior_{name}.{kind}")
             assert figure.stat().st_size > 1000

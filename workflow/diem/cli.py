@@ -181,6 +181,7 @@ def _add_observing(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("what the file does not tell")
     group.add_argument("--operator", metavar="NAME", help="a built-in name, or module:Class")
     group.add_argument("--sigma-y", type=float, metavar="X", help="the noise's standard deviation")
+    verb.add_argument("--links", action="store_true", help="let the file read other files")
 
 
 def _add_drawing(verb: argparse.ArgumentParser) -> None:
@@ -271,7 +272,7 @@ def _job(
 def _check(options: argparse.Namespace) -> None:
     from diem.data.validate import check_file
 
-    findings = check_file(options.file, options.operator, options.sigma_y)
+    findings = check_file(options.file, options.operator, options.sigma_y, options.links)
     for level, sentence in findings:
         if level != "error":
             print(sentence if level == "note" else f"{level.capitalize()}: {sentence}")
@@ -301,8 +302,8 @@ def _init(options: argparse.Namespace) -> None:
     _check_outputs([options.file], str(output))
     os.environ.setdefault(SEARCH_PATH, str(output.resolve().parent))
     given = (options.operator, options.sigma_y)
-    with users_observations(options.file, *given) as file:
-        made = beginning(file, stem, str(output), options.kind, *given)
+    with users_observations(options.file, *given, options.links) as file:
+        made = beginning(file, stem, str(output), options.kind, *given, options.links)
     config = resolve(yaml.safe_load(made.text), str(output))
     with atomic(output) as temporary:
         temporary.write_text(made.text, encoding="utf-8")
@@ -341,7 +342,10 @@ def _posterior(options: argparse.Namespace) -> None:
         limit=options.limit,
         batch=options.batch,
     )
-    model, files = (options.operator, options.sigma_y), [options.prior, options.observations]
+    model, files = (
+        (options.operator, options.sigma_y, options.links),
+        [options.prior, options.observations],
+    )
     made_of = (files, options.n, model, drawing, options.seed)
     with users_observations(options.observations, *model) as observations:
         total = len(observations) * options.n
@@ -361,6 +365,8 @@ def _posterior(options: argparse.Namespace) -> None:
 
 def _draw_posteriors(options: argparse.Namespace, observations: "Observations") -> None:
     from diem.inference.sample_files import read_posteriors
+
+    os.environ["MPLBACKEND"] = "agg"  # no window: a notebook's need not be there
     from diem.report.drawing.style import save
     from diem.report.posteriors import POSTERIORS, posteriors
 

@@ -45,6 +45,7 @@ from diem.errors import DiemError, nearest
 from diem.sentences import short, tell
 
 __all__ = [
+    "NOISE",
     "SEARCH_PATH",
     "Component",
     "Count",
@@ -53,6 +54,7 @@ __all__ = [
     "Integer",
     "Kind",
     "Model",
+    "Noise",
     "Number",
     "Positive",
     "Seed",
@@ -94,6 +96,9 @@ Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 Even = Annotated[Integer, Field(ge=2, multiple_of=2)]
 Number = Annotated[float, BeforeValidator(_finite)]
 Positive = Annotated[Number, Field(gt=0)]
+NOISE = (1e-18, 1e18)
+"""The least and the largest ``sigma_y``: its square is computed with in single precision."""
+Noise = Annotated[Number, Field(ge=NOISE[0], le=NOISE[1])]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 
 
@@ -251,6 +256,8 @@ class Kind(Generic[C]):
             DiemError: If there is no such component, or its module cannot be imported.
         """
         where = where or f"{self.key}.name"
+        if not isinstance(name, str):
+            raise DiemError(f"{where} is {short(name)}, where a value of type string is needed.")
         if ":" in name:
             check_path(name, where)
             return self.accepted(import_named(name, self.key), name)
@@ -380,6 +387,11 @@ def import_named(name: str, noun: str) -> Any:
     """
     module, _, attribute = name.partition(":")
     folders = [*filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)), str(Path.cwd())]
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise DiemError(
+            f"{noun} {name!r}: Python has a module {module.partition('.')[0]!r} of its own: give"
+            " your file another name."
+        )
     before = list(sys.path)
     sys.path += folders
     try:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from diem.config.reading import read_config
 from diem.errors import DiemError
 
 __all__ = ["add_verb", "command", "workflow_folder"]
@@ -57,10 +58,25 @@ def command(arguments: Sequence[str]) -> list[str]:
     """
     workflow = workflow_folder()
     configured = any(argument.startswith("--configfile") for argument in arguments)
+    for path in _configurations(arguments):
+        read_config(path)  # before Snakemake, which is less strict, and fails on what is recursive
     demo = [] if configured or CONFIG.is_file() else ["--configfile", str(workflow.parent / CONFIG)]
     snakefile = ["--snakefile", str(workflow / "Snakefile")]
     # The demo's stands last: --configfile takes all that follows it.
     return [sys.executable, "-m", "snakemake", *snakefile, *arguments, *demo]
+
+
+def _configurations(arguments: Sequence[str]) -> list[Path]:
+    """Returns the configurations among Snakemake's arguments, as far as they are files."""
+    found, follows = [], False
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if argument.startswith("-"):
+            follows = key in ("--configfile", "--configfiles")
+            found += [value] if follows else []
+        elif follows:
+            found.append(argument)
+    return [Path(name) for name in found if Path(name).is_file()]
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -51,7 +51,8 @@ class Stage(IntEnum):
     PREDICTION = 15
     SPREAD = 16
     DROPOUT = 17
-    SUBSET = 18
+    CALIBRATION = 18
+    SUBSET = 19
 
 
 def _sequence(seed: int, stage: Stage, lap: int, block: int) -> np.random.SeedSequence:

@@ -45,6 +45,7 @@ DEMANDS = {
     "too_short": "a list of at least {min_length}",
     "too_long": "a list of at most {max_length}",
     "string_too_short": "a name that is not empty",
+    "string_too_long": "at most {max_length} characters long",
     "string_pattern_mismatch": "a name like {pattern}",
     "literal_error": "one of {expected}",
 }

@@ -18,7 +18,7 @@ from diem.config.reading import read_config
 from diem.config.resolve import resolve
 from diem.config.targets import posterior_targets, targets, targets_by_name
 from diem.errors import DiemError
-from diem.jobs.results import check_writable, hold, remove_pieces
+from diem.jobs.results import check_folder, hold, remove_pieces
 from warm import fork_scripts
 
 try:
@@ -29,7 +29,7 @@ try:
     )
     config.update(CONFIG)  # the scripts' defaults
     RESULTS = CONFIG["results"]
-    check_writable(RESULTS)
+    check_folder(RESULTS)
 except DiemError as error:
     raise WorkflowError(str(error)) from None
 
@@ -45,6 +45,8 @@ os.environ.update(
     OMP_NUM_THREADS=THREADS,
     MKL_NUM_THREADS=THREADS,
     OPENBLAS_NUM_THREADS=THREADS,
+    # No figure has a window: what a notebook has set here may not be there for a job.
+    MPLBACKEND="agg",
 )
 if workflow.is_main_process:
     fork_scripts()

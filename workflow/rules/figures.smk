@@ -68,6 +68,28 @@ rule table:
         "../scripts/table.py"
 
 
+rule calibration_table:
+    input:
+        lambda wildcards: PATHS.metrics(wildcards.experiment),
+    output:
+        **table_output(
+            "{experiment}_calibration",
+            category="{experiment}",
+            table=("calibration", "table of calibration"),
+        ),
+    log:
+        f"{RESULTS}/logs/{{experiment}}/calibration_table.log",
+    conda:
+        "../../envs/diem.yaml"
+    params:
+        labels=IN.labels,
+        ceilings=IN.ceiling_labels,
+    message:
+        "Table of the calibration of {wildcards.experiment}"
+    script:
+        "../scripts/calibration_table.py"
+
+
 rule reconstruction_table:
     input:
         lambda wildcards: PATHS.reconstructions(wildcards.experiment),

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from diem.files.hdf5 import Reader
+from diem.files.tables import read_csv
 from diem.jobs.job import job
 from diem.paper.heuristics.coil import COIL_ARRAYS
 from diem.paper.heuristics.figures import coil_corners, divergence_by_sigma
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     name, files = snakemake.wildcards.heuristics, snakemake.input
-    table = pd.read_csv(files.table).fillna({"source": ""})
+    table = read_csv(files.table).fillna({"source": ""})
     with Reader(files.coil) as file:
         names = [*COIL_ARRAYS, *file.attribute("covariances")]
         coil = {key: file.read(key) for key in names}

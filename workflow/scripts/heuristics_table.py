@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from diem.evaluation.rows import write_rows
+from diem.files.tables import read_csv
 from diem.jobs.job import job
 from diem.paper.heuristics.table import divergence_table, readable_divergences
 from diem.report.tables.writing import write_table
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     files = snakemake.output
-    rows = pd.concat([pd.read_csv(path) for path in snakemake.input.rows], ignore_index=True)
+    rows = pd.concat([read_csv(path) for path in snakemake.input.rows], ignore_index=True)
     table = divergence_table(rows, snakemake.input.published)
     write_table(files, table, readable_divergences(table))
     write_rows(files.rows, rows)

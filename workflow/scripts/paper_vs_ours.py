@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from diem.evaluation.rows import read_rows
+from diem.files.tables import read_csv
 from diem.jobs.job import job
 from diem.paper.hyperparameters import differences
 from diem.paper.paper_vs_ours import paper_vs_ours, published_numbers, readable_numbers
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 def read(names: list[str], paths: list[str]) -> dict[str, pd.DataFrame]:
     return {
-        name: pd.read_csv(path, dtype={"iterations": str}).fillna({"iterations": ""})
+        name: read_csv(path, dtype={"iterations": str}).fillna({"iterations": ""})
         for name, path in zip(names, paths, strict=True)
     }
 
 
 with job(snakemake.log[0], snakemake.config["threads"]):
     files, params = snakemake.input, snakemake.params
-    settings = pd.read_csv(files.hyperparameters, dtype=str, keep_default_na=False)
+    settings = read_csv(files.hyperparameters, dtype=str, keep_default_na=False)
     table = paper_vs_ours(
         published_numbers(params.published),
         differences(settings),

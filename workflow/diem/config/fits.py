@@ -10,7 +10,7 @@ from typing import Any
 
 from diem.components import split
 from diem.data.sets import DATASETS
-from diem.data.sets.base import DataSet
+from diem.data.sets.base import DataSet, Told
 from diem.em.augmentations import AUGMENTATIONS
 from diem.em.laps import sampled
 from diem.errors import DiemError, placed
@@ -33,13 +33,12 @@ def check_sizes(experiment: Mapping[str, Any], data: DataSet, where: str) -> Non
     """
     shape, counts = data.event_shape(), _counts(data, where)
     _check_network(experiment["network"], shape, where)
-    if "clean" in data.facts:
-        for name, entry in experiment["observations"].items():
+    told = data.told()
+    for name, entry in experiment["observations"].items():
+        if told is None:
             _check_observations(entry, shape, f"{where}.observations.{name}")
-    else:
-        for name, entry in experiment["observations"].items():
-            with placed(f"{where}.observations.{name}."):
-                data.check_observations(entry)
+        else:
+            _check_own(entry, told, shape, f"{where}.observations.{name}")
     for name, run in experiment["runs"].items():
         _check_augmentations(run["m_step"], shape, f"{where}.runs.{name}")
         if counts is not None:
@@ -74,16 +73,17 @@ def check_new_observations(
     if not Path(path).is_file():
         return
     data = DATASETS.parse({"name": "hdf5", "path": path})
-    operator = entry.get("operator")
-    told = {"operator": operator and {"name": operator}, "sigma_y": entry.get("sigma_y")}
-    with placed(f"{where}."):
-        data.check_observations(told)
+    with placed(f"{where}.observations: "):
+        told, of = data.told(), data.event_shape()
+    given = {"operator": {"name": entry.get("operator")}, "sigma_y": entry.get("sigma_y")}
+    if told is not None:
+        _check_own(given, told, of, where)
     if isinstance(prior, Mapping):
         shape = DATASETS.parse(experiments[prior["experiment"]]["data"]).event_shape()
-        if data.event_shape() != shape:
+        if of != shape:
             raise DiemError(
                 f"{where}.observations: {path} holds observations of x with shape"
-                f" {data.event_shape()}, and the prior is of shape {shape}."
+                f" {of}, and the prior is of shape {shape}."
             )
 
 
@@ -142,6 +142,40 @@ def _check_observations(entry: Mapping[str, Any], shape: Sequence[int], where: s
             f"{where}.sigma_y holds {len(sigma_y)} values, and an observation {math.prod(shape)}:"
             " give one for each, or one number for all."
         )
+
+
+def _check_own(entry: Mapping[str, Any], told: Told, shape: tuple[int, ...], where: str) -> None:
+    """Checks that a file and the configuration together tell the operator and the noise, once.
+
+    And that its observations have the shape of ``x``, if the operator keeps it.
+    """
+    operator = entry.get("operator", {}).get("name")
+    if operator is None and told.operator is None:
+        raise DiemError(
+            f"{where}.operator is missing: the file does not name its operator; give a built-in"
+            f" one ({', '.join(OPERATORS.names)}) or module:Class."
+        )
+    if None not in (operator, told.operator) and operator != told.operator:
+        raise DiemError(
+            f"{where}.operator.name is {operator!r}, and the file names {told.operator!r}."
+        )
+    if operator is None and told.operator not in OPERATORS.names:
+        raise DiemError(
+            f"{where}.operator is missing: the file's operator {told.operator!r} is none that is"
+            " built in, and a class is imported only if you name it."
+        )
+    known = operator or told.operator
+    keeps = known in OPERATORS.names and OPERATORS.find(known).keeps_shape
+    if keeps and told.observation_shape != shape:
+        raise DiemError(
+            f"{where}.operator: {known!r} keeps the shape of x, which is {shape} by the file's"
+            f" attribute event_shape, and its y have rows of shape {told.observation_shape}: one of"
+            " the two is not as it should be, or the operator is another."
+        )
+    given = entry.get("sigma_y") is not None
+    if given == told.sigma_y:
+        reason = "the file holds it" if given else "the file does not hold it"
+        raise DiemError(f"{where}.sigma_y is {'given' if given else 'missing'}: {reason}.")
 
 
 def _check_augmentations(m_step: Mapping[str, Any], shape: Sequence[int], where: str) -> None:

@@ -12,7 +12,7 @@ from diem.components import Count, Integer, Model, Number, Positive, Seed, optio
 from diem.config.entries import Changes, Entry, Names
 from diem.config.paper import Heuristics, Restoration
 from diem.config.sections import EStep, Evaluation, Gaussian, MStep, Schedule
-from diem.config.types import Lap, Name, SigmaY, Text
+from diem.config.types import Label, Lap, Name, SigmaY, Text
 from diem.data.sets import DATASETS
 from diem.diffusion.covariances import COVARIANCES
 from diem.diffusion.samplers import SAMPLERS
@@ -28,7 +28,7 @@ class Run(Model):
     """`runs.<name>`."""
 
     observations: str = option(..., "its set of observations")
-    label: Text = option(
+    label: Label = option(
         None, "its name in figures; by default the run's own name", validate_default=False
     )
     laps: Lap = option(None, "EM laps; by default the experiment's", validate_default=False)

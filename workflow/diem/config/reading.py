@@ -1,6 +1,5 @@
 """Reading a configuration's file, more strictly than YAML asks."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,30 @@ class _Strict(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return super().construct_mapping(node, deep)
 
 
+MOST = 100_000
+"""A configuration has fewer entries; aliases within aliases can stand for billions."""
+
+
+def _count(value: Any, known: dict[int, int | None]) -> int:
+    """Returns how many entries a value holds, with those that aliases repeat.
+
+    Arguments:
+        value: The value.
+        known: The counts of collections by identity, none for those that are being counted.
+    """
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) in known:
+        found = known[id(value)]
+        if found is None:
+            raise DiemError("an alias in it stands for what it stands in")
+        return found
+    known[id(value)] = None
+    inner = value.values() if isinstance(value, dict) else value
+    known[id(value)] = count = 1 + sum(_count(child, known) for child in inner)
+    return count
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
     """Returns what a configuration's file says.
 
@@ -44,7 +67,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
         with path.open(encoding="utf-8") as file:
             loader = _Strict(file)
             config = loader.get_single_data()
-        json.dumps(config, skipkeys=True, default=str)  # tells what refers to itself
+        if _count(config, {}) > MOST:
+            raise DiemError(f"it holds more than {MOST:,} entries")
     except OSError as error:
         raise DiemError(f"{path}: {error.strerror}.") from None
     except DiemError as error:

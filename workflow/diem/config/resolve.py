@@ -8,6 +8,7 @@ what differs. The models are in :mod:`diem.config.models`, checks across keys in
 import copy
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -52,6 +53,8 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
     written = _named(copy.deepcopy(dict(config)))
     _validated(written, source)
     checks.check_results(written.get("results", ""), source)
+    if "results" in written:
+        written["results"] = str(Path(written["results"]).expanduser())
     if not any(written.get(part) for part in PARTS):
         raise DiemError(f"{source}: the configuration has none of {', '.join(PARTS)}.")
     for name, experiment in written.get("experiments", {}).items():

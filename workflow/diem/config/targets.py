@@ -35,8 +35,9 @@ def targets(config: Mapping[str, Any], pairs: Sequence[Pair]) -> list[str]:
 def targets_by_name(config: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, list[str]]:
     """Returns parts of the targets by the names that a user asks for them by.
 
-    These are the figures, the tables, each entry of the configuration, and the first of them, which
-    is there for a first look, as ``quick``. The arguments are those of :func:`targets`.
+    These are the figures, the tables, each entry of the configuration, the ``evidence`` that
+    posteriors can be believed, and the first entry, which is there for a first look, as ``quick``.
+    The arguments are those of :func:`targets`.
     """
     everything = targets(config, pairs)
     entries = {}
@@ -49,7 +50,8 @@ def targets_by_name(config: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[st
         for kind in ("figures", "tables")
     }
     first = next(iter(entries.values()), [])
-    return entries | named | {"quick": first}
+    evidence = [path for path in everything if "_calibration." in path.rpartition("/")[2]]
+    return entries | named | {"evidence": evidence, "quick": first}
 
 
 def figure_names(experiment: Mapping[str, Any]) -> list[str]:
@@ -57,11 +59,18 @@ def figure_names(experiment: Mapping[str, Any]) -> list[str]:
     return [FIGURES.find(split(spec, "figures")[0]).name for spec in experiment["figures"]]
 
 
+def names_of(entries: Sequence[str | Mapping[str, Any]]) -> set[str]:
+    """Returns the names of the components that entries of a list name."""
+    return {split(entry, "metrics")[0] for entry in entries}
+
+
 def _experiments(paths: Paths) -> Iterator[str]:
     for name, entry in paths.experiments.items():
         for figure in figure_names(entry):
             yield from paths.figure(f"{name}_{figure}")
         yield from paths.table(name, rows=True)
+        if "calibration" in names_of(entry["evaluation"]["metrics"]):
+            yield from paths.table(f"{name}_calibration")
         if "published" in entry:
             yield from paths.table(f"{name}_published")
         if entry["evaluation"]["reconstruct"]:

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from diem import operators
-from diem.data.observations import SPLITS, Observations
-from diem.data.validate import check_file
+from diem.data.observations import SPLITS, Observations, check_noise
+from diem.data.sets.hdf5 import held_out
+from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import logger
@@ -82,15 +83,17 @@ def write_observations(
             of_observations = name in ("groups", "index", "sigma_y")
             place = f"{split}/{name}" if of_observations else f"{split}/operator/{name}"
             arrays[place] = _converted(values, values.dtype) if values.ndim else values[()]
+            if name == "sigma_y":
+                noise = np.asarray(values, float)
+                check_noise(noise[~np.isnan(noise)], f"{path}: {split}/sigma_y")
         if operator is not None:
             _check_operator(f"{path}: {split}", operator, event_shape, y, fields)
     attributes: dict[str, Any] = {"event_shape": np.asarray(event_shape)}
     if operator is not None:
         attributes["operator"] = operator
     if sigma_y is not None:
+        check_noise(np.asarray(sigma_y), f"{path}: sigma_y")
         arrays["sigma_y"] = np.asarray(sigma_y, np.float32)
-        if not (np.isfinite(arrays["sigma_y"]) & (arrays["sigma_y"] > 0)).all():
-            raise DiemError(f"{path}: sigma_y must be positive.")
     write_hdf5(path, arrays, attributes)
 
 
@@ -212,7 +215,7 @@ def ingest(
         DiemError: If the file cannot be used.
     """
     operator, sigma_y = entry.get("operator", {}).get("name"), entry.get("sigma_y")
-    _refuse_bad(source, operator, sigma_y)
+    _refuse_bad(check_file(source, operator, sigma_y, data.get("links", False)), source)
     arrays: dict[str, Any] = {}
     offset, scale = data["offset"], data["scale"]
     with Observations(source, operator, sigma_y) as file:
@@ -224,7 +227,7 @@ def ingest(
                 arrays[f"{split}/{name}"] = _copied(file, group, name, chosen, offset, scale)
             arrays[f"{split}/index"] = _index(file, group)[chosen]
         if file.sigma_y is not None:
-            arrays["sigma_y"] = file.sigma_y.numpy() / np.float32(scale)
+            arrays["sigma_y"] = _scaled_noise(file, file.sigma_y.numpy(), scale)
         attributes = {
             "operator": file.operator,
             "event_shape": list(file.event_shape),
@@ -237,11 +240,8 @@ def ingest(
         write_hdf5(output, arrays, attributes)
 
 
-def _refuse_bad(
-    source: str | Path, operator: str | None, sigma_y: float | Sequence[float] | None
-) -> None:
-    """Writes what a check of the file finds to the log, and raises its first error."""
-    findings = check_file(source, operator, sigma_y)
+def _refuse_bad(findings: Sequence[Finding], source: str | Path) -> None:
+    """Writes what a check of the file found to the log, and raises its first error."""
     for level, sentence in findings:
         logger.info("%s: %s", level, sentence)
     errors = [sentence for level, sentence in findings if level == "error"]
@@ -260,37 +260,38 @@ def _splits(
     lacking = [split for split in SPLITS if split not in sources]
     if not lacking:
         return sources
-    unit, what = _units(file)
+    unit = _units(file)
     count = int(unit.max()) + 1
     order = rng(seed, Stage.SPLIT).permutation(count)
-    sizes = [max(1, round(data[split] * count)) for split in lacking]
-    if sum(sizes) >= count:
-        raise DiemError(
-            f"{file.path}: 'train' holds {count} different {what}, too few to hold out"
-            f" {' and '.join(lacking)}."
-        )
+    fractions = {split: data[split] for split in lacking}
+    sizes = [*held_out(str(file.path), count, fractions).values()]
     for split, part in zip(lacking, np.split(order, np.cumsum(sizes)), strict=False):
         sources[split] = ("train", np.isin(unit, part))
     sources["train"] = ("train", np.isin(unit, order[sum(sizes) :]))
     return {split: sources[split] for split in SPLITS}
 
 
-def _units(file: Observations) -> tuple[np.ndarray, str]:
-    """Returns the number of what each row of ``train`` is held out with, and what that is.
+def _units(file: Observations) -> np.ndarray:
+    """Returns the number of the ``x``, or group, that each row of ``train`` is held out with.
 
     Raises:
         DiemError: If the file's groups part observations of the same ``x``.
     """
     scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
     if "train/groups" not in file:
-        return scene, "x"
-    group = np.unique(file.labels("train"), return_inverse=True)[1]
+        return scene
+    labels = file.labels("train/groups")
+    if len(labels) != len(scene):
+        raise DiemError(
+            f"{file.path}: 'train' has {len(scene)} observations and {len(labels)} groups."
+        )
+    group = np.unique(labels, return_inverse=True)[1]
     if len(np.unique(np.stack([scene, group]), axis=1).T) > len(scenes):
         raise DiemError(
             f"{file.path}: 'train/groups' puts observations of the same x, by 'train/index', into"
             " different groups."
         )
-    return group, "groups"
+    return group
 
 
 def _index(file: Observations, split: str) -> np.ndarray:
@@ -322,10 +323,17 @@ def _rows(
     scale: float,
 ) -> np.ndarray:
     """Returns rows of a data set; ``y`` and ``sigma_y`` are those of ``(x - offset) / scale``."""
-    if name == "y":
-        return file.load(group, rows).scaled(offset, scale).y.numpy()
+    if name == "y":  # what is not observed may be anything
+        observed = file.load(group, rows)
+        return (observed if (offset, scale) == (0, 1) else observed.scaled(offset, scale)).y.numpy()
     if name == "sigma_y" and not isinstance(rows, tuple):
         sigma_y = file.load(group, rows).sigma_y.numpy()  # of what is missing too
-        return sigma_y.reshape(-1, *file.shape(f"{group}/{name}")[1:]) / np.float32(scale)
+        return _scaled_noise(file, sigma_y.reshape(-1, *file.shape(f"{group}/{name}")[1:]), scale)
     values = file.read(f"{group}/{name}", rows)
-    return values / np.float32(scale) if name == "sigma_y" else values
+    return _scaled_noise(file, values, scale) if name == "sigma_y" else values
+
+
+def _scaled_noise(file: Observations, sigma_y: np.ndarray, scale: float) -> np.ndarray:
+    scaled = sigma_y / np.float32(scale)
+    check_noise(scaled, f"{file.path}: sigma_y divided by data.scale, {scale:g},")
+    return scaled.astype(np.float32)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from diem import operators
+from diem.components import NOISE
 from diem.data.sets.base import SPLITS
 from diem.errors import DiemError, nearest
+from diem.files.foreign import check_foreign
 from diem.files.hdf5 import Reader, Which, write_hdf5
 from diem.operators.base import Operator
 from diem.seeds import subset
@@ -87,6 +89,21 @@ def save_observations(
     write_hdf5(path, arrays, {"operator": operator, "event_shape": shape, **attributes})
 
 
+def check_noise(sigma_y: np.ndarray, where: str) -> None:
+    """Refuses a standard deviation that is not positive in the precision that it is used in.
+
+    Arguments:
+        sigma_y: The standard deviations.
+        where: What they are, for the sentence.
+
+    Raises:
+        DiemError: If one is not, or not finite.
+    """
+    low, high = NOISE
+    if not ((sigma_y >= low) & (sigma_y <= high)).all():
+        raise DiemError(f"{where} must be positive, and from {low:g} to {high:g}.")
+
+
 class Observations(Reader):
     """An open file of observations, from which rows are read as they are needed.
 
@@ -121,10 +138,7 @@ class Observations(Reader):
                 f"{path}: the attribute 'operator' is {stored!r}, where {operator!r} is named."
             )
         self.operator = stored
-        shape = np.asarray(self.attribute("event_shape"))
-        if shape.ndim != 1 or shape.dtype.kind not in "iu" or not (shape > 0).all():
-            raise DiemError(f"{path}: the attribute 'event_shape' must hold positive integers.")
-        self.event_shape = tuple(shape.tolist())
+        self.event_shape = self.sizes("event_shape")
         self.sigma_y = self._noise_of_all_splits(sigma_y)
 
     def _noise_of_all_splits(self, given: float | Sequence[float] | None) -> Tensor | None:
@@ -146,14 +160,13 @@ class Observations(Reader):
     def has_attribute(self, name: str) -> bool:
         """Returns whether the root has an attribute."""
         with self._intact(f"the attribute {name!r}"):
-            return name in self.file.attrs
+            return name in self.attributes
 
     def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
-        if np.isnan(sigma_y).any():
-            raise DiemError(f"{self.path}: {name!r} holds non-finite values where y is observed.")
-        if not (np.isfinite(sigma_y) & (sigma_y > 0)).all():
-            raise DiemError(f"{self.path}: {name!r} must be positive, and finite.")
-        return torch.as_tensor(sigma_y, dtype=torch.float32)
+        sigma_y = np.asarray(sigma_y)
+        check_noise(sigma_y, f"{self.path}: {name!r}")
+        shape = () if sigma_y.size == 1 else sigma_y.shape
+        return torch.from_numpy(sigma_y.astype(np.float32).reshape(shape))
 
     def splits(self) -> list[str]:
         """Returns the splits that the file holds, in order."""
@@ -183,22 +196,6 @@ class Observations(Reader):
         """Returns the numbers of the rows of a split that stand for all, see :mod:`diem.seeds`."""
         return subset(self.count(split), count, seed, SPLITS.index(split))
 
-    def labels(self, split: str) -> np.ndarray:
-        """Returns the label of the group of each observation of a split, a number or text.
-
-        Raises:
-            DiemError: If there is not one for each.
-        """
-        name = f"{split}/groups"
-        dataset = self._dataset(name)
-        if dataset.shape != (self.count(split),) or dataset.dtype.kind not in "fiubSO":
-            raise DiemError(
-                f"{self.path}: {name!r} has shape {dataset.shape} and type {dataset.dtype}, where"
-                f" {self.count(split)} numbers or texts are expected, one an observation."
-            )
-        labels = self._rows_of(dataset)
-        return labels if labels.dtype.kind in "fiub" else labels.astype(bytes)
-
     def load(self, split: str, rows: Which = slice(None)) -> Observed:
         """Reads observations of a split and checks that they fit each other.
 
@@ -221,10 +218,12 @@ class Observations(Reader):
         observed = operator.observed().expand_as(y)
         y = torch.where(observed, y, 0.0)
         if not torch.isfinite(y).all():
+            place = (~torch.isfinite(y)).nonzero()[0].tolist()
+            place[0] += (rows.start or 0) if isinstance(rows, slice) else 0
             raise DiemError(
-                f"{self.path}: '{split}/y' holds non-finite values as float32, which the operator"
-                f" {self.operator!r} calls observed: its mask, or its method 'observed', tells what"
-                " is missing."
+                f"{self.path}: '{split}/y' holds non-finite values (as float32) where they are"
+                f" observed, first at {tuple(place)}: the operator {self.operator!r} tells what is"
+                " missing, by its mask or its method 'observed'."
             )
         return Observed(operator, y, self._noise(split, rows, observed), index)
 
@@ -268,7 +267,7 @@ class Observations(Reader):
             fits = sigma_y.shape in ((), shape[1:])
             if not fits and sigma_y.ndim == 1 and sigma_y.numel() == math.prod(shape[1:]):
                 fits, sigma_y = True, sigma_y.reshape(shape[1:])
-        elif self.shape(name) == ():
+        elif math.prod(self.shape(name)) == 1:
             return self._positive(name, self.read(name, ()))
         else:
             sigma_y = torch.from_numpy(self.read(name, rows, finite=False)).float()
@@ -292,14 +291,18 @@ def users_observations(
     path: str | Path,
     operator: str | None = None,
     sigma_y: float | Sequence[float] | None = None,
+    links: bool = False,
 ) -> Observations:
     """Opens a file that need not be the workflow's own: no code runs because such a file names it.
 
-    The arguments are those of :class:`Observations`.
+    The arguments are those of :class:`Observations`, and those of
+    :func:`diem.files.foreign.check_foreign`.
 
     Raises:
-        DiemError: Also if the file's operator is a class that ``operator`` does not name.
+        DiemError: Also if the file's operator is a class that ``operator`` does not name, if HDF5
+            does not come to an end on it, or if it reads other files and may not.
     """
+    check_foreign(path, links)
     with Reader(path) as reader:
         named = reader.text("operator")
     known = operators.OPERATORS.names

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from diem.data.observations import SPLITS, Observations, users_observations
+from diem.data.sets.hdf5 import FRACTIONS, held_out
 from diem.data.totals import Totals
 from diem.errors import DiemError
 from diem.operators.base import Operator
@@ -49,6 +50,7 @@ def check_file(
     path: str | Path,
     operator: str | None = None,
     sigma_y: float | Sequence[float] | None = None,
+    links: bool = False,
 ) -> list[Finding]:
     """Reads a file of observations from end to end, and says what it holds and what is wrong.
 
@@ -59,13 +61,14 @@ def check_file(
         operator: The operator's name or import path, if the file does not hold it. A class is
             imported only if it is named by this argument: a file alone has no code run.
         sigma_y: The noise's standard deviation, if the file does not hold it.
+        links: Whether the file may read other files of this machine.
 
     Returns:
         Notes, warnings and errors. A file without errors can be used.
     """
     found = _Findings()
     try:
-        with users_observations(path, operator, sigma_y) as file:
+        with users_observations(path, operator, sigma_y, links) as file:
             _check_contents(file, found)
     except DiemError as error:
         found.error(str(error))
@@ -93,6 +96,13 @@ def _check_contents(file: Observations, found: _Findings) -> None:
             totals[split] = _read(file, split, found)
         except DiemError as error:
             found.error(str(error))
+    if "train" in totals:
+        lacking = {split: part for split, part in FRACTIONS.items() if split not in splits}
+        scenes = len(np.unique(np.concatenate(totals["train"].index)))
+        try:
+            held_out(str(file.path), scenes, lacking)
+        except DiemError as error:
+            found.error(f"{str(error).rstrip('.')} (data.validation and data.test).")
     for split, of_split in totals.items():
         if of_split.values == 0:
             found.error(f"{file.path}: {split}: no value is observed.")
@@ -111,7 +121,7 @@ def _check_contents(file: Observations, found: _Findings) -> None:
 def _compare_groups(file: Observations, before: str, split: str, found: _Findings) -> None:
     """Warns of groups that are in two splits of the file's own."""
     if all(f"{name}/groups" in file for name in (before, split)):
-        shared = np.intersect1d(file.labels(before), file.labels(split))
+        shared = np.intersect1d(file.labels(f"{before}/groups"), file.labels(f"{split}/groups"))
         if len(shared):
             found.warn(f"{len(shared):,} groups of {split!r} are also in {before!r}.")
 
@@ -131,7 +141,8 @@ def _read(file: Observations, split: str, found: _Findings) -> Totals:
 
     totals, generator = Totals(), torch.Generator().manual_seed(0)
     if f"{split}/groups" in file:
-        found.note(f"{split}: {len(np.unique(file.labels(split))):,} groups.")
+        labels = file.labels(f"{split}/groups")
+        found.note(f"{split}: {len(np.unique(labels)):,} groups.")
     for rows in file.blocks(split):
         totals.add(file.load(split, rows), generator)
     shape = operator.observation_shape

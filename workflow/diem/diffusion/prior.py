@@ -6,9 +6,10 @@ with :math:`\sigma_{data} = 1`, as in the paper. It is saved as one safetensors 
 describes the network; nothing is pickled.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from azula.denoise import KarrasDenoiser
 from azula.noise import VESchedule
-from torch import Tensor
+from torch import Tensor, nn
 
 from diem import __version__
 from diem.diffusion.gaussian import Gaussian
@@ -113,6 +114,81 @@ class Prior:
         save_tensors(path, tensors, {"diem": json.dumps(card)})
 
 
+CRAFTED = (
+    *(DiemError, ArithmeticError, AttributeError, KeyError, MemoryError, RecursionError),
+    *(RuntimeError, TypeError, ValueError),
+)
+"""What the description of a network that is none can raise while the network is built."""
+
+SCHEDULE = ("sigma_min", "sigma_max")
+
+SLACK = 2**16
+"""Values that a network may hold while it is built beside twice those that its file holds."""
+
+
+def _check_card(card: Any) -> None:
+    """Raises a ValueError if what later code reads of a card is of another type."""
+    if not isinstance(card, dict):
+        raise ValueError("card")
+    for key in ("data", "e_step", "posterior", "schedule"):
+        if not isinstance(card.get(key, {}), dict):
+            raise ValueError(f"mapping {key!r}")
+    for key in ("e_step", "posterior"):
+        if not isinstance(card.get(key, {}).get("sampler", {}), dict):
+            raise ValueError(f"mapping '{key}.sampler'")
+    for key, name in (("data", "offset"), ("data", "scale"), *(("schedule", n) for n in SCHEDULE)):
+        value = card.get(key, {}).get(name, 1.0)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or (name != "offset" and value <= 0):
+            raise ValueError(f"usable number {key}.{name}")
+
+
+def _check_sizes(network: Any, size: int) -> None:
+    """Refuses numbers in the description of a built-in network that are more than all its weights.
+
+    Arguments:
+        network: The entry of the configuration that a file tells.
+        size: The number of weights in the file.
+
+    Raises:
+        DiemError: If there is one.
+    """
+    if not isinstance(network, dict):
+        raise DiemError("network is no mapping")
+    inner = [value for key, value in network.items() if key != "name"]
+    own = ":" in str(network.get("name"))
+    while inner and not own:
+        value = inner.pop()
+        if isinstance(value, dict | list):
+            if len(value) > max(size, 1024):
+                raise DiemError(f"network has a list of {len(value):,}")
+            inner += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int | float) and abs(value) > max(size, 1024):
+            raise DiemError(f"network has a size of {value}, and the file has {size:,} weights")
+
+
+@contextlib.contextmanager
+def _no_larger_than(size: int) -> Iterator[None]:
+    """Stops the building of a network that grows beyond what a file holds, before memory is full.
+
+    Arguments:
+        size: The number of weights in the file.
+    """
+    held = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal held
+        held += 0 if parameter is None else parameter.numel()
+        if held > 2 * size + SLACK:
+            raise DiemError(f"it is larger than the {size:,} weights that the file holds")
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def read_prior(
     path: str | Path,
     network: Mapping[str, Any] | None = None,
@@ -135,11 +211,16 @@ def read_prior(
     tensors, header = load_tensors(path)
     try:
         card = json.loads(header["diem"])
+        _check_card(card)
         shape = tuple(card["event_shape"])
         parts = (tensors[f"gaussian.{name}"] for name in ("mean", "noise", "factors"))
         gaussian = Gaussian(*parts)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DiemError(f"{path}: this is no prior written by diem (no {error}).") from None
+    if not all(value.is_floating_point() for value in vars(gaussian).values()) or not (
+        gaussian.noise.shape == () and gaussian.noise >= 0
+    ):
+        raise DiemError(f"{path}: its Gaussian is none (its types, or its noise).")
     if tuple(gaussian.mean.shape) != shape or tuple(gaussian.factors.shape[:-1]) != shape:
         raise DiemError(f"{path}: its Gaussian does not have the shape {shape} of its data.")
     if event_shape is not None and shape != tuple(event_shape):
@@ -156,10 +237,13 @@ def read_prior(
         )
     if stored is None:
         return Prior(gaussian, None, card)
+    size = sum(value.numel() for name, value in tensors.items() if name.startswith("network."))
     try:
-        denoiser = build_denoiser(stored, card["schedule"], shape, seed=0)
-    except (DiemError, KeyError, TypeError, ValueError) as error:
-        reason = str(error).rstrip(".")
+        _check_sizes(stored, size)
+        with _no_larger_than(size):
+            denoiser = build_denoiser(stored, card["schedule"], shape, seed=0)
+    except CRAFTED as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         if isinstance(stored, dict) and ":" in str(stored.get("name")):
             raise DiemError(f"{path}: {reason}, and the prior needs it.") from None
         raise DiemError(f"{path}: its header does not describe a network: {reason}.") from None

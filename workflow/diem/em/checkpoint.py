@@ -13,7 +13,7 @@ from diem.em import distributed
 from diem.errors import DiemError
 from diem.files.tensors import load_tensors, save_tensors
 from diem.jobs.results import checkpoint_file
-from diem.jobs.resume import deferred
+from diem.jobs.resume import ANEW, deferred
 
 __all__ = ["CURVE", "Checkpoint", "checkpointed"]
 
@@ -78,6 +78,7 @@ class Checkpoint:
             logger.warning("%s Lap %d starts anew.", error, lap)
             return []
         if header.get("fingerprint") != self.fingerprint:
+            logger.warning("%s: %s; lap %d begins anew", self.path, ANEW, lap)
             return []
         for name, value in state.items():
             value.copy_(tensors[name])

@@ -27,6 +27,7 @@ from diem.em.training import Training, train
 from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.jobs.job import Job
+from diem.jobs.resume import fingerprint
 from diem.seeds import Stage, stream_seed, subset
 from diem.versions import versions
 
@@ -68,11 +69,11 @@ class Lap:
     on_divergence: str = "stop"
     checkpoint_seconds: float = 60.0
 
-    def fingerprint(self, seed: int) -> str:
-        """Returns what the training depends on, but for its libraries and device."""
+    def fingerprint(self, seed: int, device: torch.device) -> str:
+        """Returns what the training depends on, see :func:`diem.jobs.resume.fingerprint`."""
         files = [*self.samples, *([] if self.previous is None else [self.previous])]
         settings = (self.m_step, self.network, self.schedule, seed, self.number)
-        return content_digest(files, *settings)
+        return fingerprint(files, *settings, device=device)
 
     def start(self, shape: tuple[int, ...], seed: int) -> tuple[KarrasDenoiser, int]:
         """Returns the denoiser to start from, and how many steps it was trained for.
@@ -122,7 +123,8 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
         job.progress.set_postfix(loss=f"{loss:.4f}", refresh=False)
         job.progress.update(step - job.progress.n)
 
-    resumable = checkpointed(output, lap.fingerprint(job.seed), lap.checkpoint_seconds)
+    made_of = lap.fingerprint(job.seed, job.device)
+    resumable = checkpointed(output, made_of, lap.checkpoint_seconds)
     with resumable as checkpoint, x, x_validation:
         held_out = held_on(x_validation, job.device)
         average, curve = train(

@@ -150,6 +150,11 @@ class Evaluation:
         """The clean test split, which need not be in memory."""
         return self._read("test", [self.file("clean")], "test/x")
 
+    @property
+    def train(self) -> Rows:
+        """The clean training split, which no prior has seen, and need not be in memory."""
+        return self._read("train", [self.file("clean")], "train/x")
+
     def _read(self, key: str, paths: Iterable[str | Path], name: str) -> Rows:
         if key not in self._rows:
             shape, cache_mb = self.prior.event_shape, self.job.cache_mb

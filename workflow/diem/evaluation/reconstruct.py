@@ -14,7 +14,7 @@ from diem.diffusion.prior import Prior
 from diem.evaluation.draws import Posteriors
 from diem.evaluation.evaluate import posterior_arrays, read_truth, some_observations
 from diem.evaluation.metrics import METRICS, Fidelity, Measurement
-from diem.evaluation.metrics.base import clean_test
+from diem.evaluation.metrics.base import clean_test, mean_of
 from diem.evaluation.rows import metric_rows
 from diem.jobs.job import Job
 from diem.seeds import Stage
@@ -103,4 +103,4 @@ def _compared(
     metric: Fidelity, estimates: Iterable[tuple[str, Tensor, Mapping[str, Any]]], truth: Tensor
 ) -> Iterable[Measurement]:
     for subject, x, card in estimates:
-        yield Measurement(metric.mean(x, truth), subject, {**clean_test(len(truth)), **card})
+        yield mean_of(metric.of_each(x, truth), subject, {**clean_test(len(truth)), **card})

@@ -1,5 +1,6 @@
 """Rows: one number each, with all that made it. Tables and figures are built of them alone."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,20 @@ import pandas as pd
 import torch
 
 from diem import __version__
+from diem.errors import DiemError
 from diem.evaluation.metrics.base import Measurement
-from diem.files.atomic import atomic
+from diem.files.atomic import REMEDY
+from diem.files.tables import read_csv, write_csv
 
-__all__ = ["CARD", "metric_rows", "provenance", "read_rows", "software", "write_rows"]
+__all__ = [
+    "CARD",
+    "check_place",
+    "metric_rows",
+    "provenance",
+    "read_rows",
+    "software",
+    "write_rows",
+]
 
 CARD = (
     "experiment",
@@ -22,6 +33,7 @@ CARD = (
     "subject",
     "metric",
     "value",
+    "standard_error",
     "split",
     "samples",
     "reference",
@@ -45,7 +57,11 @@ clean data; ``run`` is then the first run that it is the ceiling of). ``subject`
 measured: ``prior`` (unconditional samples), ``e_step`` (the posterior samples that the prior was
 trained on, drawn by the lap before), ``posterior`` (posterior samples of test observations),
 ``posterior_mean`` (their mean) or ``adjoint`` (``A' y``, which needs no prior and has no stage).
+``standard_error`` is that of a value that is a mean over observations or samples, of one seed.
 """
+
+FORMER = tuple(name for name in CARD if name != "standard_error")
+"""The columns of a row of diem 0.3."""
 
 UNSAMPLED = {"exact": "drawn exactly", "closed form": "in closed form"}
 """How samples of no diffusion sampler were drawn, in words."""
@@ -64,8 +80,10 @@ def metric_rows(
     """
     shared = {**card, "seed": seed, "diem": __version__, "torch": torch.__version__}
     rows = []
-    for value, subject, own, name in measurements:
+    for value, subject, own, name, error in measurements:
         number = {"subject": subject, "metric": name or metric, "value": float(value)}
+        if error is not None:
+            number["standard_error"] = float(error)
         row = {**shared, **number, **own}
         rows.append({column: row.get(column, "") for column in CARD})
     return rows
@@ -76,17 +94,62 @@ def read_rows(paths: Sequence[str | Path]) -> pd.DataFrame:
 
     Arguments:
         paths: Files of rows, in the order in which their contents shall appear.
+
+    Raises:
+        DiemError: If a file is missing, damaged, was edited, or stands in another's place.
     """
-    tables = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in paths]
-    rows = pd.concat(tables, ignore_index=True)
-    # Not pandas' own parser of numbers, which may miss the last digit.
-    return rows.assign(value=rows["value"].map(float), lap=rows["lap"].map(int))
+    tables = [_of_file(path) for path in paths]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _of_file(path: str | Path) -> pd.DataFrame:
+    rows = read_csv(path, former=FORMER, dtype=str, keep_default_na=False)
+    if list(rows.columns) == list(FORMER):
+        rows["standard_error"] = ""
+    try:
+        # Not pandas' own parser of numbers, which may miss the last digit.
+        rows = rows.assign(value=rows["value"].map(float), lap=rows["lap"].map(int))
+    except (KeyError, ValueError):
+        raise DiemError(f"{path}: these are no metric rows: {REMEDY}.") from None
+    for row in rows.drop_duplicates(["experiment", "run", "observations", "lap"]).to_dict(
+        "records"
+    ):
+        check_place(path, row)
+    return rows
+
+
+PLACES = (
+    r"(?P<experiment>[^/]+)/runs/(?P<run>[^/]+)/lap_(?P<lap>\d+)/[^/]+",
+    r"(?P<experiment>[^/]+)/observations/(?P<observations>[^/]+)/floor/[^/]+",
+    r"(?P<experiment>[^/]+)/ceilings/(?P<run>[^/]+)/(?P<observations>[^/]+)/[^/]+",
+)
+"""Where evaluations lie, and what their cards say there."""
+
+
+def check_place(path: str | Path, card: Mapping[Any, Any]) -> None:
+    """Refuses an evaluation that stands in the place of another, as its card tells.
+
+    Arguments:
+        path: Its file.
+        card: Its card.
+
+    Raises:
+        DiemError: If the path names another experiment, run, lap or observations.
+    """
+    for place in PLACES:
+        # Nothing is asked of files that lie elsewhere.
+        found = re.search(f"{place}$", Path(path).as_posix())
+        for key, value in (found.groupdict() if found else {}).items():
+            told = card.get(key, value)
+            if str(told) != (str(int(value)) if key == "lap" else value):
+                raise DiemError(
+                    f"{path}: these numbers are of another place: their {key} is {told}: {REMEDY}."
+                )
 
 
 def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[Any, Any]]) -> None:
-    """Writes metric rows as CSV, whole or not at all."""
-    with atomic(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    """Writes metric rows as CSV with their digest, whole or not at all."""
+    write_csv(path, pd.DataFrame(rows))
 
 
 def provenance(row: Mapping[Any, Any] | pd.Series) -> str:

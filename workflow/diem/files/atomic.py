@@ -1,6 +1,7 @@
 """Files that are whole or not there: a temporary name in the same folder, then renamed."""
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -30,7 +31,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        # The bytes are on the disk before the name is, and the name before what follows.
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     except (OSError, SafetensorError) as error:
         # Safetensors wraps the message of the system.
         wrapped = re.search(r"I/O error: (.*) \(os error \d+\)", str(error))
@@ -38,6 +42,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise DiemError(f"{path} cannot be written: {reason}.") from error
     finally:
         discard(temporary)
+
+
+def _sync(path: Path) -> None:
+    """Has a file, or the names in a folder, written to the disk, where its system can."""
+    if not path.exists():
+        return  # what follows tells it
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
+    finally:
+        os.close(opened)
 
 
 def discard(path: Path) -> None:

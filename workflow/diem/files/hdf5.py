@@ -1,13 +1,14 @@
 """HDF5 files of ours: written whole, read with checks that name what is wrong.
 
-Everything carries checksums, so that flipped bytes are found when they are read: HDF5's own of data
-sets (Fletcher-32) and of its structures, and a SHA-256 of attributes.
+Everything carries checksums of HDF5's, so that flipped bytes are found when they are read: data
+sets (Fletcher-32), and its structures. All attributes of a file are one, of JSON in a fixed length,
+in the header of the root: text of variable length, as h5py writes it, lies in a heap that has no
+checksum, and in which HDF5 may follow a damaged size for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
 import json
 import math
@@ -38,11 +39,11 @@ CHUNK_BYTES = 2**16
 PART_BYTES = 2**26
 """What goes through all rows of a data set takes so many bytes at a time, or one row."""
 
+ATTRIBUTES = "attributes"
+"""The attribute of the root that holds all others."""
+
 Which = slice | tuple[()] | np.ndarray
 """Which rows to read: a slice, all of what may be a single value, or their numbers."""
-
-CHECKSUM = "sha256"
-"""The attribute, or the tensor, with the checksum of all others."""
 
 
 def write_hdf5(
@@ -66,10 +67,9 @@ def write_hdf5(
         for name, array in arrays.items():
             _write_array(file, name, array, disk)
         with postponed():
-            file.attrs.update(attributes)
-            file.attrs["diem_version"] = __version__
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            file.attrs[CHECKSUM] = _checksum_of_attributes(file)
+            versions = {"diem_version": __version__, "schema_version": SCHEMA_VERSION}
+            text = json.dumps({**attributes, **versions}, default=lambda x: np.asarray(x).tolist())
+            file.attrs[ATTRIBUTES] = np.bytes_(text.encode())
 
 
 @contextlib.contextmanager
@@ -146,14 +146,6 @@ def _write_scalar(file: h5py.File, name: str, value: np.ndarray | np.generic) ->
     h5py.Dataset(h5py.h5d.create(place, name.encode(), kind, scalar, layout))[()] = value
 
 
-def _checksum_of_attributes(file: h5py.File) -> np.ndarray:
-    """Returns the SHA-256 of the root's attributes: HDF5 has no checksum of text."""
-    names = (name for name in file.attrs if name != CHECKSUM)
-    values = {name: np.asarray(file.attrs[name]).tolist() for name in names}
-    total = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    return np.frombuffer(total.digest(), np.uint8)
-
-
 class Reader:
     """An open HDF5 file whose contents are checked as they are read.
 
@@ -179,13 +171,16 @@ class Reader:
                 f" {REMEDY}."
             ) from None
         with self._intact("its header"):
-            # Files of other programs have no checksum.
-            stored = self.file.attrs.get(CHECKSUM)
-            intact = stored is None or np.array_equal(stored, _checksum_of_attributes(self.file))
-        if not intact:
+            # Those of another program, and of diem 0.3, are attributes of their own.
+            self.attributes: Mapping[str, Any] = self.file.attrs
+            written = ATTRIBUTES in self.attributes
+            alone = len(self.attributes) == 1
+            if written:
+                self.attributes = dict(json.loads(self.file.attrs[ATTRIBUTES]))
+        if written and not alone:
             raise DiemError(
-                f"{path}: its attributes are damaged, or were changed without deleting their"
-                f" checksum, the attribute {CHECKSUM!r}: {REMEDY}."
+                f"{path}: it has attributes beside {ATTRIBUTES!r}, in which diem writes all:"
+                " change that one (JSON), or give each of its entries one of its own."
             )
 
     def __enter__(self) -> Self:
@@ -219,8 +214,8 @@ class Reader:
     def attribute(self, name: str, default: Any = None) -> Any:
         """Returns an attribute of the root, or if it is missing, a default if one is given."""
         with self._intact(f"the attribute {name!r}"):
-            if name in self.file.attrs:
-                return self.file.attrs[name]
+            if name in self.attributes:
+                return self.attributes[name]
         if default is None:
             raise DiemError(f"{self.path}: the attribute {name!r} is missing.")
         return default
@@ -232,7 +227,7 @@ class Reader:
             DiemError: If the attribute is no text.
         """
         with self._intact(f"the attribute {name!r}"):
-            value = self.file.attrs.get(name)
+            value = self.attributes.get(name)
         if isinstance(value, np.ndarray) and value.size == 1:
             value = value.reshape(())[()]
         if isinstance(value, bytes):
@@ -252,6 +247,19 @@ class Reader:
             raise DiemError(f"{self.path}: the data set {name!r} is missing.")
         return dataset
 
+    def sizes(self, name: str) -> tuple[int, ...]:
+        """Returns an attribute of positive integers, as other programs store them too.
+
+        Raises:
+            DiemError: If the attribute is missing, or holds something else.
+        """
+        values = np.asarray(self.attribute(name)).reshape(-1)
+        if values.dtype.kind in "iuf" and len(values) and np.isfinite(values).all():
+            whole = values.astype(np.int64)
+            if (whole == values).all() and (whole > 0).all():
+                return tuple(whole.tolist())
+        raise DiemError(f"{self.path}: the attribute {name!r} must hold positive integers.")
+
     def read(
         self,
         name: str,
@@ -266,13 +274,31 @@ class Reader:
             rows: The rows to read, a slice or their numbers in any order, or ``()`` for all of what
                 may be a single value.
             shape: If given, the shape that one row must have.
-            finite: Whether all values must be finite.
+            finite: Whether values that are not finite are refused.
+
+        Returns:
+            The values in this machine's byte order, in a type that PyTorch has.
 
         Raises:
             DiemError: If the data set is missing, damaged, of another shape, or not finite.
         """
         dataset = self._numbers(name, shape, single=isinstance(rows, tuple))
-        return self._rows_of(dataset, rows, finite)
+        return _native(self._rows_of(dataset, rows, finite))
+
+    def labels(self, name: str) -> np.ndarray:
+        """Returns a data set of labels, one a row: numbers, or texts as bytes.
+
+        Raises:
+            DiemError: If it is none.
+        """
+        dataset = self._dataset(name)
+        if dataset.ndim != 1 or dataset.dtype.kind not in "fiubSO":
+            raise DiemError(
+                f"{self.path}: {name!r} has shape {dataset.shape} and type {dataset.dtype}, where"
+                " numbers or texts are expected, one an observation."
+            )
+        labels = self._rows_of(dataset)
+        return labels if labels.dtype.kind in "fiub" else labels.astype(bytes)
 
     def _numbers(
         self, name: str, shape: Sequence[int] | None = None, single: bool = False
@@ -288,20 +314,24 @@ class Reader:
         if dataset.ndim == 0 and not single:
             raise DiemError(f"{self.path}: {name!r} is a single value, where rows are expected.")
         if dataset.dtype.kind not in "fiub":
+            remedy = ": write real and imaginary parts as channels"
             raise DiemError(
-                f"{self.path}: {name!r} holds {dataset.dtype}, where numbers are needed."
+                f"{self.path}: {name!r} holds {dataset.dtype}, where numbers are needed"
+                f"{remedy if dataset.dtype.kind == 'c' else ''}."
             )
-        if shape is not None and dataset.shape[1:] != tuple(shape):
+        rows = dataset.shape[1:]
+        if shape is not None and rows != tuple(shape):
+            last = len(rows) == 3 and (rows[2], *rows[:2]) == tuple(shape)
             raise DiemError(
-                f"{self.path}: {name!r} has rows of shape {dataset.shape[1:]},"
-                f" where {tuple(shape)} is expected."
+                f"{self.path}: {name!r} has rows of shape {rows}, where {tuple(shape)} is expected"
+                f"{': write channels first, np.moveaxis(y, -1, 1)' if last else ''}."
             )
         return dataset
 
     def _rows_of(
         self, dataset: h5py.Dataset, rows: Which = slice(None), finite: bool = True
     ) -> np.ndarray:
-        """Reads rows of a data set, and checks that they are intact and finite."""
+        """Reads rows of a data set, and checks that they are intact and, if asked, finite."""
         name = dataset.name.removeprefix("/")
         with self._intact(repr(name)):
             array = _taken(dataset, rows) if isinstance(rows, np.ndarray) else dataset[rows]
@@ -319,6 +349,16 @@ def _taken(dataset: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     for start, stop in itertools.pairwise([0, *apart, len(rows)] if len(rows) else []):
         array[order[start:stop]] = dataset[ascending[start] : ascending[stop - 1] + 1]
     return array
+
+
+def _native(array: np.ndarray) -> np.ndarray:
+    """Returns numbers of any byte order and width in a type that PyTorch has."""
+    kind, width = array.dtype.kind, array.dtype.itemsize
+    if kind == "f" and width > 8:
+        return array.astype(np.float64)
+    if kind == "u" and width > 1:
+        return array.astype(np.int64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 class HasRows(Protocol):

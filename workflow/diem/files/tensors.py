@@ -13,9 +13,11 @@ from torch import Tensor
 
 from diem.errors import DiemError
 from diem.files.atomic import REMEDY, atomic
-from diem.files.hdf5 import CHECKSUM
 
 __all__ = ["content_digest", "load_tensors", "load_weights", "save_tensors"]
+
+CHECKSUM = "sha256"
+"""The tensor with the checksum of all others."""
 
 
 def save_tensors(
@@ -58,7 +60,7 @@ def load_tensors(path: str | Path, ours: bool = True) -> tuple[dict[str, Tensor]
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise DiemError(
             f"{path}: this is no complete safetensors file ({error}): {REMEDY}."
         ) from None

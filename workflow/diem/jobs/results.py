@@ -10,6 +10,7 @@ from diem.errors import DiemError
 from diem.files.atomic import discard
 
 __all__ = [
+    "check_folder",
     "check_writable",
     "checkpoint_file",
     "hold",
@@ -22,6 +23,29 @@ MARK = ".diem.lock"
 """The file that marks a folder as one of results, and is locked by who writes there."""
 
 
+def check_folder(folder: str | Path, asked: str = "results") -> Path:
+    """Refuses a folder that is none and cannot be made, for a plan, which writes nothing.
+
+    Arguments:
+        folder: The folder.
+        asked: What asks for it: a key, or the name of a file.
+
+    Returns:
+        The nearest folder above that is there, or itself.
+
+    Raises:
+        DiemError: If a file or a link to nothing stands where a folder is needed.
+    """
+    path = Path(folder).absolute()
+    while not path.exists():
+        if path.is_symlink():
+            raise DiemError(f"{asked}: {str(path)!r} is a link to what is not there.")
+        path = path.parent
+    if not path.is_dir():
+        raise DiemError(f"{asked}: the folder {str(folder)!r} cannot be written ({path}).")
+    return path
+
+
 def check_writable(folder: str | Path, asked: str = "results") -> None:
     """Raises a :class:`DiemError` if a folder is not writable, or could not be made.
 
@@ -29,10 +53,8 @@ def check_writable(folder: str | Path, asked: str = "results") -> None:
         folder: The folder.
         asked: What asks for it: a key, or the name of a file.
     """
-    path = Path(folder).absolute()
-    while not path.exists():
-        path = path.parent
-    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+    path = check_folder(folder, asked)
+    if not os.access(path, os.W_OK | os.X_OK):
         raise DiemError(f"{asked}: the folder {str(folder)!r} cannot be written ({path}).")
 
 
@@ -49,8 +71,10 @@ def hold(folder: str | Path) -> IO[str]:
         The open lock file, to be kept open.
 
     Raises:
-        DiemError: If the folder holds files and is not marked, or if another process holds it.
+        DiemError: If the folder cannot be written, holds files and is not marked, or if another
+            process holds it.
     """
+    check_writable(folder)
     path = Path(folder) / MARK
     path.parent.mkdir(parents=True, exist_ok=True)
     foreign = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
@@ -60,7 +84,13 @@ def hold(folder: str | Path) -> IO[str]:
             f" its own ({', '.join(foreign[:3])}{', ...' if foreign[3:] else ''}): choose another"
             f" folder, or make an empty file {str(path)!r} if they are an earlier version's."
         )
-    file = path.open("a", encoding="utf-8")
+    try:
+        file = path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise DiemError(
+            f"results: {path} cannot be written ({error.strerror}): it is another user's, or of"
+            " another program."
+        ) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

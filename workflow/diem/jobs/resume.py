@@ -9,6 +9,7 @@ A job that was asked to stop (:data:`REQUESTS`) keeps what is finished.
 """
 
 import contextlib
+import functools
 import logging
 import signal
 import time
@@ -21,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import diem
+from diem import __version__
 from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.jobs.results import pieces_folder
@@ -28,6 +31,7 @@ from diem.signals import handled
 from diem.versions import versions
 
 __all__ = [
+    "ANEW",
     "Keep",
     "Pieces",
     "Stopped",
@@ -85,12 +89,34 @@ def fingerprint(
 
     Arguments:
         files: The job's inputs.
-        settings: Its settings (JSON). The versions of the libraries, the number of threads, by
-            which sums are ordered, and the kind of the device are added.
+        settings: Its settings (JSON). The code and the versions of this library and of others, the
+            number of threads, by which sums are ordered, and the kind of the device are added.
         device: The device that it computes on.
     """
+    software = {**versions(), "diem": __version__, "code": _code()}
     kind = torch.device(device).type
-    return content_digest(files, *settings, versions(), torch.get_num_threads(), kind)
+    return content_digest(files, *settings, software, torch.get_num_threads(), kind)
+
+
+GROUND = ("components", "seeds")
+ROOMS = (
+    *("files", "jobs", "operators", "networks", "diffusion", "data", "em", "inference"),
+    *("evaluation", "paper"),
+)
+"""What numbers depend on of this library: not how they are shown, planned or asked for."""
+
+ANEW = (
+    "what an earlier attempt kept is not used: it is of other inputs, settings, code, versions,"
+    " threads or another kind of device"
+)
+
+
+@functools.cache
+def _code() -> str:
+    """Returns a digest of the code that numbers depend on."""
+    library = Path(diem.__file__).parent
+    rooms = {path for room in ROOMS for path in library.glob(f"{room}/**/*.py")}
+    return content_digest(sorted(rooms | {library / f"{name}.py" for name in GROUND}))
 
 
 class Pieces:
@@ -118,6 +144,8 @@ class Pieces:
         self._written = time.monotonic()
         if self.folder is not None and self.folder.is_dir():
             self._look(self.folder)
+        elif self.folder is not None and any(self.folder.parent.glob("pieces-*")):
+            logger.warning("%s: %s; the work begins anew", output, ANEW)
 
     def _look(self, folder: Path) -> None:
         """Finds the pieces that an earlier attempt has kept, of which damaged ones are dropped."""

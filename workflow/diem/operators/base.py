@@ -38,7 +38,8 @@ class Operator(abc.ABC):
         event_shape: The shape of one ``x``.
         parameters: The parameters named by :attr:`fields` and, where there are any, by
             :attr:`optional`, each of shape ``(B, *)``, or ``(1, *)`` if all observations share it.
-            They are single precision but for booleans and the :attr:`integers`.
+            They are single precision but for booleans, the :attr:`booleans`, which a file may
+            hold as numbers, and the :attr:`integers`.
     """
 
     name: ClassVar[str]
@@ -49,6 +50,7 @@ class Operator(abc.ABC):
     fields: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
     integers: ClassVar[tuple[str, ...]] = ()
+    booleans: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[Model]]
     """The options of :meth:`simulate`, of which each is a key of the config's ``operator``."""
     _device: torch.device | None = None
@@ -242,9 +244,17 @@ def build(
     for field in fields:
         value = torch.as_tensor(parameters[field])
         if field in cls.integers:
-            if value.is_floating_point() or value.dtype == torch.bool:
+            if value.dtype == torch.bool or not torch.equal(value, value.long().to(value)):
                 raise DiemError(f"operator/{field} holds {value.dtype}, where integers are needed.")
             tensors[field] = value.long()
+        elif field in cls.booleans:
+            # Other programs store them as numbers.
+            tensors[field] = value.bool()
+            if not torch.equal(value, tensors[field].to(value)):
+                raise DiemError(
+                    f"operator/{field} holds {value.dtype} other than 0 and 1, where booleans are"
+                    " needed."
+                )
         else:
             # Stored in the smallest type that holds them, applied to single precision.
             tensors[field] = value if value.dtype == torch.bool else value.float()

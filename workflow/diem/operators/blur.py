@@ -36,6 +36,7 @@ class Blur(Operator):
     keeps_shape = True
     fields = ("kernel",)
     optional = ("reflect",)
+    booleans = ("reflect",)
 
     class Options(Model):
         """How kernels are drawn."""

@@ -31,6 +31,7 @@ class Downsample(Operator):
     keeps_shape = False
     fields = ("factor",)
     optional = ("bicubic",)
+    booleans = ("bicubic",)
 
     class Options(Model):
         """How much images are reduced."""

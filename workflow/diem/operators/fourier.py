@@ -50,6 +50,7 @@ class Fourier(Operator):
     kspace = True
     fields = ("columns",)
     optional = ("maps",)
+    booleans = ("columns",)
 
     class Options(Model):
         """Which columns are measured, by how many coils."""
@@ -152,8 +153,6 @@ class Fourier(Operator):
                 f"operator/columns has shape {tuple(columns.shape[1:])} an observation,"
                 f" where the data need {(width,)}."
             )
-        if columns.dtype != torch.bool:
-            raise DiemError(f"operator/columns holds {columns.dtype}, where booleans are needed.")
         if "maps" not in self.parameters:
             return
         shape = tuple(self.parameters["maps"].shape)

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 
 from diem.components import Count, Fraction, Integer, Model, option
 from diem.errors import DiemError
-from diem.lazy import torch
 from diem.operators.base import Operator
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ class Mask(Operator):
     name = "mask"
     keeps_shape = True
     fields = ("mask",)
+    booleans = ("mask",)
 
     class Options(Model):
         """How masks are drawn."""
@@ -126,5 +126,3 @@ class Mask(Operator):
                 f"operator/mask has shape {tuple(mask.shape[1:])} an observation, where x of shape"
                 f" {self.event_shape} (event_shape) needs {expected} or its own."
             )
-        if mask.dtype != torch.bool:
-            raise DiemError(f"operator/mask holds {mask.dtype}, where booleans are needed.")

@@ -85,6 +85,7 @@ def beginning(
     kind: str | None = None,
     operator: str | None = None,
     sigma_y: float | None = None,
+    links: bool = False,
 ) -> Beginning:
     """Returns a configuration to begin with.
 
@@ -95,6 +96,7 @@ def beginning(
         kind: The kind of the data, one of :data:`KINDS`; without it, it is judged by the file.
         operator: The operator, if the file does not name it.
         sigma_y: The noise, if the file does not hold it.
+        links: Whether the file may read other files.
 
     Raises:
         DiemError: If the file cannot be read.
@@ -126,7 +128,7 @@ def beginning(
         config=config,
         table=f"results/tables/{name}_chosen_lap.md",
         path=json.dumps(str(file.path)),
-        scaling=_scaling_told(offset, scale, kind),
+        scaling=_scaling_told(offset, scale, kind) + ("\n      links: true" if links else ""),
         observations=f"{{{', '.join(told)}}}{note}",
         network=network,
         sigma_min=min(max(0.2 * noise / scale, 1e-3), 0.01),

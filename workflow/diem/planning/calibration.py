@@ -155,8 +155,8 @@ def _observed(entry: Mapping[str, Any], gaussian: Gaussian, count: int) -> Obser
     device, stream = gaussian.mean.device, rng(0, Stage.CORRUPTION)
     if "path" in entry:
         chains = entry.get("samples", 1)  # of one observation, side by side
-        operator = entry.get("operator", {}).get("name")
-        with users_observations(entry["path"], operator, entry.get("sigma_y")) as file:
+        model = entry.get("operator", {}).get("name"), entry.get("sigma_y")
+        with users_observations(entry["path"], *model, entry.get("links", False)) as file:
             first = file.load(file.splits()[0], slice(math.ceil(count / chains))).to(device)
         rows = torch.arange(min(count, chains * len(first.y)), device=device) // chains
         return rows_of(first, rows).scaled(entry["offset"], entry["scale"])

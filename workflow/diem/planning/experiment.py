@@ -65,7 +65,7 @@ class Experiment:
 
     def observations(self, name: str) -> dict[str, Any]:
         """Returns an entry of ``observations``, with the file of the user's own ones."""
-        file = ("path", "offset", "scale") if self.own else ()
+        file = ("path", "offset", "scale", "links") if self.own else ()
         return {**self.entry["observations"][name], **{k: self.entry["data"][k] for k in file}}
 
     def sampled(self, run: str) -> dict[str, int]:

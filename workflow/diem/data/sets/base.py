@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from diem.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SPLITS", "DataSet", "Split", "from_bytes", "to_bytes"]
+__all__ = ["SPLITS", "DataSet", "Split", "Told", "from_bytes", "to_bytes"]
 
 SPLITS = ("train", "validation", "test")
 """The splits, in the order in which their random streams are numbered."""
@@ -36,6 +36,20 @@ class Split(NamedTuple):
     def whole(self) -> np.ndarray:
         """Returns all data at once, where they fit in memory; batches are read."""
         return self.x if isinstance(self.x, np.ndarray) else np.concatenate(list(self.x))
+
+
+class Told(NamedTuple):
+    """What a file of observations tells, which then is not told again.
+
+    Attributes:
+        operator: The operator's name, or none.
+        sigma_y: Whether it holds the noise's standard deviation.
+        observation_shape: The shape of one ``y``.
+    """
+
+    operator: str | None
+    sigma_y: bool
+    observation_shape: tuple[int, ...]
 
 
 class DataSet(Component):
@@ -72,12 +86,6 @@ class DataSet(Component):
         begins with the key.
         """
 
-    def check_observations(self, entry: Mapping[str, Any]) -> None:
-        """Raises a :class:`DiemError` if an entry of ``observations`` does not fit a user's file.
-
-        Nothing large is read. The sentence begins with the key.
-        """
-
     def shares_images(self) -> bool:
         """Returns whether the same samples are for validation and for testing."""
         return False
@@ -92,6 +100,10 @@ class DataSet(Component):
         Raises:
             DiemError: If a file is missing, damaged, or does not suit.
         """
+
+    def told(self) -> Told | None:
+        """Returns what a user's own observations tell of themselves; of clean data, nothing."""
+        return None
 
     def downloads(self) -> str | None:
         """Returns the file of :data:`diem.files.downloads.DOWNLOADS` that is to be the `path`."""

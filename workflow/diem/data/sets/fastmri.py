@@ -31,6 +31,9 @@ OFFICIAL = 973
 """The volumes of fastMRI's single-coil training archive, which is planned with where an archive
 would have to be read."""
 
+LARGEST = 2**33
+"""The most bytes of a volume of an archive, which is read as a whole; a compressed zero is none."""
+
 RECONSTRUCTION = "reconstruction_rss"
 """The data set of a volume: root-sum-of-squares images, of shape (slices, height, width)."""
 
@@ -169,6 +172,11 @@ def _slices_of(
     with _archive(path) as archive:
         for member in _members(archive, path):
             if member.name in wanted:
+                if member.size > LARGEST:
+                    raise DiemError(
+                        f"{path}: {member.name!r} is of {member.size:,} bytes, more than a volume"
+                        f" has ({LARGEST:,})."
+                    )
                 # HDF5 reads back and forth, for which a compressed stream would start over.
                 file = io.BytesIO(cast(IO[bytes], archive.extractfile(member)).read())
                 yield _volume(file, f"{path}: {member.name}", first, last, size)
@@ -183,6 +191,8 @@ def _volume(file: Path | IO[bytes], name: str, first: int, last: int, size: int)
             x = volume.get(RECONSTRUCTION)
             if not isinstance(x, h5py.Dataset):
                 raise DiemError(f"{name}: the data set {RECONSTRUCTION!r} is missing.")
+            if x.is_virtual or x.external or x.file != volume:
+                raise DiemError(f"{name}: {RECONSTRUCTION!r} lies in another file.")
             if x.ndim != 3 or x.shape[1:] != (size, size) or x.dtype.kind not in "fiu":
                 raise DiemError(
                     f"{name}: {RECONSTRUCTION!r} has shape {x.shape} and type {x.dtype}, where"

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diem.components import Fraction, Number, Positive, option
-from diem.data.sets.base import SPLITS, DataSet, Split
-from diem.errors import DiemError
-from diem.operators import OPERATORS
+from diem.data.sets.base import SPLITS, DataSet, Split, Told
+from diem.errors import DiemError, placed
 
 if TYPE_CHECKING:
-    import h5py
+    from diem.files.hdf5 import Reader
 
-__all__ = ["HDF5"]
+__all__ = ["FRACTIONS", "HDF5", "held_out"]
+
+FRACTIONS = {"validation": 0.05, "test": 0.1}
+"""What is held out of ``train`` for a split that a file lacks, unless it is said."""
+
+
+def held_out(path: str, scenes: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    """Returns how many of the different ``x`` of ``train`` are held out for each split.
+
+    Arguments:
+        path: The file, for the sentence.
+        scenes: The number of different ``x``.
+        fractions: The fraction to hold out by split, of the splits that the file lacks.
+
+    Raises:
+        DiemError: If none would be left.
+    """
+    sizes = {name: max(1, round(fraction * scenes)) for name, fraction in fractions.items()}
+    if sizes and sum(sizes.values()) >= scenes:
+        raise DiemError(
+            f"{path}: 'train' holds {scenes} different x (or groups), too few to hold out"
+            f" {' and '.join(sizes)}."
+        )
+    return sizes
 
 
 class HDF5(DataSet):
@@ -37,12 +57,12 @@ class HDF5(DataSet):
         min_length=1,
     )
     validation: Fraction = option(
-        0.05,
+        FRACTIONS["validation"],
         "the fraction of `train` that is held out at random, if the file lacks this split; of its"
         " `groups`, where it holds them",
     )
     test: Fraction = option(
-        0.1,
+        FRACTIONS["test"],
         "the fraction of `train` that is held out at random, if the file lacks this split; of its"
         " `groups`, where it holds them",
     )
@@ -52,6 +72,10 @@ class HDF5(DataSet):
         " `sigma_y`, and what a loaded prior gives, keep the units of the file",
     )
     scale: Positive = option(1.0, "see `offset`")
+    links: bool = option(
+        False,
+        "lets the file read others of this machine: links, external storage, virtual data sets",
+    )
 
     def event_shape(self) -> tuple[int, ...]:
         """Returns the shape of one ``x``.
@@ -60,17 +84,7 @@ class HDF5(DataSet):
             DiemError: If there is no such file, or it does not tell.
         """
         with self._opened() as file:
-            shape = np.asarray(file.attrs.get("event_shape", ()))
-        if (
-            shape.ndim != 1
-            or not len(shape)
-            or shape.dtype.kind not in "iu"
-            or not (shape > 0).all()
-        ):
-            raise DiemError(
-                f"{self.path}: the attribute 'event_shape' must hold positive integers."
-            )
-        return tuple(shape.tolist())
+            return file.sizes("event_shape")
 
     def observation_shape(self) -> tuple[int, ...]:
         """Returns the shape of one ``y``.
@@ -79,77 +93,58 @@ class HDF5(DataSet):
             DiemError: If there is no such file, or it does not tell.
         """
         with self._opened() as file:
-            return self._observations(file, "train").shape[1:]
+            return self._shape(file, "train")[1:]
 
     def counts(self) -> dict[str, int]:
-        import h5py
-
         with self._opened() as file:
             counts = {
-                name: len(self._observations(file, name))
+                name: self._shape(file, name)[0]
                 for name in SPLITS
                 if name == "train" or f"{name}/y" in file
             }
-            labels = file.get("train/groups")
-            if not isinstance(labels, h5py.Dataset) or len(labels) != counts["train"]:
-                units = counts["train"]
-            else:
-                units = len(np.unique(labels[:]))
+            units = self._units(file) if "train/groups" in file else counts["train"]
         # Groups need not be of one size, which only the draw of them can tell.
-        held = {
-            name: round(max(1, round(getattr(self, name) * units)) * counts["train"] / units)
-            for name in SPLITS
-            if name not in counts
-        }
+        each = counts["train"] / units
+        held = {name: round(n * each) for name, n in self._held(counts, units).items()}
         counts["train"] -= sum(held.values())
         return counts | held
 
-    def check_observations(self, entry: Mapping[str, Any]) -> None:
-        operator = (entry.get("operator") or {}).get("name")
+    def _units(self, file: Reader) -> int:
+        """Returns the number of different groups, or else ``x``: whole ones are held out."""
+        if "train/groups" in file:
+            return len(np.unique(file.labels("train/groups")))
+        if "train/index" in file:
+            return len(np.unique(file.read("train/index", shape=())))
+        return self._shape(file, "train")[0]
+
+    def _held(self, there: Collection[str], units: int) -> dict[str, int]:
+        """Returns how many of the units of ``train`` are held out for other splits."""
+        lacking = [name for name in SPLITS if name not in there]
+        return held_out(self.path, units, {name: getattr(self, name) for name in lacking})
+
+    def check(self) -> None:
+        with placed("data.path: "), self._opened() as file:
+            there = [name for name in SPLITS if f"{name}/y" in file]
+            self._held(there, self._units(file))
+
+    def told(self) -> Told:
         with self._opened() as file:
+            noise = any(f"{group}sigma_y" in file for group in ("", *(f"{s}/" for s in SPLITS)))
             first = next((split for split in SPLITS if f"{split}/y" in file), "train")
-            rows = self._observations(file, first).shape[1:]
-            named, noises = file.attrs.get("operator"), ("sigma_y", f"{first}/sigma_y")
-            noise = any(name in file for name in noises)
-        if operator is None and named is None:
-            raise DiemError(
-                f"operator is missing, and {self.path} does not name it: give a built-in one"
-                f" ({', '.join(OPERATORS.names)}) or module:Class."
-            )
-        if entry.get("sigma_y") is None and not noise:
-            raise DiemError(f"sigma_y is missing, and {self.path} does not hold it.")
-        if isinstance(named, bytes):
-            named = named.decode("utf-8", "replace")
-        known, shape = operator or named, self.event_shape()
-        keeps = known in OPERATORS.names and OPERATORS.find(known).keeps_shape
-        if keeps and rows != shape:
-            raise DiemError(
-                f"operator: {known!r} keeps the shape of x, which is {shape} by the attribute"
-                f" event_shape of {self.path}, and '{first}/y' has rows of shape {rows}: one of"
-                " the two is not as it should be, or the operator is another."
-            )
+            return Told(file.text("operator"), noise, self._shape(file, first)[1:])
 
     def load(self, seed: int) -> dict[str, Split]:
         raise DiemError(f"{self.path}: these are observations, and there are no clean data.")
 
-    def _observations(self, file: h5py.File, split: str) -> h5py.Dataset:
-        import h5py
+    def _shape(self, file: Reader, split: str) -> tuple[int, ...]:
+        shape = file.shape(f"{split}/y")
+        if not shape:
+            raise DiemError(f"{self.path}: '{split}/y' is a single value, where rows are expected.")
+        return shape
 
-        y = file.get(f"{split}/y")
-        if not isinstance(y, h5py.Dataset) or y.ndim == 0:
-            raise DiemError(f"{self.path}: '{split}/y' is missing.")
-        return y
+    def _opened(self) -> Reader:
+        from diem.files.foreign import check_foreign
+        from diem.files.hdf5 import Reader
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[h5py.File]:
-        import h5py
-
-        if not Path(self.path).is_file():
-            raise DiemError(f"{self.path}: there is no such file.")
-        try:
-            with h5py.File(self.path, "r") as file:
-                yield file
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError):
-            raise DiemError(
-                f"{self.path}: this is no complete HDF5 file (truncated, or of another format)."
-            ) from None
+        check_foreign(self.path, self.links)
+        return Reader(self.path)

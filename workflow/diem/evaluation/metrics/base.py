@@ -28,6 +28,7 @@ __all__ = [
     "Panel",
     "Planned",
     "clean_test",
+    "mean_of",
 ]
 
 Subject = Literal["samples", "observations", "posterior"]
@@ -44,12 +45,14 @@ class Label(NamedTuple):
         unit: Their unit, in which ``{extractor}`` stands for the name of the row's extractor.
         better: An arrow to where better values are, ``↓`` or ``↑``, if there is such a direction.
         least: The value at which an axis begins; none where only differences tell.
+        summary: Whether the experiment's table has a column of them.
     """
 
     name: str
     unit: str = ""
     better: str = ""
     least: float | None = 0.0
+    summary: bool = True
 
 
 class Panel(NamedTuple):
@@ -87,12 +90,30 @@ class Measurement(NamedTuple):
         subject: What was measured, see :data:`diem.evaluation.rows.CARD`.
         card: What made the number: columns of its row.
         metric: The name of its row, if it is not the metric's own.
+        error: Its standard error over observations or images, if it is a mean of them.
     """
 
     value: float
     subject: str
     card: Mapping[str, Any] = {}
     metric: str = ""
+    error: float | None = None
+
+
+def mean_of(
+    values: Tensor, subject: str, card: Mapping[str, Any] = {}, metric: str = ""
+) -> Measurement:
+    """Returns the mean of a number of each observation, with its standard error.
+
+    Arguments:
+        values: The numbers, of shape ``(N,)``; those that are not there are NaN.
+        subject: What was measured.
+        card: What made them.
+        metric: The name of the row, if it is not the metric's own.
+    """
+    values = values[~values.isnan()]
+    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+    return Measurement(float(values.mean()), subject, card, metric, error)
 
 
 def clean_test(count: int) -> dict[str, Any]:
@@ -189,26 +210,31 @@ class Fidelity(Metric):
         """Returns the part of a number's card that tells what it was computed with."""
         return {}
 
-    def mean(self, x: Tensor, truth: Tensor, tool: Any = None) -> float:
-        """Returns the mean over reconstructions; images are compared by their intensities.
+    def of_each(self, x: Tensor, truth: Tensor, tool: Any = None) -> Tensor:
+        """Returns the value of each observation, ``(N,)``; images are compared by intensities.
 
         Arguments:
-            x: The reconstructions, with shape ``(N, *event)``, or ``(N, draws, *event)``.
+            x: The reconstructions, with shape ``(N, *event)``, or ``(N, draws, *event)``, whose
+                mean over draws counts.
             truth: What they should be, with shape ``(N, *event)``.
             tool: What :meth:`load` has returned.
         """
         from diem.evaluation.arrays import intensities
 
+        count = len(truth)
         if x.ndim > truth.ndim:
             truth = truth[:, None].expand_as(x).flatten(0, 1)
             x = x.flatten(0, 1)
         if x.ndim == 4:
-            return float(self.values(intensities(x), intensities(truth), 1.0, tool).mean())
-        return float(self.values(x, truth, tool=tool).mean())
+            values = self.values(intensities(x), intensities(truth), 1.0, tool)
+        else:
+            values = self.values(x, truth, tool=tool)
+        return values.reshape(count, -1).mean(dim=1)
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         posterior, truth = evaluation.posterior, evaluation.truth
         tool = self.load(evaluation.files, evaluation.device)
         card = {**clean_test(len(truth)), **self.card(tool), **posterior.card}
-        yield Measurement(self.mean(posterior.x, truth, tool), "posterior", card)
-        yield Measurement(self.mean(posterior.x.mean(dim=1), truth, tool), "posterior_mean", card)
+        yield mean_of(self.of_each(posterior.x, truth, tool), "posterior", card)
+        mean = posterior.x.mean(dim=1)
+        yield mean_of(self.of_each(mean, truth, tool), "posterior_mean", card)

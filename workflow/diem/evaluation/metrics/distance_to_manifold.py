@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diem.evaluation.arrays import double
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel, mean_of
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -83,6 +83,5 @@ class DistanceToManifold(Metric):
         data = DATASETS.parse(evaluation.data)
         curve = torch.from_numpy(data.curve(evaluation.job.seed, CURVE_POINTS))
         for subject, x, card in evaluation.samples:
-            distances = (distance_to_manifold(part, curve) for part in row_parts(x))
-            value = sum(float(part.sum()) for part in distances) / len(x)
-            yield Measurement(value, subject, {**card, "reference": "exact curve"})
+            distances = torch.cat([distance_to_manifold(part, curve) for part in row_parts(x)])
+            yield mean_of(distances, subject, {**card, "reference": "exact curve"})

@@ -28,8 +28,8 @@ from diem.seeds import Stage, global_stream, rng, stream_seed, subset
 
 __all__ = ["COLUMNS", "SHOWN", "compare", "restore"]
 
-COLUMNS = (*CARD, "standard_error", "settings")
-"""The columns of a row: the card, the standard error of the mean over the images, and the settings
+COLUMNS = (*CARD, "settings")
+"""The columns of a row: the card, whose standard errors are over the images, and the settings
 of task and method as JSON. ``observations`` is the task, ``run`` the method."""
 
 SHOWN = 16

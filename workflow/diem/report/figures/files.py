@@ -119,7 +119,7 @@ def opened(
         ceilings: What ceilings are called, see :func:`diem.em.laps.ceiling_labels`.
         files: The files by what they are: ``metrics`` and ``evaluations``, lists, and ``clean``.
     """
-    from diem.evaluation.rows import read_rows
+    from diem.evaluation.rows import check_place, read_rows
     from diem.files.hdf5 import Reader, Rows
 
     with contextlib.ExitStack() as stack:
@@ -130,6 +130,7 @@ def opened(
         def evaluation(path: str) -> Evaluation:
             with Reader(path) as file:
                 card = {key: file.attribute(key) for key in ("observations", "run", "stage", "lap")}
+                check_place(path, card)
                 names = [name for name in reads.arrays if name in file]
                 if reads.count is None:
                     return Evaluation(**card, arrays={name: rows(path, name) for name in names})
@@ -139,7 +140,8 @@ def opened(
         tables, clean = files.get("metrics"), files.get("clean")
         yield Source(
             experiment,
-            labels,
+            # Text, which Matplotlib would take for mathematics between two of these.
+            {run: label.replace("$", r"\$") for run, label in labels.items()},
             rows=read_rows(tables) if tables else None,
             truth=rows(clean, "test/x") if clean else None,
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],

@@ -42,7 +42,7 @@ trained on.
         from diem.report.drawing.images import Heading, image_rows
         from diem.report.drawing.intensities import intensities
 
-        found = []
+        found, told = [], []
         for evaluation in source.evaluations:
             arrays = evaluation.arrays
             draws = intensities(arrays["posterior/x"])
@@ -52,6 +52,12 @@ trained on.
             mean = intensities(arrays["posterior/x"].mean(axis=1))
             deviation = draws.std(axis=1, ddof=1)
             found.append((evaluation.observations, truth, adjoint, mean, deviation))
+            held, expected, follows = belief(draws, truth, mean, deviation)
+            told.append(
+                f"{evaluation.observations}: the samples' range should hold {expected:.0%} of all"
+                f" pixels, and holds {held:.0%}; standard deviation and error have a correlation"
+                f" of {follows:.2f}."
+            )
         # Errors and deviations share one scale.
         levels = [np.concatenate([np.abs(mean - x), sd]) for _, x, _, mean, sd in found]
         white = max(np.quantile(level, 0.995) for level in levels)
@@ -74,5 +80,27 @@ trained on.
             f"Mean and standard deviation of {samples} posterior samples a slice,"
             f" after lap {last.lap}. In the last two rows white is {white:.2f} of the"
             " intensity's range or more. The prior was trained on the first set's observations"
-            " only.",
+            f" only. {' '.join(told)}",
         )
+
+
+def belief(
+    draws: np.ndarray, truth: np.ndarray, mean: np.ndarray, deviation: np.ndarray
+) -> tuple[float, float, float]:
+    """Returns how far posterior samples of images can be believed.
+
+    Arguments:
+        draws: The samples, ``(N, K, *event)``.
+        truth: What they are of, ``(N, *event)``.
+        mean: Their means, of the same shape.
+        deviation: Their standard deviations, of the same shape.
+
+    Returns:
+        The fraction of values between the least and the greatest sample, what it is of a perfect
+        sampler, and the correlation of standard deviations with the mean's absolute errors.
+    """
+    count = draws.shape[1]
+    held = (draws.min(axis=1) <= truth) & (truth <= draws.max(axis=1))
+    error = np.abs(mean - truth)
+    follows = np.corrcoef(error.ravel(), deviation.ravel())[0, 1]
+    return float(held.mean()), (count - 1) / (count + 1), float(follows)

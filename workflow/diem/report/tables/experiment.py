@@ -14,13 +14,15 @@ from diem.report.tables.writing import (
     closing_note,
     names_by_text,
     notes_once,
-    rounded,
+    with_error,
 )
 
 __all__ = ["readable_summary", "summary"]
 
 STAGES = {"floor": " (fitted Gaussian)", "lap": "", "ceiling": " (clean data)"}
 """What stands behind the label of a prior, by its stage."""
+
+ERRORS = "±: one standard error over observations or samples, of this seed alone."
 
 
 def summary(
@@ -55,6 +57,9 @@ def summary(
             name = f"{label} of {SUBJECTS.get(subject, subject)}"
             cell = prior[(prior["metric"] == metric) & (prior["subject"] == subject)]
             entry[name] = cell["value"].iloc[0] if len(cell) else None
+            error = cell["standard_error"].iloc[0] if len(cell) else ""
+            if error:
+                entry[f"standard error of {name}"] = float(error)
             entry[f"card of {name}"] = provenance(cell.iloc[0]) if len(cell) else None
         table.append(entry)
     return pd.DataFrame(table)
@@ -78,7 +83,7 @@ def readable_summary(
     values = [name for name in full.columns if f"card of {name}" in full.columns]
     header = [["Observations"], ["Prior"], ["Covariance"], ["Lap"], ["Optimizer", "steps"]]
     for metric, subject in _columns(rows, known):
-        name, unit, better, _ = label_of(metric, known)
+        name, unit, better, *_ = label_of(metric, known)
         unit = f"({unit.format(extractor=_extractor(rows))})" if unit else ""
         subject = f"of {SUBJECTS.get(subject, subject)} {better}".strip()
         header.append([line for line in (name, unit, subject) if line])
@@ -89,10 +94,15 @@ def readable_summary(
         prior = f"{row['label']}{STAGES[row['stage']]}"
         words = [row["observations"], prior, row["covariance"] or NONE]
         numbers = [str(lap), f"{int(row['optimizer_steps']):,}"]
-        body.append(words + numbers + [rounded(row[name]) for name in values])
+        body.append(words + numbers + [_shown(row, name) for name in values])
 
-    notes = [*_notes(full, values), closing_note(full.iloc[0])]
+    errors = [ERRORS] if any(str(name).startswith("standard error of") for name in full) else []
+    notes = [*errors, *_notes(full, values), closing_note(full.iloc[0])]
     return Readable(header, body, 3, notes)
+
+
+def _shown(row: pd.Series, name: str) -> str:
+    return with_error(row[name], row.get(f"standard error of {name}"))
 
 
 def _bound(row: pd.Series, ceilings: Ceilings) -> str:
@@ -115,7 +125,11 @@ def _priors(rows: pd.DataFrame) -> list[pd.DataFrame]:
 def _columns(rows: pd.DataFrame, known: Mapping[str, Label]) -> list[tuple[str, str]]:
     """Returns the pairs of metric and subject that the rows have, known metrics first."""
     every = dict.fromkeys(zip(rows["metric"], rows["subject"], strict=True))
-    pairs = [pair for pair in every if pair[1] != "e_step"]
+    pairs = [
+        (metric, subject)
+        for metric, subject in every
+        if subject != "e_step" and label_of(metric, known).summary
+    ]
     order = list(known)
     return sorted(pairs, key=lambda p: order.index(p[0]) if p[0] in order else len(order))
 

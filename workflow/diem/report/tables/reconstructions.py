@@ -6,7 +6,7 @@ import pandas as pd
 
 from diem.evaluation.rows import provenance
 from diem.report.tables.labels import METRICS, metric_label
-from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, rounded
+from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, with_error
 
 __all__ = ["readable_reconstructions", "reconstructions"]
 
@@ -51,6 +51,8 @@ def reconstructions(
             },
         )
         entry[row["metric"]] = row["value"]
+        if row["standard_error"]:
+            entry[f"standard error of {row['metric']}"] = float(row["standard_error"])
         entry[f"card of {row['metric']}"] = provenance(row)
     return pd.DataFrame(list(table.values()))
 
@@ -63,7 +65,10 @@ def readable_reconstructions(table: pd.DataFrame) -> Readable:
     body, cards = [], []
     for row in table.to_dict("records"):
         words = [row["observations"], row["trained_on"] or NONE, row["method"], row["estimate"]]
-        body.append(words + [rounded(row[name]) for name in metrics])
+        body.append(
+            words
+            + [with_error(row[name], row.get(f"standard error of {name}")) for name in metrics]
+        )
         cards.append((f"{row['method']} ({row['estimate']})", row[f"card of {metrics[0]}"]))
     notes = [*notes_once(cards), closing_note(table.iloc[0])]
     return Readable(header, body, 4, notes)

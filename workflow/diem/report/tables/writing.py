@@ -1,5 +1,6 @@
 """Tables for the eye: rounded text with notes, written as Markdown, LaTeX and HTML beside a CSV."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import pandas as pd
 
 from diem.evaluation.rows import software
 from diem.files.atomic import atomic
+from diem.files.tables import write_csv
 
 __all__ = [
     "NONE",
@@ -19,6 +21,7 @@ __all__ = [
     "names_by_text",
     "notes_once",
     "rounded",
+    "with_error",
     "write_table",
 ]
 
@@ -51,8 +54,8 @@ def write_table(files: Mapping[str, str], table: pd.DataFrame, shown: Readable) 
         table: The table at full precision.
         shown: The same for the eye.
     """
+    write_csv(files["csv"], table)
     texts = {
-        "csv": table.to_csv(index=False),
         "markdown": markdown(shown),
         "latex": latex(shown),
         "html": html(shown),
@@ -98,13 +101,27 @@ def rounded(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
+def with_error(value: float | None, error: float | None) -> str:
+    """Returns a number and its standard error, rounded to the first digits of the error."""
+    if value is None or error is None or not (math.isfinite(value) and 0 < error < math.inf):
+        return rounded(value)
+    exponent = math.floor(math.log10(error))
+    digits = max(0, 1 - exponent if error < 2 * 10**exponent else -exponent)
+    return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
 def markdown(table: Readable) -> str:
     """Returns a table as Markdown, with its notes as a list below."""
     header = [" ".join(lines) for lines in table.header]
     rule = ["---" if i < table.text_columns else "---:" for i in range(len(header))]
-    escaped = [[cell.replace("|", r"\|") for cell in row] for row in (header, *table.body)]
+    escaped = [[_plain(cell) for cell in row] for row in (header, *table.body)]
     lines = [f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:])]
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), ""])
+    return "\n".join([*lines, "", *(f"- {_plain(note)}" for note in table.notes), ""])
+
+
+def _plain(text: str) -> str:
+    """Returns text in which Markdown finds neither HTML nor the end of a cell."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", r"\|")
 
 
 def latex(table: Readable) -> str:
@@ -157,6 +174,7 @@ def _escaped(text: str) -> str:
         "^": r"\textasciicircum{}",
         "↓": r"$\downarrow$",
         "↑": r"$\uparrow$",
+        "±": r"$\pm$",
         **{character: f"\\{character}" for character in "&%$#_{}"},
     }
     return "".join(special.get(character, character) for character in text)

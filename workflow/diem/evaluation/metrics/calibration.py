@@ -1,0 +1,91 @@
+"""Whether posterior samples vary as they should: how often their intervals hold the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from diem.evaluation.arrays import double
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test, mean_of
+from diem.evaluation.metrics.prediction import crps
+from diem.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diem.evaluation.evaluate import Evaluation
+
+__all__ = ["Calibration", "spread_of_error"]
+
+LEVELS = (50, 90)
+"""The central intervals whose coverage is told, in percent."""
+
+
+def spread_of_error(draws: Tensor, truth: Tensor) -> float:
+    """Returns the correlation of posterior standard deviations with the mean's absolute errors.
+
+    Arguments:
+        draws: Draws of each value, with shape ``(K, n)``.
+        truth: The values, with shape ``(n,)``.
+    """
+    error, spread = (draws.mean(dim=0) - truth).abs(), draws.std(dim=0)
+    return float(torch.corrcoef(torch.stack([error, spread]))[0, 1])
+
+
+class Calibration(Metric):
+    """Ranks of the truth among posterior samples of test observations.
+
+    Values that no observation depends on are scored, or all where there are none. Coverages of a
+    perfect sampler are their nominal levels. The p-values are of Kolmogorov-Smirnov tests that the
+    ranks of a number of the whole sample, see :mod:`diem.evaluation.ranks`, are uniform: a perfect
+    sampler has one below 0.05 in one case of twenty. The transforms are left as the arrays
+    ``calibration/values`` (-1 where a value is not scored), ``calibration/total``, ...
+    """
+
+    name = "calibration"
+    order = 140
+    labels = {
+        "calibration_coverage_50": Label("Coverage of 50 % intervals", "%", least=None),
+        "calibration_coverage_90": Label("Coverage of 90 % intervals", "%", least=None),
+        "calibration_crps": Label("CRPS", "data units", "↓"),
+        "calibration_spread": Label("Correlation of spread and error", "", "↑", None, False),
+        "calibration_p_total": Label("Rank of total", "p-value", "", None, False),
+        "calibration_p_distance": Label("Rank of distance", "p-value", "", None, False),
+        "calibration_p_low": Label("Rank of low frequencies", "p-value", "", None, False),
+        "calibration_p_high": Label("Rank of high frequencies", "p-value", "", None, False),
+    }
+    needs = frozenset({"clean"})
+    subject = "posterior"
+
+    def problem(self, planned: Planned) -> str | None:
+        if planned.settings["posterior_samples"] < 2:
+            return "two posterior samples or more (evaluation.posterior_samples)"
+        few = planned.counts is not None and planned.counts["test"] < 2
+        return "two test observations or more (data.test)" if few else None
+
+    def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
+        from scipy.stats import kstest
+
+        from diem.evaluation.ranks import coverage, functionals, pit, unseen
+        from diem.seeds import Stage, torch_generator
+
+        posterior, truth = evaluation.posterior, double(evaluation.truth)
+        draws = double(posterior.x)
+        generator = torch_generator(evaluation.job.seed, Stage.CALIBRATION)
+        scored = unseen(posterior.observed.operator, len(truth), generator).cpu()
+        card = {**posterior.card, **clean_test(len(truth))}
+
+        values = torch.where(scored, pit(draws, truth, generator), torch.nan)
+        evaluation.arrays[f"{self.name}/values"] = values.nan_to_num(-1.0).float().numpy()
+        for level in LEVELS:
+            held = torch.where(scored, 100.0 * coverage(values, level / 100), torch.nan)
+            share = held.flatten(1).nanmean(dim=1)
+            yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}")
+        yield mean_of(crps(draws, truth, scored), "posterior", card, f"{self.name}_crps")
+        spread = spread_of_error(draws.transpose(0, 1)[:, scored], truth[scored])
+        yield Measurement(spread, "posterior", card, f"{self.name}_spread")
+        for name, functional in functionals(truth).items():
+            transforms = pit(functional(draws), functional(truth), generator)
+            evaluation.arrays[f"{self.name}/{name}"] = transforms.float().numpy()
+            p = float(kstest(transforms.numpy(), "uniform").pvalue)
+            yield Measurement(p, "posterior", card, f"{self.name}_p_{name}")

@@ -1,0 +1,109 @@
+"""The coverage of central intervals, from probability integral transforms."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from diem.report.drawing.style import GREY, WIDTH, annotate, styled
+
+__all__ = ["Line", "coverages"]
+
+LEVELS = np.linspace(0, 1, 101)
+BOUNDS = {"floor": "--", "ceiling": ":"}
+
+
+class Line(NamedTuple):
+    """The transforms of one prior's posterior samples.
+
+    Attributes:
+        observations: The set of observations.
+        stage: ``floor``, ``lap`` or ``ceiling``.
+        label: What the prior is called.
+        transforms: The transforms of each panel, ``(N, *)``; negative where none counts.
+    """
+
+    observations: str
+    stage: str
+    label: str
+    transforms: Mapping[str, np.ndarray]
+
+
+def curve(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the coverage of central intervals of all levels, and its standard error.
+
+    Arguments:
+        transforms: The transforms of ``N`` observations, ``(N, *)``.
+    """
+    flat = transforms.reshape(len(transforms), -1)
+    miss = np.where(flat < 0, np.nan, 2 * np.abs(flat - 0.5))
+    counts = (flat >= 0).sum(axis=1)
+    miss, counts = miss[counts > 0], counts[counts > 0]
+    shares = np.array([(miss < level).sum(axis=1) / counts for level in LEVELS])
+    return shares.mean(axis=1), shares.std(axis=1, ddof=1) / np.sqrt(len(miss))
+
+
+@styled
+def coverages(lines: Sequence[Line], title: str) -> Figure:
+    """Draws how often central intervals hold the truth, against how often they should.
+
+    Arguments:
+        lines: The priors; those of one set of observations share a row of panels, or with several
+            sets a column.
+        title: The title.
+    """
+    sets = list(dict.fromkeys(line.observations for line in lines))
+    names = list(dict.fromkeys(name for line in lines for name in line.transforms))
+    shape = (1, len(names)) if len(sets) == 1 else (len(names), len(sets))
+    figure = Figure(figsize=(WIDTH, 2.2 * shape[0] + 0.7))
+    axes = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+    pairs = [(name, observations) for name in names for observations in sets]
+    styles = dict(
+        zip(
+            dict.fromkeys(line.label for line in lines if line.stage == "lap"),
+            matplotlib.rcParams["axes.prop_cycle"],
+            strict=False,
+        )
+    )
+    for ax, (name, observations) in zip(axes.flat, pairs, strict=True):
+        here = [x for x in lines if x.observations == observations and name in x.transforms]
+        _panel(ax, [(line, line.transforms[name]) for line in here], styles)
+        ax.set_title(name if len(sets) == 1 else f"{observations}: {name}")
+        ax.legend(loc="lower right", fontsize=6, frameon=False)
+    for ax in axes[-1]:
+        ax.set_xlabel("interval (%)")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("holds the truth (%)")
+    annotate(
+        figure,
+        title,
+        "Below the diagonal error bars are too narrow, above it too wide. Shaded: two standard"
+        " errors over observations; grey: where 95 % of perfect samplers lie, at each level.",
+    )
+    return figure
+
+
+def _panel(
+    ax: Axes, lines: Sequence[tuple[Line, np.ndarray]], styles: Mapping[str, Mapping]
+) -> None:
+    """Draws the lines of one panel, and where a perfect sampler lies."""
+    independent = [len(x) for _, x in lines if x.ndim == 1]
+    if independent:
+        band = 1.96 * np.sqrt(LEVELS * (1 - LEVELS) / min(independent))
+        low, high = np.clip(LEVELS - band, 0, 1), np.clip(LEVELS + band, 0, 1)
+        ax.fill_between(100 * LEVELS, 100 * low, 100 * high, color="0.88", linewidth=0)
+    ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, marker="")
+    for line, transforms in lines:
+        mean, error = curve(transforms)
+        style: dict[str, Any] = {"color": GREY, "linestyle": BOUNDS.get(line.stage, "-")}
+        if line.stage == "lap":
+            style["color"] = styles[line.label]["color"]
+            low, high = mean - 2 * error, mean + 2 * error
+            ax.fill_between(100 * LEVELS, 100 * low, 100 * high, alpha=0.2, linewidth=0, **style)
+        ax.plot(100 * LEVELS, 100 * mean, marker="", label=line.label, **style)
+    ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+    ax.set_xticks([0, 50, 100])
+    ax.set_yticks([0, 50, 100])

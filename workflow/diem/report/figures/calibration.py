@@ -1,0 +1,68 @@
+"""The figure of how often posterior intervals hold the truth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from diem.components import split
+from diem.errors import DiemError
+from diem.report.figures.base import Facts, Figure, Reads, Source
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+
+__all__ = ["Calibration"]
+
+METRIC = "calibration"
+
+PANELS = {
+    "values": "single values",
+    "total": "sum of all values",
+    "distance": "distance to another truth",
+}
+"""What is ranked in a panel, by the name of its array."""
+
+
+class Calibration(Figure):
+    """The coverage of posterior intervals against what they promise."""
+
+    name = "calibration"
+    clean = True
+    reads = Reads(
+        stages=("floor", "last", "ceiling"),
+        every=True,
+        arrays=tuple(f"{METRIC}/{name}" for name in PANELS),
+    )
+    caption = """\
+How often central intervals of posterior samples hold the truth of test observations of
+``{{ snakemake.wildcards.experiment }}``, against how often they should: on the diagonal the error
+bars can be believed, below it they are too narrow, above it too wide.
+Single values are those that no observation depends on, where there are such; the sum of all
+values and the distance to another truth see what single values do not.
+Shaded: two standard errors over observations; grey: where nineteen of twenty perfect samplers lie.
+"""
+
+    def problem(self, facts: Facts) -> str | None:
+        named = {split(entry, "metrics")[0] for entry in facts.metrics}
+        return super().problem(facts) if METRIC in named else f"evaluation.metrics with {METRIC}"
+
+    def draw(self, source: Source) -> matplotlib.figure.Figure:
+        from diem.report.drawing.coverage import Line, coverages
+
+        lines = []
+        for evaluation in source.evaluations:
+            bound = source.ceilings.get(evaluation.observations, {}).get(evaluation.run)
+            label = source.labels.get(evaluation.run, bound or evaluation.stage)
+            if evaluation.stage != "lap":
+                label = bound or evaluation.stage
+            found = {
+                PANELS[name]: evaluation.arrays[f"{METRIC}/{name}"][:]
+                for name in PANELS
+                if f"{METRIC}/{name}" in evaluation.arrays
+            }
+            lines.append(Line(evaluation.observations, evaluation.stage, label, found))
+        if not any(line.transforms for line in lines):
+            raise DiemError(f"figures: {self.name!r} needs evaluation.metrics with {METRIC}.")
+        return coverages(
+            lines, f"{source.experiment}: how often posterior intervals hold the truth"
+        )

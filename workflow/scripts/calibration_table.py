@@ -1,0 +1,16 @@
+"""Gathers how far the posteriors of an experiment can be believed, in one table."""
+
+from typing import TYPE_CHECKING
+
+from diem.evaluation.rows import read_rows
+from diem.jobs.job import job
+from diem.report.tables.calibration import calibration, readable_calibration
+from diem.report.tables.writing import write_table
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job(snakemake.log[0], snakemake.config["threads"]):
+    params = snakemake.params
+    table = calibration(read_rows(snakemake.input), params.labels, params.ceilings)
+    write_table(snakemake.output, table, readable_calibration(table))
