@@ -343,7 +343,7 @@ def test_what_is_no_metric_is_refused(mine):
     for name, words in (
         (f"{mine}:Nameless", "does not define name, labels"),
         (f"{mine}:Taken", "has the name of another, 'psnr'"),
-        ("pathlib:Path", "no subclass of"),
+        ("numpy:ndarray", "no subclass of"),
         ("psnrr", "did you mean 'psnr'"),
     ):
         with pytest.raises(DiemError, match=words):

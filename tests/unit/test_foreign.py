@@ -12,7 +12,6 @@ from diem.data.ingest import ingest
 from diem.data.observations import Observations, users_observations
 from diem.data.validate import check_file
 from diem.errors import DiemError
-from diem.files import probe
 from diem.files.foreign import check_foreign
 
 SHAPE = (60, 1, 6, 6)
@@ -123,7 +122,8 @@ def test_a_file_is_looked_into_before_it_is_opened(case, tmp_path):
     assert len(errors) == 1
     assert errors[0].startswith(f"{path}: ")
     assert all(word in errors[0] for word in words), errors
-    assert time.monotonic() - began < 10 + probe.SECONDS * (make is endless)
+    # An endless one is stopped by the processor's time, of which a busy machine gives less.
+    assert make is endless or time.monotonic() - began < 10
     assert path.read_bytes() == before
 
 

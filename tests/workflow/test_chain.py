@@ -272,3 +272,19 @@ def test_checkpoint_of_another_network(finished, workflow):
     sentence = one_sentence(result)
     for word in (workflow.lap(1, "prior.safetensors"), "network.hidden", "[32]", "[48]"):
         assert word in sentence
+
+
+@pytest.mark.slow
+def test_results_that_were_copied_are_taken_as_they_are(finished, workflow):
+    shutil.copytree(finished.path("results"), workflow.path("results"), copy_function=shutil.copy)
+    for path in sorted(workflow.path("results").rglob("*"), reverse=True):
+        path.touch()  # in another order than they were made in
+        time.sleep(0.002)
+
+    name = workflow.lap(2, "prior.safetensors")
+    assert "Nothing to be done" not in workflow.run("-n", name).stdout
+    result = workflow.run("--touch", name)
+
+    assert result.returncode == 0, result.stderr
+    planned = workflow.run("-n", name)
+    assert "Nothing to be done" in planned.stdout + planned.stderr

@@ -73,6 +73,14 @@ It times each kind of work for about a minute. Snakemake's target 'estimate' doe
 writes the table to results/tables.
 """
 
+VERIFY = """\
+example, of results that were copied from another place:
+  diem verify results && snakemake --cores 1 --touch
+
+It reads every file that carries a checksum. Copied files have new times, by which Snakemake would
+make them anew: 'snakemake --touch' takes them as they are.
+"""
+
 EXPORT = """\
 examples:
   diem export results/digits/runs/missing_50 -o digits.safetensors
@@ -140,6 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "estimate", _estimate, "plan FLOPs, hours and disk of a config", ESTIMATE)
     verb.add_argument("config", metavar="CONFIG", help="a configuration (.yaml)")
     verb.add_argument("--gpu", metavar="NAME", help="a GPU, or its TFLOP/s (estimate_gpu)")
+
+    verb = _verb(verbs, "verify", _verify, "tell whether results are as they were written", VERIFY)
+    verb.add_argument("results", metavar="RESULTS", help="a folder of results")
 
     verb = _verb(verbs, "export", _export, "write a prior to give away, with its card", EXPORT)
     verb.add_argument("run", metavar="RUN", help="a run's folder, results/<experiment>/runs/<run>")
@@ -399,6 +410,16 @@ def _cost(config: dict, gpu: str | float | None = None) -> str:
 
     torch.set_num_threads(config["threads"])
     return estimate.text(estimate.readable(estimate.estimate(config, gpu=gpu)))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from diem.evaluation.verify import verified
+
+    found = list(verified(options.results))
+    errors = [sentence for _, sentence in found if sentence is not None]
+    if errors:
+        raise DiemError("\nError: ".join(errors))
+    print(f"{options.results}: all {len(found)} files are as they were written.")
 
 
 def _export(options: argparse.Namespace) -> None:
