@@ -183,8 +183,8 @@ def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
     monkeypatch.setattr(inception, "BATCH", PART)
     asked, read, made = [], Reader._rows_of, Blocks.__getitem__
 
-    def reading(self, dataset, rows=slice(None)):
-        found = read(self, dataset, rows)
+    def reading(self, dataset, rows=slice(None), *options):
+        found = read(self, dataset, rows, *options)
         asked.append(len(np.atleast_1d(found)))
         return found
 
