@@ -2,7 +2,6 @@
 
 import warnings
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,7 @@ from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import CARD_RANGE, Prior, sample_range
 from diem.diffusion.samplers.ddim import DDIM
 from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.files.hdf5 import Reader
 from diem.inference.prior_denoiser import OutlierWarning, PriorDenoiser
 from diem.inference.sample_files import write_posteriors
 from diem.jobs.job import Job
@@ -87,9 +87,9 @@ def test_files_of_posteriors_count_them(tmp_path, observations, told, each):
         count = write_posteriors(output, PriorDenoiser(prior(told)), file, 3, batch=6)
 
     assert count == 10 * each
-    with h5py.File(output) as file:
-        assert file.attrs["outliers"] == count
-        np.testing.assert_array_equal(file["test/outliers"], np.full(10, each))
+    with Reader(output) as file:
+        assert file.attribute("outliers") == count
+        np.testing.assert_array_equal(file.read("test/outliers"), np.full(10, each))
 
 
 @pytest.mark.parametrize(("told", "fraction"), [(NARROW, 1.0), (WIDE, 0.0)])

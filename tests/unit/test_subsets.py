@@ -136,7 +136,7 @@ def test_labels_of_groups_in_files_of_other_programs(tmp_path, kind):
     [
         ({"groups": np.arange(40)[:, None]}, "'train/groups' has shape"),
         ({"groups": np.arange(40), "index": np.arange(40) // 2}, "into different groups"),
-        ({"groups": np.arange(40) // 20}, "2 different groups, too few"),
+        ({"groups": np.arange(40) // 20}, "2 different x .or groups., too few"),
     ],
 )
 def test_groups_that_cannot_be_are_refused(tmp_path, given, words):
