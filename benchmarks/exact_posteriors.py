@@ -34,6 +34,7 @@ from diem.operators.base import Operator
 from diem.paper.methods import METHODS
 from diem.paper.methods.base import Problem
 from diem.paper.restoration.restore import restore
+from diem.report.tables.writing import with_error
 from diem.seeds import Stage, rng, stream_seed, torch_generator
 
 SIZE, RANK, OBSERVATIONS, DRAWS = 16, 96, 32, 16
@@ -165,17 +166,13 @@ def shown(rows: list[dict], key: str) -> str:
     if not np.isfinite(values).all():
         return "diverged"
     error = values.std(ddof=1) / math.sqrt(len(values))
-    return f"{values.mean():.3g} ± {error:.1g}"
+    return with_error(float(values.mean()), float(error))
 
 
-def main() -> None:
+def write(rows: list[dict]) -> None:
     """Writes the numbers to ``benchmarks/exact_posteriors.json`` and tables beside it."""
-    torch.set_num_threads(1)
-    gaussian, rows = field(), []
-    for task, seed in itertools.product(TASKS, SEEDS):
-        rows += measure(gaussian, task, seed)
-        print(f"{task}, seed {seed}: done", flush=True)
-    lines = ["# Posterior samplers where the posterior is known", "", *__doc__.split("\n\n")[1:2]]
+    about = __doc__.split("\n\n")[1].rpartition(" From the root")[0]
+    lines = ["# Posterior samplers where the posterior is known", "", about]
     for task in TASKS:
         lines += ["", f"## {task}, sigma_y {TASKS[task][1]}", ""]
         lines += ["| method | steps | evaluations | bias | variance | coverage (%) | residual |"]
@@ -190,6 +187,16 @@ def main() -> None:
     for kind, text in (("json", json.dumps(rows, indent=1)), ("md", "\n".join(lines) + "\n")):
         with atomic(stem.with_suffix(f".{kind}")) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Measures every method on every task at three seeds."""
+    torch.set_num_threads(1)
+    gaussian, rows = field(), []
+    for task, seed in itertools.product(TASKS, SEEDS):
+        rows += measure(gaussian, task, seed)
+        print(f"{task}, seed {seed}: done", flush=True)
+    write(rows)
 
 
 if __name__ == "__main__":
