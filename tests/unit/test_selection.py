@@ -108,7 +108,9 @@ def evaluated(path, gaussian, seed=0):
         card = {"run": "r", "observations": "o", "stage": "lap", "lap": 1}
         evaluation = Evaluation(prior, file, sampler, SETTINGS, {}, {}, Job(seed))
         rows, arrays = evaluate(evaluation, card)
-    (row,) = rows
+    row, *covered = rows
+    row["covered"] = [other["value"] for other in covered]
+    row["errors"] = [other["standard_error"] for other in covered]
     return row, arrays["prediction/score"]
 
 
@@ -129,6 +131,11 @@ def test_hidden_halves_tell_the_true_prior_from_others(observations):
     assert row["reference_samples"] == len(right)
     assert row["samples"] == 2 * 4 * len(right)
     assert row["value"] == pytest.approx(right.mean())
+    for level, covered, error in zip((50, 90), row["covered"], row["errors"], strict=True):
+        assert covered == pytest.approx(level, abs=4 * error)
+    tight = Gaussian(truth.mean, 0.2 * truth.noise, 0.3 * truth.factors)
+    narrow, _ = evaluated(path, tight)
+    assert narrow["covered"][1] < 85
     for other in others:
         _, scores = evaluated(path, other)
         difference = scores - right

@@ -8,6 +8,7 @@ than chance. So does that from the Gaussian prior, which tells whether a lap has
 Gaussian does not know.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ CHOSEN, TIE = "chosen", "tie"
 
 BETTER, WORSE = "better", "worse"
 """What a lap is beside the Gaussian prior, if it is no :data:`TIE`."""
+
+KEYS = ["observations", "stage", "run", "lap"]
+"""What tells one prior's rows from another's."""
 
 TIE_ERRORS = 2.0
 """Two priors are a tie if their scores differ by less than so many standard errors."""
@@ -51,16 +55,19 @@ def select_laps(
 
     Returns:
         A row for the Gaussian prior (lap 0) and for each lap that was evaluated: ``prediction``,
-        its ``difference`` from the selected lap's with the ``standard_error`` of that difference
-        and the ``verdict``, and the same from the Gaussian prior's (``gaussian_difference``,
+        how often its 90 % intervals hold what was hidden (``coverage_90``, in percent), its
+        ``difference`` from the selected lap's with the ``standard_error`` of that difference and
+        the ``verdict``, and the same from the Gaussian prior's (``gaussian_difference``,
         ``gaussian_standard_error``, ``gaussian_verdict``).
     """
     rows = read_rows(metrics)
+    covered = rows[rows["metric"] == f"{Prediction.name}_coverage_90"].set_index(KEYS)["value"]
     predictions = rows[rows["metric"] == Prediction.name].to_dict("records")
     candidates = []
     for row, path in zip(predictions, evaluations, strict=True):
         with Reader(path) as file:
             scores = file.read(f"{Prediction.name}/score", shape=())
+        row["coverage_90"] = covered.get(tuple(row[key] for key in KEYS), math.nan)
         candidates.append(_Candidate(row, scores))
     runs = dict.fromkeys(c.row["run"] for c in candidates if c.row["stage"] == "lap")
     return pd.DataFrame([row for run in runs for row in _compared(run, candidates, labels[run])])
@@ -92,6 +99,7 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
                 "label": label,
                 "lap": row["lap"],
                 "prediction": row["value"],
+                "coverage_90": row["coverage_90"],
                 "difference": difference,
                 "standard_error": error,
                 "verdict": verdict,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diem.evaluation.arrays import double
 from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test, mean_of
-from diem.evaluation.metrics.prediction import crps
+from diem.evaluation.metrics.prediction import LEVELS, crps
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from diem.evaluation.evaluate import Evaluation
 
 __all__ = ["Calibration", "spread_of_error"]
-
-LEVELS = (50, 90)
-"""The central intervals whose coverage is told, in percent."""
 
 
 def spread_of_error(draws: Tensor, truth: Tensor) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from diem.components import Count, option
 from diem.errors import DiemError
 from diem.evaluation.arrays import double
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, mean_of
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from diem.operators.base import Operator
 
 __all__ = ["Prediction", "crps", "shown_half"]
+
+LEVELS = (50, 90)
+"""The central intervals whose coverage is told, in percent."""
 
 SPLIT = "validation"
 """The observations that are predicted, which no prior is trained on."""
@@ -68,9 +71,10 @@ class Prediction(Metric):
     random, all channels of a pixel together, and with them the values that tell of them
     (:meth:`diem.operators.base.Operator.together`); each half is hidden once. Posterior samples
     given the shown half are observed, with noise, and scored against the hidden half by
-    :func:`crps`. Halves, noise and random streams are the same for every prior. The score of each
-    observation of which some values were hidden, the mean over its halves, is left as the array
-    ``prediction/score``.
+    :func:`crps`; and how often their central intervals hold it tells, without clean data, whether
+    the error bars can be believed. Halves, noise and random streams are the same for every prior.
+    The score of each observation of which some values were hidden, the mean over its halves, is
+    left as the array ``prediction/score``.
     """
 
     name = "prediction"
@@ -79,7 +83,9 @@ class Prediction(Metric):
     labels = {
         "prediction": Label(
             "Prediction of hidden observations", "CRPS, data units", "↓", least=None
-        )
+        ),
+        "prediction_coverage_50": Label("50 % intervals of hidden observations", "%", least=None),
+        "prediction_coverage_90": Label("90 % intervals of hidden observations", "%", least=None),
     }
     subject = "observations"
 
@@ -108,8 +114,8 @@ class Prediction(Metric):
             numbers = len(parts) * self.divisions + np.arange(1, self.divisions + 1)
             halves = [s for number in numbers for s in _scores(held, int(number), evaluation)]
             parts.append(torch.stack(halves).nanmean(dim=0))
-        scores = torch.cat(parts)
-        scores = scores[~scores.isnan()]
+        found = torch.cat(parts, dim=1)
+        scores, *covered = found[:, ~found[0].isnan()]
         if len(scores) < 2:
             raise DiemError(
                 f"{observations.path}: the {SPLIT} observations are too few to predict hidden"
@@ -123,7 +129,9 @@ class Prediction(Metric):
         }
         drawn = evaluation.posteriors.card(2 * self.divisions * len(scores))
         card = {**drawn, **compared}
-        yield Measurement(float(scores.mean()), "posterior", card)
+        yield mean_of(scores, "posterior", card)
+        for level, share in zip(LEVELS, covered, strict=True):
+            yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}")
 
 
 def shown_half(operator: Operator, count: int, generator: Generator) -> Tensor:
@@ -141,8 +149,12 @@ def shown_half(operator: Operator, count: int, generator: Generator) -> Tensor:
 
 
 def _scores(held: Observed, part: int, evaluation: Evaluation) -> list[Tensor]:
-    """Returns the scores of each half of some observations; NaN where nothing was hidden."""
+    """Returns of each half of some observations the scores, and how often intervals hold it.
+
+    Both, of shape ``(1 + levels, N)``, are NaN where nothing was hidden.
+    """
     from diem.data.observations import Observed
+    from diem.evaluation.ranks import coverage, pit
     from diem.operators.partial import Partial
     from diem.seeds import Stage, torch_generator
 
@@ -160,6 +172,13 @@ def _scores(held: Observed, part: int, evaluation: Evaluation) -> list[Tensor]:
             held.operator.forward(x) + held.sigma_y * n
             for x, n in zip(draws.unbind(dim=1), noise, strict=True)
         ]
-        hidden = held.operator.observed() & ~shown
-        scores.append(crps(torch.stack(predicted, dim=1), held.y, hidden))
+        hidden = (held.operator.observed() & ~shown).expand(shape)
+        predictions = torch.stack(predicted, dim=1)
+        transforms = pit(predictions, held.y, generator)
+        shares = [
+            torch.where(hidden, 100.0 * coverage(transforms, level / 100), torch.nan)
+            for level in LEVELS
+        ]
+        told = [crps(predictions, held.y, hidden), *(s.flatten(1).nanmean(dim=1) for s in shares)]
+        scores.append(torch.stack(told))
     return scores

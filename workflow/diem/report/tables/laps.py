@@ -23,6 +23,7 @@ def readable_selection(table: pd.DataFrame) -> Readable:
     """Returns the table of selected laps for the eye, with what it does not say as notes."""
     better = METRICS["prediction"].better
     header = [["Observations"], ["Prior"], ["Lap"], [metric_label("prediction"), better]]
+    header += [["90 % intervals", "hold (%)"]]
     header += [["Above the", "chosen lap"], ["Above the", "Gaussian"], ["Verdict"]]
     body, notes, cards = [], [], []
     for run, rows in table.groupby("run", sort=False):
@@ -30,7 +31,7 @@ def readable_selection(table: pd.DataFrame) -> Readable:
         for row in rows.to_dict("records"):
             name = str(row["lap"]) if row["lap"] else "0 (Gaussian)"
             words = [row["observations"], label, name]
-            numbers = [f"{row['prediction']:.4f}"]
+            numbers = [f"{row['prediction']:.4f}", rounded(row["coverage_90"])]
             for of, same in (("", row["verdict"] == CHOSEN), ("gaussian_", row["lap"] == 0)):
                 difference, error = (row[of + key] for key in ("difference", "standard_error"))
                 numbers.append(NONE if same else f"{rounded(difference)} ± {rounded(error)}")
