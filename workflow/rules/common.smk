@@ -5,6 +5,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 WORKFLOW = Path(workflow.current_basedir.join("..").get_path_or_uri(secret_free=True)).resolve()
+if not WORKFLOW.is_dir():
+    # The rules are read from a remote source; the library beside them is the installed one.
+    try:
+        from diem.launch_workflow import workflow_folder
+    except ImportError:
+        raise WorkflowError(
+            "Rules that are read from a remote source need the library of the same version:"
+            " install it with pip (distribution diem-priors), or give a local path."
+        ) from None
+    WORKFLOW = workflow_folder()
 PUBLISHED = WORKFLOW / "published"
 # The library is found where it lies: by the rules here, and by the jobs through their environment.
 sys.path.insert(0, str(WORKFLOW))
