@@ -641,6 +641,12 @@ def test_levels_that_do_not_ascend(config, low, high):
     assert "sigma_max" in message
 
 
+def test_restarts_that_rise(config):
+    put(config, f"{LINE}.e_step.restart", [1.0, 2.0])
+
+    assert "e_step.restart is [1.0, 2.0], and must not rise" in refused(config)
+
+
 @pytest.mark.parametrize("restart", [[11.0, 1.0], [1.0, 11.0], [1.0, 0.001], [0.0001, 1.0]])
 @pytest.mark.parametrize("where", ["e_step", "runs.other.e_step"])
 def test_restarts_outside_of_the_schedule(config, where, restart):

@@ -248,11 +248,11 @@ def _check_run(
             " has no part for each."
         )
     restart = run["e_step"]["restart"] or []
-    if restart and restart[0] < restart[1]:
-        raise DiemError(f"{where}.e_step.restart is {short(restart)}, and must not rise.")
     for level in restart:
         if not schedule["sigma_min"] < level <= schedule["sigma_max"]:
             raise DiemError(
                 f"{where}.e_step.restart: the level {level} must lie between schedule.sigma_min and"
                 " schedule.sigma_max."
             )
+    if restart and restart[0] < restart[1]:
+        raise DiemError(f"{where}.e_step.restart is {short(restart)}, and must not rise.")
