@@ -1,0 +1,40 @@
+"""The workflow as a module of another one."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from running import ROOT, TINY
+
+pytestmark = pytest.mark.slow
+
+SNAKEFILE = f"""
+configfile: "config.yaml"
+
+module diem:
+    snakefile: {str(ROOT / "workflow" / "Snakefile")!r}
+    config: config
+
+use rule * from diem as learned_*
+
+rule all:
+    input: rules.learned_all.input
+    default_target: True
+"""
+
+
+def test_another_workflow_makes_all_results_of_this_one(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(TINY))
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "learned_m_step" in done.stderr
+    assert (tmp_path / "results/tables/tiny.csv").is_file()
