@@ -150,7 +150,8 @@ def test_no_other_file_knows_the_name_of_a_figure():
     library = Path(figures.__file__).parents[2]
     names = {*NAMES} - {"prior", "divergence", "slices", "distance", "calibration"}
     for path in library.rglob("*.py"):
-        if path.parent.name != "figures":
+        # What `diem init` writes is a configuration, which names figures.
+        if path.parent.name != "figures" and path.name != "beginning.py":
             found = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             known = {node.value for node in found if isinstance(node, ast.Constant)} & names
             assert not known, (path, known)

@@ -23,7 +23,7 @@ from diem.evaluation.arrays import intensities
 from diem.evaluation.metrics.nmse import nmse
 from diem.evaluation.metrics.psnr import psnr
 from diem.evaluation.reconstruct import Reconstruction, reconstruct
-from diem.evaluation.rows import read_rows
+from diem.evaluation.rows import read_rows, write_rows
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.job import Job
 from diem.report.figures.base import Evaluation, Source, figure_named
@@ -300,7 +300,7 @@ def test_reconstructions_are_those_of_their_definitions(made):
 
 @pytest.mark.slow
 def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
-    made[0].to_csv(tmp_path / "rows.csv", index=False)
+    write_rows(tmp_path / "rows.csv", made[0])
     rows = read_rows([tmp_path / "rows.csv"])
 
     table = reconstructions(rows, {"base": "tweedie"}, {"base": "r6"})

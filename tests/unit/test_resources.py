@@ -131,7 +131,7 @@ def test_evaluations_ask_for_what_they_draw(paper):
     place = ("experiments", "cifar10", "evaluation")
     few = changed(paper, *place, metrics=["psnr"], samples=10, test_observations=4)
     more = changed(few, *place, test_observations=8)
-    predicted = changed(few, *place, metrics=["prediction"], predicted_observations=4)
+    predicted = changed(few, *place, metrics=["prediction"], predicted_observations=2)
     asked = [resources.evaluation(config, CIFAR).flops for config in (few, more, predicted)]
     assert asked[0] < asked[1] == asked[2]
     bound = {"experiment": "cifar10", "observations": "missing_75", "stage": "ceiling"}
