@@ -25,7 +25,8 @@ def test_ceilings_take_the_steps_of_their_runs_laps(tmp_path):
     def card(name):
         return read_prior(workflow.path(f"{folder}/{name}/prior.safetensors")).card
 
-    steps = {run: card(f"runs/{run}/lap_02_final")["optimizer_steps"] for run in ("base", "same", "once")}
+    runs = ("base", "same", "once")
+    steps = {run: card(f"runs/{run}/lap_02_final")["optimizer_steps"] for run in runs}
     assert steps["base"] == steps["same"] == 2 * 450 // 70 + 4 * 450 // 70
     assert card("runs/base/lap_02_final")["training_samples"] < 450
     assert {path.name for path in workflow.path(f"{folder}/ceilings").iterdir()} == {"base", "once"}
