@@ -14,6 +14,7 @@ from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers.ddim import DDIM
 from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.evaluation.metrics.base import mean_of
 from diem.evaluation.metrics.calibration import spread_of_error
 from diem.evaluation.ranks import coverage, functionals, pit, unseen
 from diem.files.hdf5 import write_hdf5
@@ -221,3 +222,15 @@ def test_the_range_of_samples_holds_as_many_pixels_as_it_should():
     assert follows > 0.4
     assert belief(0.5 * draws, truth, mean, deviation)[0] < expected - 0.1
     assert belief(draws, truth, mean, deviation[:, ::-1])[2] < 0.1
+
+
+def test_more_runs_than_colours_are_drawn():
+    u = np.random.default_rng(0).uniform(size=64)
+    lines = [Line("mask", "lap", f"run {n}", {"sum": u}) for n in range(8)]
+    (ax,) = coverages(lines, "title").axes
+    assert len(ax.get_legend().get_texts()) == 8
+
+
+def test_a_reconstruction_without_a_number_is_not_left_out():
+    values = torch.tensor([1.0, math.nan, 3.0])
+    assert math.isnan(mean_of(values, "posterior").value)

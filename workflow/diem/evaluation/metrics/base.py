@@ -106,12 +106,11 @@ def mean_of(
     """Returns the mean of a number of each observation, with its standard error.
 
     Arguments:
-        values: The numbers, of shape ``(N,)``; those that are not there are NaN.
+        values: The numbers, of shape ``(N,)``. One that is NaN makes the mean NaN.
         subject: What was measured.
         card: What made them.
         metric: The name of the row, if it is not the metric's own.
     """
-    values = values[~values.isnan()]
     error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
     return Measurement(float(values.mean()), subject, card, metric, error)
 

@@ -70,15 +70,16 @@ class Calibration(Metric):
         draws = double(posterior.x)
         generator = torch_generator(evaluation.job.seed, Stage.CALIBRATION)
         scored = unseen(posterior.observed.operator, len(truth), generator).cpu()
+        some = scored.flatten(1).any(dim=1)  # else there is nothing to score
         card = {**posterior.card, **clean_test(len(truth))}
 
         values = torch.where(scored, pit(draws, truth, generator), torch.nan)
         evaluation.arrays[f"{self.name}/values"] = values.nan_to_num(-1.0).float().numpy()
         for level in LEVELS:
             held = torch.where(scored, 100.0 * coverage(values, level / 100), torch.nan)
-            share = held.flatten(1).nanmean(dim=1)
+            share = held.flatten(1).nanmean(dim=1)[some]
             yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}")
-        yield mean_of(crps(draws, truth, scored), "posterior", card, f"{self.name}_crps")
+        yield mean_of(crps(draws, truth, scored)[some], "posterior", card, f"{self.name}_crps")
         spread = spread_of_error(draws.transpose(0, 1)[:, scored], truth[scored])
         yield Measurement(spread, "posterior", card, f"{self.name}_spread")
         for name, functional in functionals(truth).items():

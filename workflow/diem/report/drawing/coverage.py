@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diem.report.drawing.laps import line_styles
 from diem.report.drawing.style import GREY, WIDTH, annotate, styled
 
 __all__ = ["Line", "coverages"]
@@ -61,13 +61,7 @@ def coverages(lines: Sequence[Line], title: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.2 * shape[0] + 0.7))
     axes = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
     pairs = [(name, observations) for name in names for observations in sets]
-    styles = dict(
-        zip(
-            dict.fromkeys(line.label for line in lines if line.stage == "lap"),
-            matplotlib.rcParams["axes.prop_cycle"],
-            strict=False,
-        )
-    )
+    styles = line_styles({line.label: line.label for line in lines if line.stage == "lap"})
     for ax, (name, observations) in zip(axes.flat, pairs, strict=True):
         here = [x for x in lines if x.observations == observations and name in x.transforms]
         _panel(ax, [(line, line.transforms[name]) for line in here], styles)

@@ -18,7 +18,7 @@ from diem.report.drawing.style import GREY, WIDTH, annotate, styled
 from diem.report.tables.labels import METRICS, NO_LABELS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import notes_once
 
-__all__ = ["by_lap"]
+__all__ = ["by_lap", "line_styles"]
 
 
 @styled
@@ -59,7 +59,7 @@ def by_lap(
     figure = Figure(figsize=(WIDTH, 2.1 * shape[0] + 0.9))
     axes = figure.subplots(*shape, sharey="none" if len(sets) == 1 else "row", squeeze=False)
     pairs = [(metric, observations) for metric in found for observations in sets]
-    styles = _line_styles(labels)
+    styles = line_styles(labels)
     ends = []
     for ax, (metric, observations) in zip(axes.flat, pairs, strict=True):
         of_metric = rows[rows["metric"] == metric]
@@ -94,7 +94,7 @@ def _note(rows: pd.DataFrame, known: Mapping[str, Label]) -> str:
     return "\n".join([*cards, f"{bounds} Seed {rows['seed'].iloc[0]}."])
 
 
-def _line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
+def line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
     """Returns colour and marker of each label, the same in every panel."""
     cycle = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
     return dict(zip(dict.fromkeys(labels.values()), cycle, strict=False))
