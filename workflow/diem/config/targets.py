@@ -1,10 +1,13 @@
 """Everything that the workflow makes of a configuration."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from diem.components import split
 from diem.config.paths import Paths
+from diem.evaluation.metrics import find_all
+from diem.evaluation.metrics.calibration import Calibration
 from diem.paper.inputs import heuristics_targets, paper_targets, restoration_targets
 from diem.paper.pairs import Pair
 from diem.report.figures.base import FIGURES
@@ -50,7 +53,8 @@ def targets_by_name(config: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[st
         for kind in ("figures", "tables")
     }
     first = next(iter(entries.values()), [])
-    evidence = [path for path in everything if "_calibration." in path.rpartition("/")[2]]
+    stems = {f"{name}_{Calibration.name}" for name in config["experiments"]}
+    evidence = [path for path in everything if Path(path).stem in stems]
     return entries | named | {"evidence": evidence, "quick": first}
 
 
@@ -59,18 +63,13 @@ def figure_names(experiment: Mapping[str, Any]) -> list[str]:
     return [FIGURES.find(split(spec, "figures")[0]).name for spec in experiment["figures"]]
 
 
-def names_of(entries: Sequence[str | Mapping[str, Any]]) -> set[str]:
-    """Returns the names of the components that entries of a list name."""
-    return {split(entry, "metrics")[0] for entry in entries}
-
-
 def _experiments(paths: Paths) -> Iterator[str]:
     for name, entry in paths.experiments.items():
         for figure in figure_names(entry):
             yield from paths.figure(f"{name}_{figure}")
         yield from paths.table(name, rows=True)
-        if "calibration" in names_of(entry["evaluation"]["metrics"]):
-            yield from paths.table(f"{name}_calibration")
+        if Calibration in find_all(entry["evaluation"]["metrics"]):
+            yield from paths.table(f"{name}_{Calibration.name}")
         if "published" in entry:
             yield from paths.table(f"{name}_published")
         if entry["evaluation"]["reconstruct"]:

@@ -152,7 +152,7 @@ class Evaluation:
 
     @property
     def train(self) -> Rows:
-        """The clean training split, which no prior has seen, and need not be in memory."""
+        """The clean training split, which only ceilings see; it need not be in memory."""
         return self._read("train", [self.file("clean")], "train/x")
 
     def _read(self, key: str, paths: Iterable[str | Path], name: str) -> Rows:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from diem.evaluation.arrays import pair
 from diem.evaluation.metrics.base import Label, Measurement, Metric, mean_of
 from diem.lazy import torch
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
     from diem.evaluation.arrays import Array
     from diem.evaluation.evaluate import Evaluation
-    from diem.files.hdf5 import HasRows
 
 __all__ = ["Memorisation", "nearest"]
 
@@ -51,18 +48,9 @@ class Memorisation(Metric):
     subject = "samples"
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
-        from diem.seeds import Stage, rng
-
-        stream = rng(evaluation.job.seed, Stage.METRIC)
         count = min(len(evaluation.train), len(evaluation.test), MOST)
-        train, test = (_some(x, count, stream) for x in (evaluation.train, evaluation.test))
-        drawn = evaluation.x[:MOST]
+        train, test = (evaluation.some(x, count) for x in (evaluation.train, evaluation.test))
+        drawn = evaluation.some(evaluation.x, MOST)
         nearer = 100.0 * (nearest(drawn, train) < nearest(drawn, test))
         compared = {"reference": "clean train and test", "reference_samples": 2 * count}
         yield mean_of(nearer, "prior", {**evaluation.card, "samples": len(drawn), **compared})
-
-
-def _some(x: HasRows, count: int, stream: np.random.Generator) -> np.ndarray:
-    """Returns some rows, drawn at random."""
-    rows = np.sort(stream.choice(len(x), count, replace=False))
-    return np.concatenate([x[int(row) : int(row) + 1] for row in rows])

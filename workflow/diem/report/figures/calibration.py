@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diem.components import split
 from diem.errors import DiemError
+from diem.evaluation.metrics import find_all
 from diem.report.figures.base import Facts, Figure, Reads, Source
 
 if TYPE_CHECKING:
@@ -43,18 +43,20 @@ Shaded: two standard errors over observations; grey: where nineteen of twenty pe
 """
 
     def problem(self, facts: Facts) -> str | None:
-        named = {split(entry, "metrics")[0] for entry in facts.metrics}
-        return super().problem(facts) if METRIC in named else f"evaluation.metrics with {METRIC}"
+        evaluated = {metric.name for metric in find_all(facts.metrics)}
+        missing = METRIC not in evaluated
+        return f"evaluation.metrics with {METRIC}" if missing else super().problem(facts)
 
     def draw(self, source: Source) -> matplotlib.figure.Figure:
         from diem.report.drawing.coverage import Line, coverages
 
         lines = []
         for evaluation in source.evaluations:
-            bound = source.ceilings.get(evaluation.observations, {}).get(evaluation.run)
-            label = source.labels.get(evaluation.run, bound or evaluation.stage)
-            if evaluation.stage != "lap":
-                label = bound or evaluation.stage
+            if evaluation.stage == "lap":
+                label = source.labels[evaluation.run]
+            else:
+                bounds = source.ceilings.get(evaluation.observations, {})
+                label = bounds.get(evaluation.run, evaluation.stage)
             found = {
                 PANELS[name]: evaluation.arrays[f"{METRIC}/{name}"][:]
                 for name in PANELS

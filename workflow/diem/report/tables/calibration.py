@@ -13,7 +13,7 @@ from diem.report.tables.writing import (
     Readable,
     closing_note,
     notes_once,
-    with_error,
+    numeric_cell,
 )
 
 __all__ = ["calibration", "readable_calibration"]
@@ -77,7 +77,7 @@ def readable_calibration(table: pd.DataFrame) -> Readable:
         header.append([line for line in (label.name, unit, label.better) if line])
     body = []
     for row in table.to_dict("records"):
-        numbers = [with_error(row[name], row.get(f"standard error of {name}")) for name in names]
+        numbers = [numeric_cell(row, name) for name in names]
         body.append([row["observations"], row["label"], str(row["lap"]) or NONE, *numbers])
     cards = [
         (f"{row['label']} {row['lap']}".strip(), row["card"]) for row in table.to_dict("records")

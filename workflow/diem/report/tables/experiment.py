@@ -14,7 +14,7 @@ from diem.report.tables.writing import (
     closing_note,
     names_by_text,
     notes_once,
-    with_error,
+    numeric_cell,
 )
 
 __all__ = ["readable_summary", "summary"]
@@ -94,15 +94,11 @@ def readable_summary(
         prior = f"{row['label']}{STAGES[row['stage']]}"
         words = [row["observations"], prior, row["covariance"] or NONE]
         numbers = [str(lap), f"{int(row['optimizer_steps']):,}"]
-        body.append(words + numbers + [_shown(row, name) for name in values])
+        body.append(words + numbers + [numeric_cell(row, name) for name in values])
 
     errors = [ERRORS] if any(str(name).startswith("standard error of") for name in full) else []
     notes = [*errors, *_notes(full, values), closing_note(full.iloc[0])]
     return Readable(header, body, 3, notes)
-
-
-def _shown(row: pd.Series, name: str) -> str:
-    return with_error(row[name], row.get(f"standard error of {name}"))
 
 
 def _bound(row: pd.Series, ceilings: Ceilings) -> str:

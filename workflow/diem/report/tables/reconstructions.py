@@ -6,7 +6,7 @@ import pandas as pd
 
 from diem.evaluation.rows import provenance
 from diem.report.tables.labels import METRICS, metric_label
-from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, with_error
+from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, numeric_cell
 
 __all__ = ["readable_reconstructions", "reconstructions"]
 
@@ -65,10 +65,7 @@ def readable_reconstructions(table: pd.DataFrame) -> Readable:
     body, cards = [], []
     for row in table.to_dict("records"):
         words = [row["observations"], row["trained_on"] or NONE, row["method"], row["estimate"]]
-        body.append(
-            words
-            + [with_error(row[name], row.get(f"standard error of {name}")) for name in metrics]
-        )
+        body.append(words + [numeric_cell(row, name) for name in metrics])
         cards.append((f"{row['method']} ({row['estimate']})", row[f"card of {metrics[0]}"]))
     notes = [*notes_once(cards), closing_note(table.iloc[0])]
     return Readable(header, body, 4, notes)

@@ -20,6 +20,7 @@ __all__ = [
     "markdown",
     "names_by_text",
     "notes_once",
+    "numeric_cell",
     "rounded",
     "with_error",
     "write_table",
@@ -108,6 +109,11 @@ def with_error(value: float | None, error: float | None) -> str:
     exponent = math.floor(math.log10(error))
     digits = max(0, 1 - exponent if error < 2 * 10**exponent else -exponent)
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
+def numeric_cell(row: Mapping[Any, Any] | pd.Series, name: str) -> str:
+    """Returns a number of a row, with the error that stands in the column ``standard error of``."""
+    return with_error(row[name], row.get(f"standard error of {name}"))
 
 
 def markdown(table: Readable) -> str:
