@@ -251,6 +251,33 @@ def test_median_of_the_timed_runs_counts_and_not_the_first(monkeypatch):
     assert 0 < cost.seconds < 1e-3
 
 
+def test_what_counting_costs_is_no_cost_of_the_work(monkeypatch):
+    """As where the work is many small operations, and its first call finds nothing warm."""
+    now, counted = [0.0], []
+
+    class Slow(FlopCounter):
+        def __enter__(self):
+            counted.append(True)
+            return super().__enter__()
+
+        def __exit__(self, *error):
+            counted.pop()
+            return super().__exit__(*error)
+
+    def prepare(settings, device):
+        def run(count):
+            now[0] += 0.2 if counted else 1e-3 * count
+            return count
+
+        return run
+
+    monkeypatch.setattr(calibration, "FlopCounter", Slow)
+    monkeypatch.setitem(calibration.KINDS, "small", prepare)
+    work = Work("small", "", {}, 64)
+    cost = calibration.measure(work, 0.3, torch.device("cpu"), clock=lambda: now[0])
+    assert cost.seconds == pytest.approx(1e-3)
+
+
 def test_work_longer_than_its_time_is_done_once(monkeypatch):
     calls = []
 

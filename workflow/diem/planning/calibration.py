@@ -93,8 +93,8 @@ def measure(
 ) -> Cost:
     """Measures what one item of some work costs.
 
-    The number of items grows to the work's own, or to what fits in the time. Those runs warm up,
-    and are counted; where there is time, others are timed.
+    The number of items grows to the work's own, or to what fits in the time. Of each number one run
+    warms up and is counted; where there is time, others are timed.
 
     Arguments:
         work: The kind of work.
@@ -114,6 +114,8 @@ def measure(
     count, began = 1, clock()
     while True:
         with FlopCounter() as counter:
+            done, spent = clocked(count)
+        if spent < seconds:  # counting slows each call down, and the first warms up
             done, spent = clocked(count)
         larger = min(work.most, int(count * seconds / (4 * spent)))
         if larger <= count or larger < min(2 * count, work.most):
