@@ -148,6 +148,14 @@ def test_killed_at_random_moments(reference, tmp_path):
     assert len(watch.steps) >= 2
 
 
+def test_killed_after_its_last_job(reference, tmp_path):
+    workflow = small(tmp_path)
+    # Snakemake would find nothing to be done afterwards, so that nothing would tidy up any more.
+    result = workflow.run(TABLE, "--no-hooks")
+    assert result.returncode == 0, result.stderr
+    same_results(workflow, reference)
+
+
 def test_a_result_that_is_deleted_is_made_again_and_what_follows(reference, tmp_path):
     workflow = small(tmp_path)
     for name in ("results", ".snakemake"):

@@ -53,7 +53,8 @@ def test_from_a_file_to_tables_and_figures(own):
     rows = pd.read_csv(own.path("results/tables/sky_rows.csv"), keep_default_na=False)
     assert set(rows.stage) == {"floor", "lap"}
     metrics = {"residual_median", "residual_rms", "residual_beyond_3", "residual_outliers"}
-    assert set(rows.metric) == {*metrics, "observation_distance", "prediction"}
+    metrics |= {"prediction", "prediction_coverage_50", "prediction_coverage_90"}
+    assert set(rows.metric) == {*metrics, "observation_distance"}
     assert np.isfinite(rows.value).all()
     exact = rows[(rows.stage == "floor") & (rows.metric == "residual_rms")].value.iloc[0]
     assert 0.8 < exact < 1.2  # each observation's own noise

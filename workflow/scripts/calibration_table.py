@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from diem.evaluation.rows import read_rows
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.report.tables.calibration import calibration, readable_calibration
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     params = snakemake.params
     table = calibration(read_rows(snakemake.input), params.labels, params.ceilings)
     write_table(snakemake.output, table, readable_calibration(table))

@@ -6,12 +6,12 @@ from diem.diffusion.prior import read_prior
 from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.selection import selected, selection_told
 from diem.files.tables import read_csv
-from diem.jobs.job import job
+from diem.jobs.job import started
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     table = read_csv(snakemake.input.table)
     chosen = selected(table, snakemake.wildcards.run)
     priors = {prior.card["lap"]: prior for prior in map(read_prior, snakemake.input.priors)}

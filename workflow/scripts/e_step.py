@@ -9,7 +9,6 @@ from diem.em.e_step import EStep, e_step
 from diem.em.laps import lap_number
 from diem.em.restart import Restart
 from diem.jobs.job import started
-from diem.jobs.results import remove_pieces
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 with started(snakemake, unit="observation") as job:
     params, files, lap = snakemake.params, snakemake.input, lap_number(snakemake.wildcards.lap)
     prior = read_prior(files.prior, network=params.network)
-    remove_pieces(files.prior)
     with Observations(files.observations) as observations:
         e_step(
             snakemake.output[0],

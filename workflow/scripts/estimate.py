@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.planning.estimate import estimate, readable, text
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     rows = estimate(snakemake.config)
     table = readable(rows)
     write_table(snakemake.params.files, pd.DataFrame(rows), table)

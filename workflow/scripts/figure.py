@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.report.drawing.style import save
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import opened
@@ -10,7 +10,7 @@ from diem.report.figures.files import opened
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     files, params = snakemake.input, snakemake.params
     figure, experiment = figure_named(params.figure), snakemake.wildcards.experiment
     settings = experiment, params.labels, params.metrics, params.ceilings

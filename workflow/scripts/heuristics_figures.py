@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from diem.files.hdf5 import Reader
 from diem.files.tables import read_csv
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.paper.heuristics.coil import COIL_ARRAYS
 from diem.paper.heuristics.figures import coil_corners, divergence_by_sigma
 from diem.report.drawing.style import save
@@ -12,7 +12,7 @@ from diem.report.drawing.style import save
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     name, files = snakemake.wildcards.heuristics, snakemake.input
     table = read_csv(files.table).fillna({"source": ""})
     with Reader(files.coil) as file:

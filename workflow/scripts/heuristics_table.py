@@ -6,14 +6,14 @@ import pandas as pd
 
 from diem.evaluation.rows import write_rows
 from diem.files.tables import read_csv
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.paper.heuristics.table import divergence_table, readable_divergences
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     files = snakemake.output
     rows = pd.concat([read_csv(path) for path in snakemake.input.rows], ignore_index=True)
     table = divergence_table(rows, snakemake.input.published)

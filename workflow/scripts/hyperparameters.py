@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from diem.config.resolve import resolve
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.paper.hyperparameters import (
     readable_settings,
     settings_of_the_paper,
@@ -17,7 +17,7 @@ from diem.report.tables.writing import write_table
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     files = snakemake.input
     text = Path(files.paper).read_text(encoding="utf-8")
     papers = resolve(yaml.safe_load(text), files.paper)

@@ -9,7 +9,6 @@ from diem.em.m_step import Lap, m_step
 from diem.em.samples import count_of
 from diem.jobs.devices import select_devices
 from diem.jobs.job import progress, started
-from diem.jobs.results import remove_pieces
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -22,7 +21,6 @@ with started(snakemake) as job:
         training = ceiling_training(training, count_of([files.clean], "train"))
     devices = select_devices(config["device"], training["processes"])
     samples = files.get("samples", [])
-    remove_pieces(*samples)
     subject = {
         "experiment": wildcards.get("experiment") or wildcards.comparison,
         "run": wildcards.get("run", "ceiling"),

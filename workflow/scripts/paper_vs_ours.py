@@ -6,7 +6,7 @@ import pandas as pd
 
 from diem.evaluation.rows import read_rows
 from diem.files.tables import read_csv
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.paper.hyperparameters import differences
 from diem.paper.paper_vs_ours import paper_vs_ours, published_numbers, readable_numbers
 from diem.report.tables.writing import write_table
@@ -22,7 +22,7 @@ def read(names: list[str], paths: list[str]) -> dict[str, pd.DataFrame]:
     }
 
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     files, params = snakemake.input, snakemake.params
     settings = read_csv(files.hyperparameters, dtype=str, keep_default_na=False)
     table = paper_vs_ours(

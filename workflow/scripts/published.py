@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from diem.evaluation.rows import read_rows
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.paper import published
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     files, output = snakemake.input, snakemake.output
     rows = read_rows(files.metrics)
     table = published.with_published(rows, snakemake.params.runs, files.published)

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from diem.evaluation.rows import read_rows, write_rows
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.report.tables.reconstructions import readable_reconstructions, reconstructions
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     files, params = snakemake.output, snakemake.params
     rows = read_rows(snakemake.input)
     table = reconstructions(rows, params.labels, params.trained)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from diem.evaluation.rows import read_rows
 from diem.files.hdf5 import Reader
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.paper.restoration.figures import restoration_images, restoration_metrics
 from diem.report.drawing.style import save
 
@@ -19,7 +19,7 @@ def images(path: str, task: str) -> dict:
         return {part: file.read(f"{task}/{part}") for part in PARTS}
 
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     files, name = snakemake.input, snakemake.wildcards.comparison
     rows = read_rows(files.rows)
     methods = list(rows["run"].unique())

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from diem.evaluation.rows import read_rows, write_rows
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.paper.restoration.table import readable_restoration, restoration_table
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     output = snakemake.output
     rows = read_rows(snakemake.input.rows)
     table = restoration_table(rows, snakemake.input.published)

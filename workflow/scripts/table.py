@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from diem.evaluation.rows import read_rows, write_rows
-from diem.jobs.job import job
+from diem.jobs.job import started
 from diem.report.tables.experiment import readable_summary, summary
 from diem.report.tables.writing import write_table
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job(snakemake.log[0], snakemake.config["threads"]):
+with started(snakemake):
     params, files = snakemake.params, snakemake.output
     rows = read_rows(snakemake.input)
     settings = params.runs, params.metrics, params.ceilings

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from diem.errors import DiemError
 from diem.files.atomic import LossyFile
 from diem.jobs.devices import select_device
+from diem.jobs.results import remove_pieces
 from diem.jobs.resume import Keep, Pieces, Stopped, fingerprint, stoppable
 
 __all__ = ["Job", "job", "logger", "progress", "select_device", "started"]
@@ -57,7 +58,8 @@ class Job:
 def started(snakemake: Any, unit: str | None = None, total: int | None = None) -> Iterator[Job]:
     """Runs a script's work as a job of Snakemake: a :func:`job` with pieces and a progress bar.
 
-    The pieces depend on all of the script's inputs, parameters and wildcards.
+    The pieces depend on all of the script's inputs, parameters and wildcards. Those of the jobs
+    that made the inputs are removed: Snakemake has taken note that these have ended.
 
     Arguments:
         snakemake: The script's ``snakemake`` object.
@@ -68,6 +70,8 @@ def started(snakemake: Any, unit: str | None = None, total: int | None = None) -
     config, log = snakemake.config, snakemake.log[0]
     params = dict(snakemake.params.items())
     with job(log, config["threads"]), contextlib.ExitStack() as stack:
+        results = Path(config["results"])  # other inputs are the user's
+        remove_pieces(*(file for file in snakemake.input if Path(file).is_relative_to(results)))
         work = Job(seed=params.get("seed", 0), cache_mb=config["cache_mb"])
         if unit is not None:
             device = select_device(config["device"])
