@@ -22,7 +22,7 @@ SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 SHAPE, COUNT, LAP = (3,), 12, 4
-CONFIG = {"threads": 1, "cache_mb": 1, "checkpoint_seconds": 0}
+CONFIG = {"results": "results", "threads": 1, "cache_mb": 1, "checkpoint_seconds": 0}
 E_STEP = {
     "sampler": {"name": "ddpm", "steps": 2},
     "restart": [4.0, 1.0],
