@@ -102,6 +102,7 @@ def source_of(name: str) -> Source:
     card = dict.fromkeys(("extractor", "reference", "reference_samples"), "")
     card |= {"subject": "prior", "samples": 4, "split": "none", "sampler": "ddim", "seed": 1}
     card |= {"sampler_steps": 3, "denoiser_evaluations": 4, "observations": "half"}
+    card |= {"standard_error": ""}
     rows = [
         {**card, "run": "base", "stage": stage, "lap": lap, "metric": metric, "value": 2.0 + lap}
         for metric in (figure.shown(()) if isinstance(figure, ByLap) else ())

@@ -25,6 +25,7 @@ CARD = {
     "extractor": "cnn32",
     "extractor_digest": "88fa86d0",
     "extractor_accuracy": "0.9955",
+    "standard_error": "",
     "sampler": "ddpm",
     "sampler_steps": "64",
     "denoiser_evaluations": "65",

@@ -11,7 +11,9 @@ import pytest
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 LIBRARY = WORKFLOW / "diem"
 
-GROUND = {"components", "errors", "lazy", "seeds", "sentences", "signals", "versions"}
+GROUND = {
+    *("components", "errors", "lazy", "replicates", "seeds", "sentences", "signals", "versions")
+}
 FLOORS = [
     *("files", "jobs", "operators", "networks", "diffusion", "data", "em", "inference"),
     *("evaluation", "report", "paper", "config", "planning"),

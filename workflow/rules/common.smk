@@ -29,6 +29,7 @@ from diem.config.resolve import resolve
 from diem.config.targets import posterior_targets, targets, targets_by_name
 from diem.errors import DiemError
 from diem.jobs.results import check_folder, hold, remove_pieces
+from diem.replicates import all_entries
 from warm import fork_scripts
 
 try:
@@ -45,7 +46,7 @@ except DiemError as error:
 
 IN = Inputs(CONFIG)
 PATHS = IN.paths
-SEED = CONFIG["seed"]
+EXPERIMENTS = all_entries(CONFIG, "experiments")
 SHARDS = CONFIG["shards"]
 
 THREADS = str(CONFIG["threads"])
@@ -68,9 +69,9 @@ def names(found):
 
 
 wildcard_constraints:
-    experiment=names(CONFIG["experiments"]),
+    experiment=names(EXPERIMENTS),
     heuristics=names(CONFIG["heuristics"]),
-    comparison=names(CONFIG["restoration"]),
+    comparison=names(all_entries(CONFIG, "restoration")),
     posterior=names(CONFIG["posterior"]),
     observations=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9_-]*",

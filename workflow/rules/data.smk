@@ -26,7 +26,7 @@ rule clean_data:
         "../../envs/diem.yaml"
     params:
         data=IN.setting("data"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Clean data of {wildcards.experiment}, for simulation and evaluation only"
     script:
@@ -43,7 +43,7 @@ rule extractor:
     conda:
         "../../envs/diem.yaml"
     params:
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Feature extractor of {wildcards.experiment}, trained on clean labelled images"
     script:
@@ -79,12 +79,12 @@ rule corrupt:
     log:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_corrupt.log",
     wildcard_constraints:
-        experiment=names(filter(PATHS.has_clean, CONFIG["experiments"])),
+        experiment=names(filter(PATHS.has_clean, EXPERIMENTS)),
     conda:
         "../../envs/diem.yaml"
     params:
         entry=IN.observations,
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Observations {wildcards.observations} of {wildcards.experiment}"
     script:
@@ -99,13 +99,13 @@ rule ingest:
     log:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_ingest.log",
     wildcard_constraints:
-        experiment=names(name for name in CONFIG["experiments"] if not PATHS.has_clean(name)),
+        experiment=names(name for name in EXPERIMENTS if not PATHS.has_clean(name)),
     conda:
         "../../envs/diem.yaml"
     params:
         data=IN.setting("data"),
         entry=IN.observations,
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Observations {wildcards.observations} of {wildcards.experiment}, from the user's file"
     script:
@@ -126,7 +126,7 @@ rule gaussian_prior:
     params:
         made=IN.learned_from,
         gaussian=IN.setting("gaussian"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Gaussian prior of {wildcards.experiment} from the observations {wildcards.observations}"
     script:

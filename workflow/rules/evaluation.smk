@@ -18,7 +18,7 @@ rule evaluate_lap:
         evaluation=IN.evaluation,
         e_step=IN.drawing,
         data=IN.setting("data"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Evaluation of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
     script:
@@ -38,7 +38,7 @@ use rule evaluate_lap as evaluate_floor with:
         evaluation=IN.evaluation,
         e_step=IN.drawing,
         data=IN.setting("data"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Evaluation of {wildcards.experiment}: floor for {wildcards.observations}"
 
@@ -56,7 +56,7 @@ use rule evaluate_lap as evaluate_ceiling with:
         evaluation=IN.evaluation,
         e_step=IN.drawing,
         data=IN.setting("data"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Evaluation of {wildcards.experiment}: ceiling of {wildcards.run} for {wildcards.observations}"
 
@@ -80,7 +80,7 @@ rule reconstruct:
         card=IN.reconstruct_card,
         evaluation=IN.evaluation,
         e_step=IN.drawing,
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Reconstruction of {wildcards.observations} by {wildcards.experiment}/{wildcards.run}"
     script:

@@ -19,7 +19,7 @@ rule heuristics_block:
         cases=lambda wildcards: paper.heuristics_cases(
             CONFIG, wildcards.heuristics, int(wildcards.block)
         ),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Heuristics under exact priors, {wildcards.heuristics}: cases {params.cases}"
     script:
@@ -39,7 +39,7 @@ rule heuristics_coil:
         runtime=long_minutes,
     params:
         entry=lambda wildcards: paper.coil_settings(CONFIG, wildcards.heuristics),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Samples of the coil, {wildcards.heuristics}"
     script:

@@ -15,7 +15,7 @@ rule e_step:
     params:
         e_step=IN.e_step,
         network=IN.setting("network"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "E-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}, shard {wildcards.shard}"
     script:
@@ -43,7 +43,7 @@ rule m_step:
         network=IN.setting("network"),
         schedule=IN.setting("schedule"),
         gaussian=IN.setting("gaussian"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "M-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
     script:
@@ -64,6 +64,6 @@ use rule m_step as ceiling with:
         network=IN.setting("network"),
         schedule=IN.setting("schedule"),
         gaussian=IN.setting("gaussian"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Ceiling of {wildcards.experiment}/{wildcards.run}: as many steps on clean data"

@@ -22,7 +22,7 @@ rule posterior_samples:
     params:
         entry=IN.posterior_entry,
         e_step=IN.posterior_e_step,
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Posterior samples of the observations {wildcards.posterior}"
     script:

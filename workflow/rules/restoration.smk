@@ -11,7 +11,7 @@ use rule clean_data as restoration_data with:
         f"{RESULTS}/logs/restoration/{{comparison}}/clean_data.log",
     params:
         data=lambda wildcards: IN.comparison(wildcards)["data"],
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Images of the comparison {wildcards.comparison}"
 
@@ -35,7 +35,7 @@ use rule m_step as restoration_prior with:
         network=IN.training_setting("network"),
         schedule=IN.training_setting("schedule"),
         gaussian=IN.training_setting("gaussian"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Prior of the comparison {wildcards.comparison}, trained on clean images"
 
@@ -61,7 +61,7 @@ rule restoration_samples:
             CONFIG, wildcards.comparison, wildcards.method
         ),
         weights=lambda wildcards: IN.comparison(wildcards).get("pretrained", {}).get("weights"),
-        seed=SEED,
+        seed=IN.seed,
     message:
         "Restoration by {wildcards.method} in {wildcards.comparison}"
     script:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.rows import read_rows
+from diem.evaluation.rows import over_seeds, read_rows
 from diem.jobs.job import started
 from diem.report.tables.calibration import calibration, readable_calibration
 from diem.report.tables.writing import write_table
@@ -12,5 +12,6 @@ if TYPE_CHECKING:
 
 with started(snakemake):
     params = snakemake.params
-    table = calibration(read_rows(snakemake.input), params.labels, params.ceilings)
+    rows = over_seeds(read_rows(snakemake.input))
+    table = calibration(rows, params.labels, params.ceilings)
     write_table(snakemake.output, table, readable_calibration(table))

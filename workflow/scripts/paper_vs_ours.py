@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from diem.evaluation.rows import read_rows
+from diem.evaluation.rows import over_seeds, read_rows
 from diem.files.tables import read_csv
 from diem.jobs.job import started
 from diem.paper.hyperparameters import differences
@@ -30,7 +30,7 @@ with started(snakemake):
         differences(settings),
         read(params.heuristics, files.get("heuristics", [])),
         {
-            name: (read_rows([path]), runs)
+            name: (over_seeds(read_rows([path])), runs)
             for (name, runs), path in zip(
                 params.images.items(), files.get("images", []), strict=True
             )

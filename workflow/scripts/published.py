@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.rows import read_rows
+from diem.evaluation.rows import over_seeds, read_rows
 from diem.jobs.job import started
 from diem.paper import published
 from diem.report.tables.writing import write_table
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 with started(snakemake):
     files, output = snakemake.input, snakemake.output
-    rows = read_rows(files.metrics)
+    rows = over_seeds(read_rows(files.metrics))
     table = published.with_published(rows, snakemake.params.runs, files.published)
     write_table(output, table, published.readable_published(table))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.rows import read_rows, write_rows
+from diem.evaluation.rows import over_seeds, read_rows, write_rows
 from diem.jobs.job import started
 from diem.report.tables.reconstructions import readable_reconstructions, reconstructions
 from diem.report.tables.writing import write_table
@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 with started(snakemake):
     files, params = snakemake.output, snakemake.params
     rows = read_rows(snakemake.input)
-    table = reconstructions(rows, params.labels, params.trained)
+    table = reconstructions(over_seeds(rows), params.labels, params.trained)
     write_table(files, table, readable_reconstructions(table))
     write_rows(files.rows, rows)

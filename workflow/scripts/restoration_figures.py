@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.rows import read_rows
+from diem.evaluation.rows import over_seeds, read_rows
 from diem.files.hdf5 import Reader
 from diem.jobs.job import started
 from diem.paper.restoration.figures import restoration_images, restoration_metrics
@@ -21,7 +21,7 @@ def images(path: str, task: str) -> dict:
 
 with started(snakemake):
     files, name = snakemake.input, snakemake.wildcards.comparison
-    rows = read_rows(files.rows)
+    rows = over_seeds(read_rows(files.rows))
     methods = list(rows["run"].unique())
     shown = {
         task: dict(zip(methods, (images(path, task) for path in files.images), strict=True))

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.rows import read_rows, write_rows
+from diem.evaluation.rows import over_seeds, read_rows, write_rows
 from diem.jobs.job import started
 from diem.paper.restoration.table import readable_restoration, restoration_table
 from diem.report.tables.writing import write_table
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 with started(snakemake):
     output = snakemake.output
     rows = read_rows(snakemake.input.rows)
-    table = restoration_table(rows, snakemake.input.published)
-    write_table(output, table, readable_restoration(table, rows))
+    means = over_seeds(rows)
+    table = restoration_table(means, snakemake.input.published)
+    write_table(output, table, readable_restoration(table, means))
     write_rows(output.rows, rows)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.rows import read_rows, write_rows
+from diem.evaluation.rows import over_seeds, read_rows, write_rows
 from diem.jobs.job import started
 from diem.report.tables.experiment import readable_summary, summary
 from diem.report.tables.writing import write_table
@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 with started(snakemake):
     params, files = snakemake.params, snakemake.output
     rows = read_rows(snakemake.input)
-    settings = params.runs, params.metrics, params.ceilings
-    write_table(files, summary(rows, *settings), readable_summary(rows, *settings))
+    means, settings = over_seeds(rows), (params.runs, params.metrics, params.ceilings)
+    write_table(files, summary(means, *settings), readable_summary(means, *settings))
     write_rows(files.rows, rows)

@@ -11,6 +11,7 @@ from diem.em.augmentations import AUGMENTATIONS
 from diem.errors import DiemError, nearest, placed
 from diem.evaluation.metrics import METRICS
 from diem.operators import OPERATORS
+from diem.replicates import replicates
 from diem.report.figures.base import Facts, check_figures
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "check_names",
     "check_prior",
     "check_references",
+    "check_replicates",
     "check_restoration",
     "check_results",
+    "check_seeds",
 ]
 
 FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "restoration", "tables"}
@@ -69,6 +72,29 @@ def check_names(config: Mapping[str, Any], source: str) -> None:
                     f" the same table, {table!r}."
                 )
             written[table] = where
+
+
+def check_seeds(config: Mapping[str, Any], source: str) -> None:
+    """Refuses seeds that come twice, and another ``seed`` beside them."""
+    seeds = config["seeds"]
+    if len(set(seeds)) < len(seeds):
+        raise DiemError(f"{source}: seeds is {short(seeds)}, and holds a seed twice.")
+    if config.get("seed", seeds[0]) != seeds[0]:
+        raise DiemError(
+            f"{source}: seed is {short(config['seed'])} and seeds is {short(seeds)}: give one of"
+            " the two keys."
+        )
+
+
+def check_replicates(config: Mapping[str, Any], source: str) -> None:
+    """Refuses an entry in whose folder another one would lie at another seed."""
+    for section in ("experiments", "restoration"):
+        for name, of, seed in replicates(config, section):
+            if name in config[section]:
+                raise DiemError(
+                    f"{source}: {section}.{name} has the name by which {section}.{of} runs at the"
+                    f" seed {seed}."
+                )
 
 
 def check_references(experiment: Mapping[str, Any], where: str) -> None:

@@ -20,6 +20,7 @@ from diem.em.laps import (
     training_of_lap,
 )
 from diem.evaluation.metrics import find_all
+from diem.replicates import all_entries, seed_of
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import Evaluated, evaluated
 
@@ -54,7 +55,7 @@ class Inputs:
     # Entries
 
     def experiment(self, names: Wildcards) -> dict[str, Any]:
-        return self.config["experiments"][names.experiment]
+        return self.paths.experiments[names.experiment]
 
     def run(self, names: Wildcards) -> dict[str, Any]:
         return self.experiment(names)["runs"][names.run]
@@ -66,7 +67,14 @@ class Inputs:
         return self.config["posterior"][names.posterior]
 
     def comparison(self, names: Wildcards) -> dict[str, Any]:
-        return self.config["restoration"][names.comparison]
+        return all_entries(self.config, "restoration")[names.comparison]
+
+    def seed(self, names: Wildcards) -> int:
+        """Returns the seed of a job of an experiment or of a comparison."""
+        for section, key in (("experiments", "experiment"), ("restoration", "comparison")):
+            if hasattr(names, key):
+                return seed_of(self.config, section, getattr(names, key))
+        return self.config["seed"]
 
     def training_setting(self, key: str) -> Callable[[Wildcards], Any]:
         """Returns a function that looks a section of a comparison's training up."""
@@ -278,7 +286,7 @@ class Inputs:
 
     def runs_by_setting(self, experiment: str) -> dict[str, dict[str, Any]]:
         """Returns what tells a run from another in a table of published numbers."""
-        entry, settings = self.config["experiments"][experiment], {}
+        entry, settings = self.paths.experiments[experiment], {}
         for name, run in entry["runs"].items():
             operator = entry["observations"][run["observations"]].get("operator", {})
             settings[name] = {

@@ -199,6 +199,13 @@ class Config(Model):
     """The whole configuration."""
 
     seed: Seed = option(0, "the seed of every random stream")
+    seeds: Annotated[list[Seed], Field(min_length=1)] | None = option(
+        None,
+        "several seeds, in the place of `seed`: every experiment and comparison runs at each, and"
+        " tables and figures show the mean over them with its standard error. What else there is"
+        " (samples in figures, the chosen lap, `heuristics`, `posterior`) is of the first. The"
+        " other ones lie in `results/<experiment>-seed<seed>`, so that seeds can be added later",
+    )
     device: Annotated[str, StringConstraints(pattern="^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = option(
         "auto",
         "`auto` (GPUs where there are any), `cpu`, `cuda`, `cuda:1`, `mps`. With `auto` and `cuda`"

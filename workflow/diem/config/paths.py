@@ -6,6 +6,7 @@ from typing import Any
 from diem.data.sets import DATASETS
 from diem.em.laps import ceiling_of, ceilings, evaluated_laps, lap_name
 from diem.evaluation.metrics import find_all
+from diem.replicates import all_entries, same_entry
 
 __all__ = ["Paths"]
 
@@ -20,7 +21,7 @@ class Paths:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
         self.results = config["results"]
-        self.experiments: Mapping[str, Any] = config["experiments"]
+        self.experiments: Mapping[str, Any] = all_entries(config, "experiments")
 
     # What there is of an experiment
 
@@ -125,7 +126,12 @@ class Paths:
         return self.observations(experiment, observations, f"floor/{name}")
 
     def metrics(self, experiment: str) -> list[str]:
-        """Returns the metric rows of an experiment: floors, ceilings, and every evaluated lap."""
+        """Returns the metric rows of an experiment, at all of its seeds."""
+        names = same_entry(self.config, "experiments", experiment)
+        return [file for name in names for file in self._metrics_of_seed(name)]
+
+    def _metrics_of_seed(self, experiment: str) -> list[str]:
+        """Returns the metric rows of floors, ceilings, and every evaluated lap."""
         sets = self.trained_on(experiment)
         floors = [self.floor(experiment, observations, "metrics.csv") for observations in sets]
         bounds = [
@@ -144,10 +150,11 @@ class Paths:
         return f"{self.results}/{experiment}/runs/{run}/reconstruction/{observations}/{name}"
 
     def reconstructions(self, experiment: str) -> list[str]:
-        """Returns the metric rows of all reconstructions of an experiment."""
+        """Returns the metric rows of all reconstructions of an experiment, at all of its seeds."""
         entry = self.experiments[experiment]
         return [
-            self.reconstruction(experiment, run, observations, "metrics.csv")
+            self.reconstruction(name, run, observations, "metrics.csv")
+            for name in same_entry(self.config, "experiments", experiment)
             for observations in entry["evaluation"]["reconstruct"]
             for run in entry["runs"]
         ]

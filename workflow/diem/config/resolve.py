@@ -62,6 +62,9 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         _fill_runs(experiment)
 
     resolved = _validated(written, source).model_dump()
+    if resolved["seeds"]:
+        checks.check_seeds(written, source)
+        resolved["seed"] = resolved["seeds"][0]
     checks.check_names(resolved, source)
     for name, experiment in resolved["experiments"].items():
         where = f"{source}: experiments.{name}"
@@ -81,6 +84,7 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
             where = f"{source}: posterior.{name}.prior"
             checks.check_prior(entry["prior"], resolved["experiments"], where)
         check_new_observations(entry, resolved["experiments"], f"{source}: posterior.{name}")
+    checks.check_replicates(resolved, source)
     return resolved
 
 

@@ -64,7 +64,7 @@ def figure_names(experiment: Mapping[str, Any]) -> list[str]:
 
 
 def _experiments(paths: Paths) -> Iterator[str]:
-    for name, entry in paths.experiments.items():
+    for name, entry in paths.config["experiments"].items():
         for figure in figure_names(entry):
             yield from paths.figure(f"{name}_{figure}")
         yield from paths.table(name, rows=True)

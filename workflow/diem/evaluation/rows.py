@@ -17,9 +17,12 @@ from diem.files.tables import read_csv, write_csv
 __all__ = [
     "CARD",
     "check_place",
+    "errors_of",
     "metric_rows",
+    "over_seeds",
     "provenance",
     "read_rows",
+    "seeds_of",
     "software",
     "write_rows",
 ]
@@ -59,6 +62,9 @@ trained on, drawn by the lap before), ``posterior`` (posterior samples of test o
 ``posterior_mean`` (their mean) or ``adjoint`` (``A' y``, which needs no prior and has no stage).
 ``standard_error`` is that of a value that is a mean over observations or samples, of one seed.
 """
+
+NUMBER = ("run", "observations", "stage", "lap", "subject", "metric", "sampler_steps")
+"""The columns that tell the numbers of one seed apart."""
 
 FORMER = tuple(name for name in CARD if name != "standard_error")
 """The columns of a row of diem 0.3."""
@@ -147,6 +153,54 @@ def check_place(path: str | Path, card: Mapping[Any, Any]) -> None:
                 )
 
 
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the means over the seeds at which an entry has run, with their standard errors.
+
+    Rows of one seed stay as they are.
+
+    Arguments:
+        rows: Metric rows of one entry, see :func:`read_rows`; those of its first seed come first.
+
+    Returns:
+        A row for each of the first seed's, in their order: ``standard_error`` is that of the mean
+        over seeds, and ``seed`` names all of them.
+
+    Raises:
+        DiemError: If a number is missing at a seed.
+    """
+    seeds = list(rows["seed"].unique())
+    if len(seeds) == 1:
+        return rows
+    by_number = rows.groupby([name for name in NUMBER if name in rows], sort=False)
+    if (by_number["seed"].nunique() != len(seeds)).any() or (by_number.size() != len(seeds)).any():
+        raise DiemError(f"These rows have not the same numbers at the seeds {', '.join(seeds)}.")
+    merged = by_number.first(skipna=False).reset_index()
+    values = by_number["value"]
+    # Not-a-number at a seed is one of the mean.
+    merged["value"] = values.agg(lambda found: found.mean(skipna=False)).to_numpy()
+    merged["standard_error"] = (values.std(ddof=1) / len(seeds) ** 0.5).map(repr).to_numpy()
+    merged["seed"] = ", ".join(seeds)
+    for name in ("extractor_digest", "extractor_accuracy"):
+        if name in rows:
+            told = by_number[name].agg(lambda found: ", ".join(dict.fromkeys(found)))
+            merged[name] = told.to_numpy()
+    return merged[list(rows.columns)]
+
+
+def errors_of(table: pd.DataFrame) -> list[str]:
+    """Returns what the standard errors of rows or of a table are: a sentence, or none.
+
+    Arguments:
+        table: The rows, or a table with the column ``seed`` and columns ``standard error of`` ...
+    """
+    if not any(str(name).replace("_", " ").startswith("standard error") for name in table):
+        return []
+    seeds = str(table["seed"].iloc[0])
+    if "," in seeds:
+        return [f"±: one standard error of the mean over the seeds {seeds}."]
+    return ["±: one standard error over observations or samples, of this seed alone."]
+
+
 def write_rows(path: str | Path, rows: pd.DataFrame | Sequence[Mapping[Any, Any]]) -> None:
     """Writes metric rows as CSV with their digest, whole or not at all."""
     write_csv(path, pd.DataFrame(rows))
@@ -169,12 +223,17 @@ def provenance(row: Mapping[Any, Any] | pd.Series) -> str:
         size = row["reference_samples"]
         phrases.append(f"against {row['reference']}" + (f" ({int(size):,})" if size else ""))
     if row["extractor"]:
-        known = row["extractor_accuracy"]
-        accuracy = f"test accuracy {float(known):.4f}, " if known else ""
+        known = [f"{float(part):.4f}" for part in row["extractor_accuracy"].split(", ") if part]
+        accuracy = f"test accuracy {', '.join(known)}, " if known else ""
         phrases.append(f"extractor {row['extractor']} ({accuracy}{row['extractor_digest']})")
     return ", ".join(phrases)
 
 
+def seeds_of(row: Mapping[Any, Any] | pd.Series) -> str:
+    """Returns the seed of a row, or the seeds over which it is the mean, in words."""
+    return f"seed{'s' if ',' in str(row['seed']) else ''} {row['seed']}"
+
+
 def software(row: Mapping[Any, Any] | pd.Series) -> str:
     """Returns the seed and the versions that made a row, in words."""
-    return f"seed {row['seed']}, diem {row['diem']}, PyTorch {row['torch']}"
+    return f"{seeds_of(row)}, diem {row['diem']}, PyTorch {row['torch']}"

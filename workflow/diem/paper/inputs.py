@@ -12,6 +12,7 @@ import yaml
 
 from diem.evaluation.metrics import find_all
 from diem.paper.pairs import Pair, pairs
+from diem.replicates import all_entries, same_entry
 
 __all__ = [
     "case_settings",
@@ -108,7 +109,7 @@ def restoration_inputs(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     A user's denoiser is no input, so that a plan needs none; what reads it tells what it lacks. The
     files that metrics need are the user's too.
     """
-    entry = config["restoration"][name]
+    entry = all_entries(config, "restoration")[name]
     files: dict[str, Any] = {"clean": comparison_path(config, name, "clean.h5")}
     if "train" in entry:
         files["prior"] = comparison_path(config, name, "prior.safetensors")
@@ -122,7 +123,7 @@ def restoration_inputs(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def restoration_settings(config: Mapping[str, Any], name: str, method: str) -> dict[str, Any]:
     """Returns the settings that a method's numbers depend on."""
-    entry = config["restoration"][name]
+    entry = all_entries(config, "restoration")[name]
     keys = ("schedule", "respaced", "clip", "tasks", "steps", "images", "block", "metrics")
     return {
         **{key: entry[key] for key in keys},
@@ -133,7 +134,7 @@ def restoration_settings(config: Mapping[str, Any], name: str, method: str) -> d
 
 
 def restoration_files(config: Mapping[str, Any], name: str, ending: str) -> list[str]:
-    """Returns a file of each method of a comparison.
+    """Returns a file of each method of a comparison, of rows at all of its seeds.
 
     Arguments:
         config: The resolved configuration.
@@ -141,7 +142,11 @@ def restoration_files(config: Mapping[str, Any], name: str, ending: str) -> list
         ending: How the files' names end: ``.csv`` for rows, ``.h5`` for images.
     """
     methods = config["restoration"][name]["methods"]
-    return [comparison_path(config, name, f"methods/{method}{ending}") for method in methods]
+    return [
+        comparison_path(config, seed, f"methods/{method}{ending}")
+        for seed in (same_entry(config, "restoration", name) if ending == ".csv" else [name])
+        for method in methods
+    ]
 
 
 # All of the paper

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from diem.evaluation.rows import provenance
+from diem.evaluation.rows import provenance, seeds_of
 from diem.paper.pairs import Pair
 from diem.paper.restoration.table import published_title
 from diem.report.tables.labels import METRICS, metric_label
-from diem.report.tables.writing import NONE, Readable, rounded
+from diem.report.tables.writing import NONE, Readable, with_error
 
 __all__ = ["paper_vs_ours", "published_numbers", "readable_numbers"]
 
@@ -30,12 +30,14 @@ class Ours(NamedTuple):
         value: The number.
         metric: What it measures.
         card: What made it, in words.
+        error: Its standard error, over images or seeds, or nothing.
     """
 
     key: tuple
     value: float
     metric: str
     card: str
+    error: Any = ""
 
 
 # The paper's
@@ -114,7 +116,8 @@ def paper_vs_ours(
             :func:`diem.paper.restoration.table.restoration_table`.
 
     Returns:
-        The columns of ``published`` without ``key``; ``entry``, ``ours``, ``our_metric``,
+        The columns of ``published`` without ``key``; ``entry``, ``ours``, its ``standard_error``,
+        ``our_metric``,
         ``scale`` (how far its settings are from the paper's) and ``card``, empty where nothing of
         ours takes the number's place; a number that several entries have is repeated.
     """
@@ -122,8 +125,9 @@ def paper_vs_ours(
     places: dict[tuple, list[dict[str, Any]]] = {}
 
     def add(part: str, section: str, entry: str, numbers: Iterator[Ours]) -> None:
-        for key, value, metric, text in numbers:
+        for key, value, metric, text, error in numbers:
             cells = {"entry": entry, "ours": value, "our_metric": metric, "card": text}
+            cells["standard_error"] = error
             place = places.setdefault((part, *key), [])
             place.append({**cells, "scale": scale[section, entry]})
 
@@ -134,14 +138,15 @@ def paper_vs_ours(
     for name, table in restoration.items():
         add("restoration", "restoration", name, _our_restoration(table))
 
-    nothing = dict.fromkeys(("entry", "ours", "our_metric", "scale", "card"), "")
+    columns = ["entry", "ours", "standard_error", "our_metric", "scale", "card"]
+    nothing = dict.fromkeys(columns, "")
     lines = [
         {**row, **cells}
         for row in published.to_dict("records")
         for cells in places.get((row["part"], *row["key"]), [nothing])
     ]
-    columns = ["part", "method", "setting", "metric", "published", "entry", "ours", "our_metric"]
-    return pd.DataFrame(lines, columns=[*columns, "scale", "card", "source"])
+    first = ["part", "method", "setting", "metric", "published"]
+    return pd.DataFrame(lines, columns=[*first, *columns, "source"])
 
 
 def _our_heuristics(table: pd.DataFrame) -> Iterator[Ours]:
@@ -164,8 +169,9 @@ def _our_images(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> It
         for row in last[last["metric"].isin(places)].to_dict("records"):
             settings, metric = runs[run], places[row["metric"]]
             key = "DiEM", settings["heuristic"], settings["corruption"], metric
-            text = f"lap {row['lap']}, {provenance(row)}, seed {row['seed']}"
-            yield Ours(key, row["value"], metric_label(row["metric"], row["extractor"]), text)
+            text = f"lap {row['lap']}, {provenance(row)}, {seeds_of(row)}"
+            label = metric_label(row["metric"], row["extractor"])
+            yield Ours(key, row["value"], label, text, row["standard_error"])
 
 
 def _our_restoration(table: pd.DataFrame) -> Iterator[Ours]:
@@ -173,7 +179,7 @@ def _our_restoration(table: pd.DataFrame) -> Iterator[Ours]:
         setting = row["task"], row["method"], row["iterations"], int(row["steps"])
         for metric in (name for name in METRICS if not pd.isna(row.get(name))):
             name, text = METRICS[metric].name, row[f"{metric}_card"]
-            yield Ours((*setting, metric), row[metric], name, text)
+            yield Ours((*setting, metric), row[metric], name, text, row[f"{metric}_standard_error"])
 
 
 def readable_numbers(table: pd.DataFrame) -> Readable:
@@ -182,7 +188,8 @@ def readable_numbers(table: pd.DataFrame) -> Readable:
     header += [["Ours"], ["Our metric"], ["Entry"]]
     body = []
     for row in table.to_dict("records"):
-        ours = rounded(row["ours"]) if row["ours"] != "" else NONE
+        error = float(row["standard_error"]) if row["standard_error"] != "" else None
+        ours = with_error(row["ours"], error) if row["ours"] != "" else NONE
         same = row["our_metric"] in ("", row["metric"])
         cells = [ours, NONE if same else row["our_metric"], row["entry"] or NONE]
         keys = ("part", "method", "setting", "metric", "published")

@@ -23,6 +23,7 @@ from diem.em.laps import (
 from diem.evaluation.metrics import METRICS
 from diem.planning import declared
 from diem.planning.work import FLOAT, Amounts, Kinds, Stage, samples_by_split, summed
+from diem.replicates import all_entries
 
 __all__ = ["Experiment"]
 
@@ -40,7 +41,7 @@ class Experiment:
 
     def __init__(self, config: Mapping[str, Any], name: str) -> None:
         self.config, self.name = config, name
-        self.entry = config["experiments"][name]
+        self.entry = all_entries(config, "experiments")[name]
         data = DATASETS.parse(self.entry["data"])
         self.shape = data.event_shape()
         self.kinds = Kinds(self.entry, self.shape)

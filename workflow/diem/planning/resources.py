@@ -20,6 +20,7 @@ from diem.errors import DiemError
 from diem.planning.experiment import Experiment
 from diem.planning.stages import RestorationPrior
 from diem.planning.work import FLOAT, Amounts, Kinds, samples_by_split
+from diem.replicates import all_entries
 
 __all__ = [
     "Asked",
@@ -90,7 +91,7 @@ def training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
 
 def restoration_training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     """The training of the prior of a comparison of restorations: ``comparison``."""
-    prior = RestorationPrior(config["restoration"][names["comparison"]])
+    prior = RestorationPrior(all_entries(config, "restoration")[names["comparison"]])
     flops = _flops(prior.kinds, prior.data, prior.training)
     return _training(config, prior.kinds, prior.kinds.entry["m_step"], flops)
 

@@ -20,6 +20,7 @@ from diem.errors import DiemError
 from diem.planning import declared
 from diem.planning.experiment import Experiment
 from diem.planning.work import FLOAT, Amounts, Kinds, Stage, Work, samples_by_split
+from diem.replicates import all_entries
 
 __all__ = ["RestorationPrior", "stages"]
 
@@ -30,11 +31,11 @@ def stages(config: Mapping[str, Any]) -> Iterator[Stage]:
     Raises:
         DiemError: If the size of the data cannot be known.
     """
-    for name in config["experiments"]:
+    for name in all_entries(config, "experiments"):
         yield from Experiment(config, name).stages()
     for name, entry in config["heuristics"].items():
         yield _heuristics(name, entry)
-    for name, entry in config["restoration"].items():
+    for name, entry in all_entries(config, "restoration").items():
         yield from _restoration(name, entry)
     for name, entry in config["posterior"].items():
         yield _posterior(name, entry, config["experiments"])

@@ -10,8 +10,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from diem.evaluation.rows import seeds_of
 from diem.paper.methods import Method
 from diem.paper.restoration.table import method_of
+from diem.report.drawing.laps import BAND, band
 from diem.report.drawing.style import WIDTH, annotate, colours, styled
 from diem.report.tables.labels import METRICS, metric_label
 
@@ -52,6 +54,7 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
             line = line.sort_values("steps")
             label, style = styles[method]
             ax.plot(line["steps"], line["value"], label=label, **style)
+            band(ax, line["steps"], line)
         ax.set_xscale("log")
         ax.set_xticks(sorted(panel["steps"].unique()), sorted(panel["steps"].unique()))
         ax.xaxis.set_minor_locator(NullLocator())
@@ -65,7 +68,7 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
             ax.set_ylabel(f"{metric_label(metric, extractor)} {better}".strip())
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), frameon=False, fontsize=7)
     title = f"{name}: restoration by posterior samplers, by the number of steps"
-    annotate(figure, title, _note(rows, "Means over the images."))
+    annotate(figure, title, _note(rows, f"Means over the images. {BAND}"))
     return figure
 
 
@@ -130,4 +133,4 @@ def _note(rows: pd.DataFrame, first: str) -> str:
     shown = dict.fromkeys(method.title for method in methods if method.iterations_shown)
     if shown:
         note += f" In brackets: solver iterations of {' and '.join(shown)}."
-    return f"{note} Seed {row['seed']}."
+    return f"{note} {seeds_of(row).capitalize()}."

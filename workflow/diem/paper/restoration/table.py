@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from diem.evaluation.rows import provenance
+from diem.evaluation.rows import errors_of, provenance
 from diem.paper.methods import METHODS, Method
 from diem.report.tables.labels import METRICS, metric_label
-from diem.report.tables.writing import NONE, Readable, closing_note, rounded
+from diem.report.tables.writing import NONE, Readable, closing_note, with_error
 
 __all__ = ["method_of", "published_title", "readable_restoration", "restoration_table"]
 
@@ -113,8 +113,9 @@ def readable_restoration(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
     for row in table.to_dict("records"):
         cells = [row["task"].replace("_", " "), row["method"], row["iterations"], str(row["steps"])]
         for column in columns:
-            value = row[column]
-            cells.append(rounded(value) if isinstance(value, float) else value)
+            value, error = row[column], row.get(f"{column}_standard_error") or None
+            number = isinstance(value, float)
+            cells.append(with_error(value, error and float(error)) if number else value)
         body.append([cell or NONE for cell in cells])
     sources = [source for source in table["source"].unique() if source]
     notes = [*_notes(rows), f"Published: {'; '.join(sources)}.", WARNING]
@@ -137,5 +138,6 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         f"Ours: {int(first['samples']):,} test images of {prior['data']} with"
         f" {prior['name']}, one sample each, {first['sampler']}, the same observations and noise"
         f" for every method; means. {described}, where images span [-1, 1].",
+        *errors_of(rows),
         closing_note(first),
     ]

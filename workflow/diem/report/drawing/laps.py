@@ -13,12 +13,14 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from diem.errors import DiemError
 from diem.evaluation.metrics import Label
-from diem.evaluation.rows import provenance
+from diem.evaluation.rows import provenance, seeds_of
 from diem.report.drawing.style import GREY, WIDTH, annotate, styled
 from diem.report.tables.labels import METRICS, NO_LABELS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import notes_once
 
-__all__ = ["by_lap", "line_styles"]
+__all__ = ["BAND", "band", "by_lap", "line_styles"]
+
+BAND = "Shaded: one standard error."
 
 
 @styled
@@ -91,7 +93,23 @@ def _note(rows: pd.DataFrame, known: Mapping[str, Label]) -> str:
     bounds = "Floor: the Gaussian prior of lap 0."
     if (rows["stage"] == "ceiling").any():
         bounds += " Ceiling: the same network trained as long on clean data."
-    return "\n".join([*cards, f"{bounds} Seed {rows['seed'].iloc[0]}."])
+    if (rows["standard_error"] != "").any():
+        bounds += f" {BAND}"
+    return "\n".join([*cards, f"{bounds} {seeds_of(rows.iloc[0]).capitalize()}."])
+
+
+def band(ax: Axes, at: Sequence[float] | pd.Series, line: pd.DataFrame) -> None:
+    """Shades one standard error around the line that was drawn last, where there are errors.
+
+    Arguments:
+        ax: The axes.
+        at: The places of the values.
+        line: The rows of the line.
+    """
+    errors = pd.to_numeric(line["standard_error"]).fillna(0.0).to_numpy()
+    if errors.any():
+        values, color = line["value"].to_numpy(), ax.lines[-1].get_color()
+        ax.fill_between(at, values - errors, values + errors, color=color, alpha=0.25, linewidth=0)
 
 
 def line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
@@ -118,12 +136,11 @@ def _lines(
         ends.append((value, name, GREY))
     for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
         line = line.sort_values("lap")
-        laps, values = list(line["lap"]), list(line["value"])
-        if floors:
-            laps, values = [0, *laps], [*floors, *values]
+        line = pd.concat([panel[panel["stage"] == "floor"], line])
         label = labels[str(run)]
-        ax.plot(laps, values, **styles[label])
-        ends.append((values[-1], label, styles[label]["color"]))
+        ax.plot(line["lap"], line["value"], **styles[label])
+        band(ax, line["lap"], line)
+        ends.append((line["value"].iloc[-1], label, styles[label]["color"]))
     ax.set_xticks(_lap_ticks({0, *panel["lap"]}))
     return ends
 

@@ -119,7 +119,7 @@ def opened(
         ceilings: What ceilings are called, see :func:`diem.em.laps.ceiling_labels`.
         files: The files by what they are: ``metrics`` and ``evaluations``, lists, and ``clean``.
     """
-    from diem.evaluation.rows import check_place, read_rows
+    from diem.evaluation.rows import check_place, over_seeds, read_rows
     from diem.files.hdf5 import Reader, Rows
 
     with contextlib.ExitStack() as stack:
@@ -142,7 +142,7 @@ def opened(
             experiment,
             # Text, which Matplotlib would take for mathematics between two of these.
             {run: label.replace("$", r"\$") for run, label in labels.items()},
-            rows=read_rows(tables) if tables else None,
+            rows=over_seeds(read_rows(tables)) if tables else None,
             truth=rows(clean, "test/x") if clean else None,
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],
             metrics=metrics,

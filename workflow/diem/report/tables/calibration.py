@@ -6,7 +6,7 @@ import pandas as pd
 
 from diem.errors import DiemError
 from diem.evaluation.metrics.calibration import Calibration
-from diem.evaluation.rows import provenance
+from diem.evaluation.rows import errors_of, provenance
 from diem.report.tables.labels import NO_LABELS, Ceilings
 from diem.report.tables.writing import (
     NONE,
@@ -21,7 +21,7 @@ __all__ = ["calibration", "readable_calibration"]
 NOTE = (
     "A perfect sampler covers what its intervals promise, has p-values that are uniform (one of"
     " twenty below 0.05), and the lowest CRPS. Single values are those that no observation depends"
-    " on, where there are such. ±: one standard error over observations."
+    " on, where there are such."
 )
 
 
@@ -82,4 +82,5 @@ def readable_calibration(table: pd.DataFrame) -> Readable:
     cards = [
         (f"{row['label']} {row['lap']}".strip(), row["card"]) for row in table.to_dict("records")
     ]
-    return Readable(header, body, 3, [NOTE, *notes_once(cards), closing_note(table.iloc[0])])
+    notes = [NOTE, *errors_of(table), *notes_once(cards), closing_note(table.iloc[0])]
+    return Readable(header, body, 3, notes)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from diem.evaluation.metrics import Entries, Label, labels
-from diem.evaluation.rows import provenance
+from diem.evaluation.rows import errors_of, provenance
 from diem.report.tables.labels import NO_LABELS, SUBJECTS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import (
     NONE,
@@ -21,8 +21,6 @@ __all__ = ["readable_summary", "summary"]
 
 STAGES = {"floor": " (fitted Gaussian)", "lap": "", "ceiling": " (clean data)"}
 """What stands behind the label of a prior, by its stage."""
-
-ERRORS = "±: one standard error over observations or samples, of this seed alone."
 
 
 def summary(
@@ -96,8 +94,7 @@ def readable_summary(
         numbers = [str(lap), f"{int(row['optimizer_steps']):,}"]
         body.append(words + numbers + [numeric_cell(row, name) for name in values])
 
-    errors = [ERRORS] if any(str(name).startswith("standard error of") for name in full) else []
-    notes = [*errors, *_notes(full, values), closing_note(full.iloc[0])]
+    notes = [*errors_of(full), *_notes(full, values), closing_note(full.iloc[0])]
     return Readable(header, body, 3, notes)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from diem.evaluation.rows import provenance
+from diem.evaluation.rows import errors_of, provenance
 from diem.report.tables.labels import METRICS, metric_label
 from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, numeric_cell
 
@@ -67,5 +67,5 @@ def readable_reconstructions(table: pd.DataFrame) -> Readable:
         words = [row["observations"], row["trained_on"] or NONE, row["method"], row["estimate"]]
         body.append(words + [numeric_cell(row, name) for name in metrics])
         cards.append((f"{row['method']} ({row['estimate']})", row[f"card of {metrics[0]}"]))
-    notes = [*notes_once(cards), closing_note(table.iloc[0])]
+    notes = [*errors_of(table), *notes_once(cards), closing_note(table.iloc[0])]
     return Readable(header, body, 4, notes)
