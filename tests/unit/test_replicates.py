@@ -126,6 +126,10 @@ def test_seeds_that_mean_nothing_are_refused(changes, told):
     assert str(error.value).startswith("my.yaml: ")
 
 
+def test_seeds_of_the_command_line():
+    assert seeds_of(TINY, "3", " 4")["seeds"] == [3, 4]
+
+
 def test_an_entry_that_has_a_replicates_name_is_refused():
     tiny = TINY["experiments"]["tiny"]
     config = {**TINY, "experiments": {"tiny": tiny, "tiny-seed4": tiny}}

@@ -1,6 +1,6 @@
 """Checks across keys: what no single key can tell. Each raises a DiemError of one sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diem.components import short, split
@@ -74,15 +74,13 @@ def check_names(config: Mapping[str, Any], source: str) -> None:
             written[table] = where
 
 
-def check_seeds(config: Mapping[str, Any], source: str) -> None:
+def check_seeds(seeds: Sequence[int], seed: int | None, source: str) -> None:
     """Refuses seeds that come twice, and another ``seed`` beside them."""
-    seeds = config["seeds"]
     if len(set(seeds)) < len(seeds):
         raise DiemError(f"{source}: seeds is {short(seeds)}, and holds a seed twice.")
-    if config.get("seed", seeds[0]) != seeds[0]:
+    if seed not in (None, seeds[0]):
         raise DiemError(
-            f"{source}: seed is {short(config['seed'])} and seeds is {short(seeds)}: give one of"
-            " the two keys."
+            f"{source}: seed is {seed} and seeds is {short(seeds)}: give one of the two keys."
         )
 
 

@@ -271,3 +271,11 @@ class Config(Model):
     posterior: dict[Name, Posterior] = option(
         {}, "posterior samples of new observations, by name, see the end"
     )
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _of_the_command_line(cls, value: Any) -> Any:
+        # Snakemake hands the numbers of a list on as text, of ``--config "seeds=[0, 1]"``.
+        if not isinstance(value, list):
+            return value
+        return [int(v) if isinstance(v, str) and v.strip().isdecimal() else v for v in value]

@@ -63,7 +63,7 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
 
     resolved = _validated(written, source).model_dump()
     if resolved["seeds"]:
-        checks.check_seeds(written, source)
+        checks.check_seeds(resolved["seeds"], written.get("seed"), source)
         resolved["seed"] = resolved["seeds"][0]
     checks.check_names(resolved, source)
     for name, experiment in resolved["experiments"].items():
