@@ -18,3 +18,16 @@ def test_estimate_prints_and_writes_its_table(workflow):
     assert "| tiny | M-steps | base | 2 |" in markdown
     # Nothing else was made.
     assert not workflow.path("results/tiny").exists()
+
+
+def test_every_rule_is_listed_with_a_sentence(workflow):
+    result = workflow.run("--list-rules")
+
+    lines = [line for line in result.stdout.splitlines() if not line.startswith("Using ")]
+    assert len(lines) > 30
+    for line in lines:
+        _, _, told = line.partition(" (")
+        assert told.endswith(")"), line
+        assert "{" not in told, line
+    assert "e_step (E-step of <experiment>/<run>, lap <lap>, shard <shard>)" in lines
+    assert "tiny (All of tiny is in results.)" in lines

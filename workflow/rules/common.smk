@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -76,6 +77,13 @@ wildcard_constraints:
     observations=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     lap=r"\d{2,3}(_final)?",
+
+
+def without_names(message, **known):
+    """Returns the message of a rule's jobs with the names of wildcards in the place of wildcards."""
+    return re.sub(
+        r"\{(?:\w+\.)?(\w+)\}", lambda found: known.get(found[1], f"<{found[1]}>"), message
+    )
 
 
 onstart:
