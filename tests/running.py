@@ -66,9 +66,9 @@ def copy_of_repository(folder: Path) -> None:
         check=True,
     )
     for name in names.stdout.splitlines():
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
 
 
 class Workflow:

@@ -130,7 +130,7 @@ def test_the_gaussian_prior_is_fitted_to_every_fourth_of_some_observations(files
         snakemake = SimpleNamespace(
             log=[str(files / "log")],
             config={**CONFIG, "device": "cpu"},
-            params=Named(gaussian=entry, made={}, seed=0),
+            params=Named(gaussian=entry, made={}, seed=0, code="0"),
             wildcards=Named(experiment="line"),
             input=Named(observations=str(files / f"{name}.h5")),
             output=[str(output)],

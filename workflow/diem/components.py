@@ -45,6 +45,7 @@ from diem.errors import DiemError, nearest
 from diem.sentences import short, tell
 
 __all__ = [
+    "KINDS",
     "NOISE",
     "SEARCH_PATH",
     "Component",
@@ -224,6 +225,10 @@ def options_of(function: Callable[..., Any], skip: int = 0) -> type[Model]:
 C = TypeVar("C", bound=Component)
 
 
+KINDS: list["Kind"] = []
+"""Every kind whose package was imported."""
+
+
 class Kind(Generic[C]):
     """The components of one kind: those of a package, and the user's own.
 
@@ -237,6 +242,7 @@ class Kind(Generic[C]):
     def __init__(self, key: str, package: str, base: type[C], besides: Iterable[str] = ()) -> None:
         self.key, self.package, self.base, self.besides = key, package, base, {*besides}
         self._found: dict[str, type[C]] = {}
+        KINDS.append(self)
 
     @property
     def names(self) -> list[str]:

@@ -29,6 +29,7 @@ from diem.config.reading import read_config
 from diem.config.resolve import resolve
 from diem.config.targets import posterior_targets, targets, targets_by_name
 from diem.errors import DiemError
+from diem.jobs.code import code_digest, remember
 from diem.jobs.results import check_folder, hold, remove_pieces
 from diem.replicates import all_entries
 from warm import fork_scripts
@@ -84,6 +85,23 @@ def without_names(message, **known):
     return re.sub(
         r"\{(?:\w+\.)?(\w+)\}", lambda found: known.get(found[1], f"<{found[1]}>"), message
     )
+
+
+remember(Path(".snakemake/diem/code.json"))
+
+
+def code_of(script, params):
+    """Returns the parameter that tells what code a rule's numbers come from.
+
+    Snakemake makes results anew whose parameters have changed. Its own look at the scripts, which
+    sees comments too and nothing of the library, is off in the profiles.
+    """
+    path = WORKFLOW / "scripts" / Path(script).name
+
+    def code(wildcards):
+        return code_digest(path, [each(wildcards) if callable(each) else each for each in params])
+
+    return code
 
 
 onstart:

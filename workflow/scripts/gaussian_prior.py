@@ -7,7 +7,7 @@ from diem.diffusion.gaussian import fit_to_observations
 from diem.diffusion.prior import Prior
 from diem.jobs.job import started
 from diem.seeds import Stage, torch_generator
-from diem.versions import versions
+from diem.versions import of_code, versions
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -35,5 +35,6 @@ with started(snakemake, unit="iteration") as job:
         "optimizer_steps": 0,
         "seed": job.seed,
         "versions": versions(),
+        **of_code(snakemake.params.code),
     }
     Prior(gaussian, None, card).save(snakemake.output[0])

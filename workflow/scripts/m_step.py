@@ -9,6 +9,7 @@ from diem.em.m_step import Lap, m_step
 from diem.em.samples import count_of
 from diem.jobs.devices import select_devices
 from diem.jobs.job import progress, started
+from diem.versions import of_code
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -33,7 +34,7 @@ with started(snakemake) as job:
         schedule=params.schedule,
         gaussian=params.gaussian,
         previous=files.get("prior"),
-        card={**subject, **params.made},
+        card={**subject, **params.made, **of_code(params.code)},
         on_divergence=config["on_divergence"],
         checkpoint_seconds=config["checkpoint_seconds"],
     )

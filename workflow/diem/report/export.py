@@ -55,6 +55,8 @@ SETTINGS = {
     "config_digest": "digest of all settings",
     "version": "diem",
     "versions": "libraries",
+    "code": "digest of the code",
+    "commit": "commit",
 }
 """The settings that the card shows, in its order, with their labels."""
 
