@@ -161,6 +161,7 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
         "extractor_accuracy": "0.99",
         "extractor_digest": "ab",
         "seed": "0",
+        "standard_error": "",
     }
     rows = pd.DataFrame([{**row, "lap": 1, "value": 9.0}, {**row, "lap": 2, "value": 3.5}])
     runs = {"half": {"heuristic": "tweedie", "corruption": 0.5}}
@@ -173,6 +174,7 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
                 "steps": 100,
                 "psnr": 20.5,
                 "psnr_card": "64 images",
+                "psnr_standard_error": "0.25",
                 "ssim": float("nan"),
             }
         ]
@@ -182,10 +184,10 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
         published, scale, {"few": heuristics}, {"digits": (rows, runs)}, {"patches": restoration}
     )
 
-    assert len(table) == len(published)
+    assert len(table) == len(published) + 1
     ours = table[table["entry"] != ""]
     assert list(ours["ours"]) == [0.01, 3.5, 20.5]
-    assert list(ours["published"]) == ["7.0e-3", "6.76", "27.18"]
+    assert list(ours["published"]) == ["7.0e-3", "", "27.18"]
     assert list(ours["our_metric"]) == [
         "truncated divergence (median)",
         "Frechet distance (cnn32 features)",  # and never a FID
@@ -193,4 +195,11 @@ def test_our_numbers_stand_beside_those_whose_place_they_take():
     ]
     assert list(ours["scale"]) == list(scale.values())
     assert ours["card"].iloc[1].startswith("lap 2, 64 samples")
-    assert len(readable_numbers(table).body) == len(table)
+    # A Frechet distance on other features stands beside no FID.
+    line = ours.iloc[1]
+    assert (line["method"], line["setting"]) == ("DiEM (tweedie)", "50% missing")
+    assert line["metric"] == line["our_metric"]
+    assert "6.76" in list(table["published"])
+    readable = readable_numbers(table)
+    assert [row[5] for row in readable.body] == ["0.0100", "3.50", "20.5 ± 0.2"]
+    assert f"{len(published) - 2} published numbers" in " ".join(readable.notes)

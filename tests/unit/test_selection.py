@@ -247,8 +247,8 @@ def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):
     assert selected_lap(table, "a") == 2
     assert selected_lap(table, "b") == 0
     assert (table["difference"] >= 0).all()
-    assert "B: the Gaussian prior predicts better than every lap, and is chosen." in text
-    assert "A: lap 2 is chosen, which predicts better than the Gaussian prior (by 1" in text
+    assert "b (B): the Gaussian prior predicts better than every lap, and is chosen." in text
+    assert "a (A): lap 2 is chosen, which predicts better than the Gaussian prior (by 1" in text
     assert table["gaussian_verdict"].tolist() == ["", *3 * ["better"], "", *2 * ["worse"]]
     pd.testing.assert_series_equal(
         table["prediction"],
@@ -279,7 +279,7 @@ def test_a_gaussian_that_could_be_as_good_is_a_tie(tmp_path):
     assert table["gaussian_verdict"].tolist() == ["", "worse", "tie"]
     told = markdown(readable_selection(table))
     assert "chosen, tie with the Gaussian |" in told
-    assert "A: lap 2 is chosen, a tie with the Gaussian prior (by " in told
+    assert "a (A): lap 2 is chosen, a tie with the Gaussian prior (by " in told
     table.to_csv(tmp_path / "table.csv", index=False)
     (sentence,) = told_selections(tmp_path / "table.csv")
     assert sentence.startswith("e/a: lap 2 is chosen, a tie with the Gaussian prior (by ")
@@ -295,6 +295,6 @@ def test_a_last_lap_that_is_chosen_is_told(tmp_path):
 
     table = select_laps(*files(tmp_path, scores), {"a": "A"})
 
-    assert "A: the chosen lap is the last" in markdown(readable_selection(table))
+    assert "a (A): the chosen lap is the last" in markdown(readable_selection(table))
     with pytest.raises(DiemError, match="'c'"):
         selected_lap(table, "c")

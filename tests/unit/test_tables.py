@@ -8,7 +8,7 @@ import pytest
 
 from diem.evaluation.rows import provenance, read_rows, write_rows
 from diem.report.tables.experiment import readable_summary, summary
-from diem.report.tables.writing import html, latex, markdown, rounded
+from diem.report.tables.writing import best_cells, html, latex, markdown, rounded
 
 CARD = {
     "experiment": "digits",
@@ -141,20 +141,22 @@ def test_markdown(rows):
         "PSNR (dB) of posterior means ↑",
     ]
     assert table[2] == ["b_half", "floor (fitted Gaussian)", "-", "-", "0", "12.3", "10.0"]
-    assert table[4] == ["b_half", "MMPS", "tweedie", "9", "2,560", "2.70", "29.0"]
+    assert table[4] == ["b_half", "MMPS", "tweedie", "9", "2,560", "2.70", "**29.0**"]
     assert {len(row) for row in table} == {7}
     assert lines[-1] == "- Seed 7, diem 0.1.0, PyTorch 2.13.0."
 
 
 def test_notes_tell_a_card_once_and_whose_it_is(rows):
-    first, second, _ = readable_summary(rows, RUNS).notes
+    bold, first, second, _ = readable_summary(rows, RUNS).notes
+
+    assert bold.startswith("Bold: ")
 
     assert first.startswith(f"{FRECHET}: floor: 2,048 samples, drawn exactly")
     assert "; slow_run, MMPS, ceiling: 2,048 samples, ddpm" in first
     assert first.count("ddpm") == 1
     assert second.startswith(f"{PSNR}: ")
     alike = pd.concat([rows, rows[rows["metric"] == "psnr"].assign(subject="posterior")])
-    assert len(readable_summary(alike, RUNS).notes) == 3
+    assert len(readable_summary(alike, RUNS).notes) == 4
 
 
 def test_markdown_cells_keep_their_columns(rows):
@@ -172,7 +174,7 @@ def test_latex(rows):
     inside, after = inside.split(r"\bottomrule")
 
     assert before.strip() == r"\begin{tabular}{lllrrrr}"
-    assert r"b\_half & slow\_run & cov\_t & 1 & 2,560 & 0.300 & 21.0 \\" in inside
+    assert r"b\_half & slow\_run & cov\_t & 1 & 2,560 & \textbf{0.300} & 21.0 \\" in inside
     assert r"\shortstack[r]{PSNR\\(dB)\\of posterior means $\uparrow$}" in inside
     assert inside.count(r"\midrule") == 2  # below the header, and between the observations
     for line in inside.splitlines():
@@ -181,6 +183,22 @@ def test_latex(rows):
     assert re.search(r"(?<!\\)[_%#]", text) is None
     assert "↑" not in text
     assert "drawn exactly" in after
+
+
+def test_the_best_is_bold_and_so_is_what_could_be_as_good():
+    table = pd.DataFrame(
+        {
+            "loss": [1.0, 1.1, 2.0, 0.1, None, 3.0],
+            "standard error of loss": [0.1, 0.1, 0.1, 0.1, None, 0.1],
+            "score": [5.0, 4.0, 5.0, 9.0, 1.0, 2.0],
+            "lap": [1, 2, 3, 4, 5, 6],
+        }
+    )
+    groups = ["a", "a", "a", None, "a", "alone"]
+
+    found = best_cells(table, groups, {3: ("loss", "↓"), 4: ("score", "↑"), 5: ("lap", "")})
+
+    assert found == {(0, 3), (1, 3), (0, 4), (2, 4)}
 
 
 def test_latex_of_special_characters(rows):
@@ -199,8 +217,9 @@ def test_html_is_a_page_with_escaped_text(rows):
 
     assert text.startswith("<!doctype html>")
     assert "&lt;b&gt;" in text
-    assert "<b>" not in text
-    assert text.count("<tr") == (1 + 6) + (1 + 3)  # the table and its notes, with headers
+    assert text.count("<b>") == 2
+    assert "<b>0.300</b>" in text
+    assert text.count("<tr") == (1 + 6) + (1 + 4)  # the table and its notes, with headers
 
 
 def test_columns_follow_one_order_and_an_unknown_metric_names_itself(rows):

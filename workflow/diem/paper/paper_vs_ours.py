@@ -12,12 +12,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from diem.evaluation.rows import provenance, seeds_of
+from diem.paper.heuristics.posteriors import EXACT
 from diem.paper.pairs import Pair
 from diem.paper.restoration.table import published_title
 from diem.report.tables.labels import METRICS, metric_label
 from diem.report.tables.writing import NONE, Readable, with_error
 
 __all__ = ["paper_vs_ours", "published_numbers", "readable_numbers"]
+
+PARTS = ["heuristics", "cifar10", "restoration"]
+"""The parts of the paper's numbers, in the order of the table."""
 
 COLUMNS = ["part", "method", "setting", "metric", "published", "source", "key"]
 
@@ -27,17 +31,19 @@ class Ours(NamedTuple):
 
     Attributes:
         key: By what the published number is found whose place it takes.
-        value: The number.
+        value: The number, or that it is under its noise.
         metric: What it measures.
         card: What made it, in words.
         error: Its standard error, over images or seeds, or nothing.
+        alone: If nothing comparable was published, the columns of a line of its own.
     """
 
     key: tuple
-    value: float
+    value: float | str
     metric: str
     card: str
     error: Any = ""
+    alone: Mapping[str, str] = {}
 
 
 # The paper's
@@ -119,17 +125,21 @@ def paper_vs_ours(
         The columns of ``published`` without ``key``; ``entry``, ``ours``, its ``standard_error``,
         ``our_metric``,
         ``scale`` (how far its settings are from the paper's) and ``card``, empty where nothing of
-        ours takes the number's place; a number that several entries have is repeated.
+        ours takes the number's place; a number that several entries have is repeated. A number of
+        ours that measures what was not published has a line of its own.
     """
     scale = {(pair.section, pair.ours): words for pair, words in differences.items()}
     places: dict[tuple, list[dict[str, Any]]] = {}
+    alone: list[dict[str, Any]] = []
 
     def add(part: str, section: str, entry: str, numbers: Iterator[Ours]) -> None:
-        for key, value, metric, text, error in numbers:
+        for key, value, metric, text, error, line in numbers:
             cells = {"entry": entry, "ours": value, "our_metric": metric, "card": text}
-            cells["standard_error"] = error
-            place = places.setdefault((part, *key), [])
-            place.append({**cells, "scale": scale[section, entry]})
+            cells |= {"standard_error": error, "scale": scale[section, entry]}
+            if line:
+                alone.append({"part": part, **line, "metric": metric, **cells})
+            else:
+                places.setdefault((part, *key), []).append(cells)
 
     for name, table in heuristics.items():
         add("heuristics", "heuristics", name, _our_heuristics(table))
@@ -146,32 +156,37 @@ def paper_vs_ours(
         for cells in places.get((row["part"], *row["key"]), [nothing])
     ]
     first = ["part", "method", "setting", "metric", "published"]
-    return pd.DataFrame(lines, columns=[*first, *columns, "source"])
+    table = pd.DataFrame([*lines, *alone], columns=[*first, *columns, "source"]).fillna("")
+    return table.sort_values("part", key=lambda part: part.map(PARTS.index), kind="stable")
 
 
 def _our_heuristics(table: pd.DataFrame) -> Iterator[Ours]:
+    noises = table[table["covariance"] == EXACT].set_index("sigma")["median"]
     for row in table.to_dict("records"):
-        key = float(row["sigma"]), row["covariance"]
-        yield Ours(key, row["median"], "truncated divergence (median)", row["card"])
+        key, noise = (float(row["sigma"]), row["covariance"]), noises.get(row["sigma"], 0.0)
+        value = row["median"] if row["median"] > noise else f"< {noise:.1e} (noise)"
+        yield Ours(key, value, "truncated divergence (median)", row["card"])
 
 
 def _our_images(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> Iterator[Ours]:
     """Yields the numbers of each run's last lap.
 
-    A Frechet distance on other features than Inception's is no FID, and says so in its name; it
-    stands beside the FID whose place it takes.
+    A Frechet distance on other features than Inception's is no FID, and stands beside none.
     """
     rows = rows[(rows["stage"] == "lap") & (rows["subject"] == "prior")]
-    places = {"fid": "fid", "inception_score": "inception_score", "frechet_distance": "fid"}
     for run in rows["run"].unique():
         group = rows[rows["run"] == run]
         last = group[group["lap"] == group["lap"].max()]
-        for row in last[last["metric"].isin(places)].to_dict("records"):
-            settings, metric = runs[run], places[row["metric"]]
-            key = "DiEM", settings["heuristic"], settings["corruption"], metric
+        metrics = ("fid", "inception_score", "frechet_distance")
+        for row in last[last["metric"].isin(metrics)].to_dict("records"):
+            name, covariance, missing = row["metric"], *runs[run].values()
             text = f"lap {row['lap']}, {provenance(row)}, {seeds_of(row)}"
-            label = metric_label(row["metric"], row["extractor"])
-            yield Ours(key, row["value"], label, text, row["standard_error"])
+            label, alone = metric_label(name, row["extractor"]), {}
+            if name == "frechet_distance":
+                setting = "" if missing is None else f"{missing:.0%} missing"
+                alone = {"method": f"DiEM ({covariance})", "setting": setting}
+            key = "DiEM", covariance, missing, name
+            yield Ours(key, row["value"], label, text, row["standard_error"], alone)
 
 
 def _our_restoration(table: pd.DataFrame) -> Iterator[Ours]:
@@ -183,24 +198,31 @@ def _our_restoration(table: pd.DataFrame) -> Iterator[Ours]:
 
 
 def readable_numbers(table: pd.DataFrame) -> Readable:
-    """Returns the table of :func:`paper_vs_ours` for the eye, with cards and sources in notes."""
+    """Returns the table of :func:`paper_vs_ours` for the eye: the lines that have ours.
+
+    Cards and sources are gathered in notes.
+    """
+    shown = table[table["entry"] != ""]
     header = [["Part"], ["Method"], ["Setting"], ["Metric"], ["Published"]]
     header += [["Ours"], ["Our metric"], ["Entry"]]
     body = []
-    for row in table.to_dict("records"):
+    for row in shown.to_dict("records"):
         error = float(row["standard_error"]) if row["standard_error"] != "" else None
-        ours = with_error(row["ours"], error) if row["ours"] != "" else NONE
-        same = row["our_metric"] in ("", row["metric"])
+        ours = row["ours"] if isinstance(row["ours"], str) else with_error(row["ours"], error)
+        same = row["our_metric"] == row["metric"]
         cells = [ours, NONE if same else row["our_metric"], row["entry"] or NONE]
-        keys = ("part", "method", "setting", "metric", "published")
-        body.append([*(row[key] for key in keys), *cells])
+        keys = ("part", "method", "setting", "metric")
+        body.append([*(row[key] for key in keys), row["published"] or NONE, *cells])
     notes = []
-    for entry, rows in table[table["entry"] != ""].groupby("entry", sort=False):
+    for entry, rows in shown.groupby("entry", sort=False):
         notes.append(f"{entry}: {rows['scale'].iloc[0]}; for example {rows['card'].iloc[0]}.")
-    for part, rows in table.groupby("part", sort=False):
+    for part, rows in table[table["source"] != ""].groupby("part", sort=False):
         notes.append(f"Published, {part}: {'; '.join(rows['source'].unique())}.")
+    left = len(table) - len(shown)
+    if left:
+        notes.append(f"{left} published numbers of which nothing was run here are in the CSV.")
     notes.append(
         "A number of ours is a reproduction only where no setting differs from the paper; the card"
-        f" of each is in the CSV. {NONE}: not run, or the same metric."
+        f" of each is in the CSV. {NONE}: not published, or the same metric."
     )
     return Readable(header, body, 4, notes)

@@ -1,6 +1,7 @@
 """The table of the heuristics: medians of the divergences, with the published ones beside them."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -51,6 +52,11 @@ def _words(rows: pd.DataFrame) -> str:
     )
 
 
+def _told(value: Any, noise: float) -> str:
+    """Returns a divergence as text, which a value under the noise is not."""
+    return f"{value:.1e}" if value > noise else f"< {noise:.1e}"
+
+
 def readable_divergences(table: pd.DataFrame) -> Readable:
     """Returns the table of :func:`divergence_table` for the eye: a row a noise level."""
     names = list(dict.fromkeys(table["covariance"]))
@@ -63,9 +69,11 @@ def readable_divergences(table: pd.DataFrame) -> Readable:
     for sigma, level in table.groupby("sigma"):
         cells = level.set_index("covariance")
         line = [f"{sigma:g}"]
+        medians = dict(zip(level["covariance"], level["median"], strict=True))
+        noise = medians.get(EXACT, 0.0)
         for name in names:
             cell = cells.loc[name]
-            line.append(f"{cell['median']:.1e}")
+            line.append(_told(cell["median"], 0.0 if name == EXACT else noise))
             if [name, "published"] in header:
                 line.append(NONE if pd.isna(cell["published"]) else f"{cell['published']:.1e}")
         body.append(line)
@@ -73,7 +81,7 @@ def readable_divergences(table: pd.DataFrame) -> Readable:
         "Ours: medians of the truncated divergence, in squared data units:"
         f" {table['card'].iloc[0]}.",
         "q = p: median of the magnitude for two independent sets of p(x_t | y), which is the noise"
-        " of the other columns.",
+        " of the other columns; what is under it is told as such, and is in the CSV.",
         *(f"Published: {source}." for source in table["source"].unique() if source),
     ]
     return Readable(header, body, 1, notes)

@@ -13,7 +13,14 @@ import pandas as pd
 from diem.evaluation.rows import errors_of, provenance
 from diem.paper.methods import METHODS, Method
 from diem.report.tables.labels import METRICS, metric_label
-from diem.report.tables.writing import NONE, Readable, closing_note, with_error
+from diem.report.tables.writing import (
+    BOLD,
+    NONE,
+    Readable,
+    best_cells,
+    closing_note,
+    with_error,
+)
 
 __all__ = ["method_of", "published_title", "readable_restoration", "restoration_table"]
 
@@ -108,6 +115,12 @@ def readable_restoration(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
                 columns.append(column)
                 title = metric_label(name, extractor) if whose == "ours" else metric.name
                 header.append([title, whose, *([metric.better] if metric.better else [])])
+    groups = list(zip(table["task"], table["steps"], strict=True))
+    directed = {
+        4 + i: (name, METRICS[name].better) for i, name in enumerate(columns) if name in METRICS
+    }
+    named = {f"{name}_standard_error": f"standard error of {name}" for name in METRICS}
+    bold = best_cells(table.rename(columns=named), groups, directed)
     table = table.astype(object).fillna("")
     body = []
     for row in table.to_dict("records"):
@@ -118,8 +131,9 @@ def readable_restoration(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
             cells.append(with_error(value, error and float(error)) if number else value)
         body.append([cell or NONE for cell in cells])
     sources = [source for source in table["source"].unique() if source]
-    notes = [*_notes(rows), f"Published: {'; '.join(sources)}.", WARNING]
-    return Readable(header, body, 2, notes)
+    published = f"Published: {'; '.join(sources)}."
+    notes = [*([BOLD] if bold else []), *_notes(rows), published, WARNING]
+    return Readable(header, body, 2, notes, bold)
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:

@@ -9,8 +9,10 @@ from diem.evaluation.metrics import Entries, Label, labels
 from diem.evaluation.rows import errors_of, provenance
 from diem.report.tables.labels import NO_LABELS, SUBJECTS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import (
+    BOLD,
     NONE,
     Readable,
+    best_cells,
     closing_note,
     names_by_text,
     notes_once,
@@ -94,8 +96,15 @@ def readable_summary(
         numbers = [str(lap), f"{int(row['optimizer_steps']):,}"]
         body.append(words + numbers + [numeric_cell(row, name) for name in values])
 
-    notes = [*errors_of(full), *_notes(full, values), closing_note(full.iloc[0])]
-    return Readable(header, body, 3, notes)
+    # Ceilings have seen clean data, and are no rivals.
+    pairs = zip(full["observations"], full["stage"], strict=True)
+    groups = [None if stage == "ceiling" else observations for observations, stage in pairs]
+    arrows = [label_of(metric, known).better for metric, _ in _columns(rows, known)]
+    directed = zip(values, arrows, strict=True)
+    bold = best_cells(full, groups, dict(enumerate(directed, len(header) - len(values))))
+    notes = [*([BOLD] if bold else []), *errors_of(full), *_notes(full, values)]
+    notes.append(closing_note(full.iloc[0]))
+    return Readable(header, body, 3, notes, bold)
 
 
 def _bound(row: pd.Series, ceilings: Ceilings) -> str:

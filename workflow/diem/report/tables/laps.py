@@ -28,6 +28,8 @@ def readable_selection(table: pd.DataFrame) -> Readable:
     body, notes, cards = [], [], []
     for run, rows in table.groupby("run", sort=False):
         label, chosen = rows["label"].iloc[0], selected(table, str(run))
+        # Several runs may have one label.
+        called = label if label == run else f"{run} ({label})"
         for row in rows.to_dict("records"):
             name = str(row["lap"]) if row["lap"] else "0 (Gaussian)"
             words = [row["observations"], label, name]
@@ -40,9 +42,9 @@ def readable_selection(table: pd.DataFrame) -> Readable:
                 verdict += ", tie with the Gaussian"
             body.append([*words, *numbers, verdict or NONE])
             cards.append((f"{label} {name}", row["card"]))
-        notes.append(f"{label}: {selection_told(chosen)}")
+        notes.append(f"{called}: {selection_told(chosen)}")
         if chosen["lap"] == rows["lap"].max():
-            notes.append(f"{label}: the chosen lap is the last; more laps may be better still.")
+            notes.append(f"{called}: the chosen lap is the last; more laps may be better still.")
     notes = [RULE, *notes, *notes_once(cards), closing_note(table.iloc[0])]
     return Readable(header, body, 3, notes)
 

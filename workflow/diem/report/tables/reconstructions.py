@@ -6,7 +6,15 @@ import pandas as pd
 
 from diem.evaluation.rows import errors_of, provenance
 from diem.report.tables.labels import METRICS, metric_label
-from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, numeric_cell
+from diem.report.tables.writing import (
+    BOLD,
+    NONE,
+    Readable,
+    best_cells,
+    closing_note,
+    notes_once,
+    numeric_cell,
+)
 
 __all__ = ["readable_reconstructions", "reconstructions"]
 
@@ -67,5 +75,9 @@ def readable_reconstructions(table: pd.DataFrame) -> Readable:
         words = [row["observations"], row["trained_on"] or NONE, row["method"], row["estimate"]]
         body.append(words + [numeric_cell(row, name) for name in metrics])
         cards.append((f"{row['method']} ({row['estimate']})", row[f"card of {metrics[0]}"]))
-    notes = [*errors_of(table), *notes_once(cards), closing_note(table.iloc[0])]
-    return Readable(header, body, 4, notes)
+    groups = list(zip(table["observations"], table["estimate"], strict=True))
+    directed = ((name, METRICS[name].better) for name in metrics)
+    bold = best_cells(table, groups, dict(enumerate(directed, 4)))
+    notes = [*([BOLD] if bold else []), *errors_of(table), *notes_once(cards)]
+    notes.append(closing_note(table.iloc[0]))
+    return Readable(header, body, 4, notes, bold)

@@ -1,8 +1,9 @@
 """Tables for the eye: rounded text with notes, written as Markdown, LaTeX and HTML beside a CSV."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -12,8 +13,10 @@ from diem.files.atomic import atomic
 from diem.files.tables import write_csv
 
 __all__ = [
+    "BOLD",
     "NONE",
     "Readable",
+    "best_cells",
     "closing_note",
     "html",
     "latex",
@@ -39,12 +42,14 @@ class Readable:
         body: The cells, row by row.
         text_columns: The number of leading columns that hold words.
         notes: What made the numbers, a sentence each.
+        bold: The cells that are bold, by row and column.
     """
 
     header: list[list[str]]
     body: list[list[str]]
     text_columns: int
     notes: list[str]
+    bold: Set[tuple[int, int]] = frozenset()
 
 
 def write_table(files: Mapping[str, str], table: pd.DataFrame, shown: Readable) -> None:
@@ -116,11 +121,48 @@ def numeric_cell(row: Mapping[Any, Any] | pd.Series, name: str) -> str:
     return with_error(row[name], row.get(f"standard error of {name}"))
 
 
+BOLD = (
+    "Bold: the best of those that are compared, and what is within two standard errors of it, where"
+    " there are such."
+)
+
+
+def best_cells(
+    table: pd.DataFrame, groups: Sequence[Any], columns: Mapping[int, tuple[str, str]]
+) -> set[tuple[int, int]]:
+    """Returns the cells of the best numbers, and of those that could be as good.
+
+    Arguments:
+        table: The table at full precision, with errors in columns ``standard error of`` ...
+        groups: Of each row what it is compared with, the rows of the same group; a row of
+            :py:`None` is not compared, and one alone is not the best.
+        columns: By column of the readable table, that of the table, and where better values are,
+            ``↓`` or ``↑``; those without a direction have no best.
+    """
+    found = set()
+    members = {group: [i for i, g in enumerate(groups) if g == group] for group in set(groups)}
+    members.pop(None, None)
+    for column, (name, better) in columns.items():
+        values = pd.to_numeric(table[name]).to_numpy() * (1 if better == "↓" else -1)
+        told = table.get(f"standard error of {name}", pd.Series(0.0, table.index))
+        errors = pd.to_numeric(told).fillna(0.0).to_numpy()
+        for rows in members.values():
+            known = [i for i in rows if math.isfinite(values[i])]
+            if better and len(known) > 1:
+                best = min(known, key=lambda i: values[i])
+                for i in known:
+                    if values[i] - values[best] <= 2 * math.hypot(errors[i], errors[best]):
+                        found.add((i, column))
+    return found
+
+
 def markdown(table: Readable) -> str:
     """Returns a table as Markdown, with its notes as a list below."""
     header = [" ".join(lines) for lines in table.header]
     rule = ["---" if i < table.text_columns else "---:" for i in range(len(header))]
     escaped = [[_plain(cell) for cell in row] for row in (header, *table.body)]
+    for i, j in table.bold:
+        escaped[i + 1][j] = f"**{escaped[i + 1][j]}**"
     lines = [f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:])]
     return "\n".join([*lines, "", *(f"- {_plain(note)}" for note in table.notes), ""])
 
@@ -141,7 +183,11 @@ def latex(table: Readable) -> str:
     for i, row in enumerate(table.body):
         if i and row[0] != table.body[i - 1][0]:
             body.append(r"\midrule")
-        body.append(" & ".join(_escaped(cell) for cell in row) + r" \\")
+        cells = [
+            rf"\textbf{{{_escaped(cell)}}}" if (i, j) in table.bold else _escaped(cell)
+            for j, cell in enumerate(row)
+        ]
+        body.append(" & ".join(cells) + r" \\")
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{columns}}}",
@@ -162,14 +208,19 @@ def latex(table: Readable) -> str:
 
 def html(shown: Readable) -> str:
     """Returns a table as a page of its own, for the report."""
-    frame = pd.DataFrame(shown.body, columns=[" ".join(lines) for lines in shown.header])
-    notes = pd.Series(shown.notes, name="How each number was made").to_frame()
+    body = [[escape(cell, quote=False) for cell in row] for row in shown.body]
+    for i, j in shown.bold:
+        body[i][j] = f"<b>{body[i][j]}</b>"
+    columns = [escape(" ".join(lines), quote=False) for lines in shown.header]
+    frame = pd.DataFrame(body, columns=columns)
+    told = [escape(note, quote=False) for note in shown.notes]
+    notes = pd.Series(told, name="How each number was made").to_frame()
     style = (
         "<style>body {font: 14px sans-serif; margin: 1em} table {border-collapse: collapse;"
         " margin-bottom: 2em} th, td {padding: 0.3em 0.7em; border-bottom: 1px solid #bbb;"
         " text-align: left; vertical-align: bottom}</style>"
     )
-    tables = [table.to_html(index=False, border=0) for table in (frame, notes)]
+    tables = [table.to_html(index=False, border=0, escape=False) for table in (frame, notes)]
     return "\n".join(["<!doctype html>", '<meta charset="utf-8">', style, *tables, ""])
 
 
@@ -181,6 +232,8 @@ def _escaped(text: str) -> str:
         "↓": r"$\downarrow$",
         "↑": r"$\uparrow$",
         "±": r"$\pm$",
+        "<": "$<$",
+        ">": "$>$",
         **{character: f"\\{character}" for character in "&%$#_{}"},
     }
     return "".join(special.get(character, character) for character in text)
