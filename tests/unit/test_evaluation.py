@@ -27,6 +27,7 @@ from diem.evaluation.gaussians import (
     frechet_distance,
     frechet_distance_of_moments,
 )
+from diem.evaluation.kernel import kernel_distance
 from diem.evaluation.metrics import METRICS, Label, by_quality, labels, panels
 from diem.evaluation.metrics.distance_to_manifold import CURVE_POINTS, distance_to_manifold
 from diem.evaluation.metrics.inception_score import inception_score
@@ -46,7 +47,7 @@ IMAGE, VECTOR = (1, 12, 12), (5,)
 MANIFOLD = {"name": "manifold", "dimensions": 5, "alpha": 3.0, "epsilon": 1e-3}
 OF_IMAGES = [
     *("sliced_wasserstein", "sinkhorn_divergence", "frechet_distance", "fid", "inception_score"),
-    *("observation_distance", "psnr"),
+    *("kernel_distance", "kid", "observation_distance", "psnr"),
 ]
 OF_VECTORS = [
     *("sliced_wasserstein", "truncated_divergence", "distance_to_manifold"),
@@ -170,6 +171,10 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
                 ),
                 "fid": frechet_distance_of_moments(feature_moments(pooled), job.reference.moments),
                 "inception_score": inception_score([logits], len(x), 0),
+                "kernel_distance": kernel_distance(
+                    job.extractor.features(x.clip(-2, 2)), job.extractor.features(job.test)
+                ),
+                "kid": kernel_distance(pooled, next(job.network.features(job.test, 4 / 256))[0]),
             }
         for name, value in expected.items():
             assert found[name] == pytest.approx(float(value), rel=1e-5), (subject, name)

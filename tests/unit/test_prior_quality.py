@@ -8,8 +8,12 @@ from test_resume_jobs import POSTERIOR, SETTINGS, SHAPE
 from test_resume_jobs import Job as Made
 
 from diem.evaluation.evaluate import Evaluation, evaluate
+from diem.evaluation.gaussians import frechet_distance
+from diem.evaluation.kernel import kernel_distance
 from diem.evaluation.metrics.c2st import two_sample_accuracy
+from diem.evaluation.metrics.energy_test import energy_test
 from diem.evaluation.metrics.memorisation import nearest
+from diem.evaluation.metrics.pqmass import REGIONS, pqmass
 from diem.evaluation.metrics.precision_recall import NEIGHBOURS, precision_recall
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
@@ -82,12 +86,86 @@ def test_copies_of_training_data_are_told(copied, least, most, tmp_path):
 
 def test_metrics_of_priors_have_rows(tmp_path):
     job = Made(tmp_path)
-    names = ["c2st", "precision_recall", "memorisation"]
+    names = ["c2st", "precision_recall", "memorisation", "energy_test"]
     with job.observations() as file:
         files = {"clean": job.clean()}
         settings = {**SETTINGS, "metrics": names}
         rows = evaluate(Evaluation(job.prior(), file, POSTERIOR, settings, {}, files, Job()), {})[0]
 
-    assert {row["metric"].split("_")[0] for row in rows} == {"c2st", "precision", "memorisation"}
-    assert len(rows) == 6
+    assert {row["metric"].split("_")[0] for row in rows} == {
+        "c2st",
+        "precision",
+        "memorisation",
+        "energy",
+    }
+    assert len(rows) == 8
     assert all(row["subject"] == "prior" and math.isfinite(row["value"]) for row in rows)
+
+
+def test_the_energy_distance_is_its_definition():
+    a, b = normal(0, 7), normal(1, 5) + 1
+
+    def mean(x, y):
+        return np.linalg.norm(x[:, None] - y[None], axis=-1).mean()
+
+    value, _ = energy_test(a, b, permutations=1)
+    assert value == pytest.approx(2 * mean(a, b) - mean(a, a) - mean(b, b))
+
+
+def test_p_values_of_the_energy_test_are_uniform():
+    found = [
+        energy_test(normal(seed, 40), normal(1000 + seed, 60), permutations=99, seed=seed)[1]
+        for seed in range(200)
+    ]
+    assert min(found) >= 0.01
+    # The standard deviations of the fractions are 0.015 and 0.035, of the mean 0.02.
+    assert np.mean(np.array(found) <= 0.05) == pytest.approx(0.05, abs=0.05)
+    assert np.mean(np.array(found) <= 0.5) == pytest.approx(0.5, abs=0.11)
+    assert np.mean(found) == pytest.approx(0.505, abs=0.065)
+
+
+@pytest.mark.parametrize("other", [normal(1) + 0.5, 0.6 * normal(1)], ids=["moved", "narrow"])
+def test_the_energy_test_tells_other_distributions(other):
+    assert energy_test(normal(0), other)[1] == 0.001
+
+
+def test_equal_sets_are_as_alike_as_can_be():
+    value, p = energy_test(normal(0, 50), normal(0, 50))
+    assert value == pytest.approx(0, abs=1e-12)
+    assert p > 0.99
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [(600, 600), (300, 900)], ids=["equal", "unequal"])
+def test_the_mass_of_equal_distributions_is_one(shares):
+    found = [
+        pqmass(normal(seed, shares[0]), normal(100 + seed, shares[1]), seed=seed).mean()
+        for seed in range(20)
+    ]
+    # Chi-squared by 49 degrees has a standard deviation of 0.2; its mean over regions less.
+    assert np.mean(found) == pytest.approx(1, abs=0.1)
+    assert max(found) < 1.6
+
+
+def test_a_missing_mode_has_too_little_mass():
+    modes = np.concatenate([normal(0), normal(1) + 20])
+    assert pqmass(normal(2), modes).mean() > 3
+    assert REGIONS < COUNT
+
+
+def test_the_kernel_distance_has_no_bias_and_the_frechet_distance_has():
+    pairs = [(normal(seed, 20, 8), normal(1000 + seed, 20, 8)) for seed in range(300)]
+    found = np.array([kernel_distance(a, b) for a, b in pairs])
+
+    assert found.mean() == pytest.approx(0, abs=4 * found.std() / len(found) ** 0.5)
+    assert found.min() < 0 < found.max()
+    assert min(frechet_distance(a, b) for a, b in pairs[:20]) > 1
+
+
+def test_the_kernel_distance_of_moved_samples():
+    """Of point masses at 0 and c: k(0, 0) + k(c, c) - 2 k(0, c)."""
+    a, b = np.zeros((3, 2)), np.full((4, 2), 2.0)
+    assert kernel_distance(a, b) == pytest.approx(1 + (8 / 2 + 1) ** 3 - 2)
+    # In blocks, too.
+    large = kernel_distance(np.zeros((1500, 2)), np.full((2100, 2), 2.0))
+    assert large == pytest.approx(1 + 125 - 2)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,15 @@ class Extractor(nn.Module):
         )
         self.dropout = nn.Dropout(0.2)
         self.head = nn.Linear(self.dimension, classes)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What tells the extractor on the card of a number."""
+        return {
+            "extractor": self.name,
+            "extractor_digest": self.digest(),
+            "extractor_accuracy": self.validation_accuracy,
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the logits, with shape (N, classes), of images with shape (N, C, H, W)."""

@@ -43,14 +43,9 @@ class FrechetDistance(Metric):
 
         test, extractor = evaluation.test, load_extractor(evaluation.file("extractor"))
         reference = feature_moments(map(extractor.features, row_parts(test)), full=True)
-        features = {
-            "extractor": extractor.name,
-            "extractor_digest": extractor.digest(),
-            "extractor_accuracy": extractor.validation_accuracy,
-        }
         for subject, x, card in evaluation.samples:
             # Pixels are clipped to their range, as they would be in an image file.
             clipped = (part.clip(-2, 2) for part in row_parts(x))
             fitted = feature_moments(map(extractor.features, clipped), full=True)
             value = frechet_distance_of_moments(fitted, reference)
-            yield Measurement(value, subject, {**card, **clean_test(len(test)), **features})
+            yield Measurement(value, subject, {**card, **clean_test(len(test)), **extractor.card})

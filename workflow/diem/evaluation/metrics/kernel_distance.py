@@ -1,0 +1,45 @@
+"""The kernel distance on features of a small classifier of the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from diem.evaluation.metrics.base import Label, Measurement, Metric, clean_test
+from diem.lazy import torch
+
+if TYPE_CHECKING:
+    from diem.evaluation.arrays import Array
+    from diem.evaluation.evaluate import Evaluation
+
+__all__ = ["KernelDistance"]
+
+
+class KernelDistance(Metric):
+    """The distance of many samples from the clean test split, without bias by their number.
+
+    It is :func:`diem.evaluation.kernel.kernel_distance`, on features of the extractor.
+    """
+
+    name = "kernel_distance"
+    order = 35
+    labels = {"kernel_distance": Label("Kernel distance", "{extractor} features", "↓", least=None)}
+    needs = frozenset({"clean", "images", "labels"})
+    subject = "samples"
+    inputs = ("extractor",)
+
+    def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
+        from diem.evaluation.extractor import load_extractor
+        from diem.evaluation.kernel import kernel_distance
+        from diem.files.hdf5 import row_parts
+
+        test, extractor = evaluation.test, load_extractor(evaluation.file("extractor"))
+
+        def features(parts: Iterable[Array]) -> torch.Tensor:
+            return torch.cat([extractor.features(part) for part in parts])
+
+        reference = features(row_parts(test))
+        for subject, x, card in evaluation.samples:
+            # Pixels are clipped to their range, as they would be in an image file.
+            value = kernel_distance(features(p.clip(-2, 2) for p in row_parts(x)), reference)
+            yield Measurement(value, subject, {**card, **clean_test(len(test)), **extractor.card})
