@@ -23,6 +23,7 @@ NETWORK = {"name": "mlp", "hidden": [8], "embedding": 4}
 SCHEDULE = {"sigma_min": 0.01, "sigma_max": 10.0}
 SHAPE, COUNT, LAP = (3,), 12, 4
 CONFIG = {"results": "results", "threads": 1, "cache_mb": 1, "checkpoint_seconds": 0}
+ENTRY = {"runs": {"base": {"e_step": {"batch": None}}}}
 E_STEP = {
     "sampler": {"name": "ddpm", "steps": 2},
     "restart": [4.0, 1.0],
@@ -70,9 +71,9 @@ def e_step(folder, name, first):
     output = folder / name / "samples.h5"
     snakemake = SimpleNamespace(
         log=[str(folder / "log")],
-        config={**CONFIG, "device": "cpu", "shards": 1},
+        config={**CONFIG, "device": "cpu", "shards": 1, "experiments": {"line": ENTRY}},
         params=Named(e_step=E_STEP | {"restart": [first, 1.0]}, network=NETWORK, seed=0),
-        wildcards=Named(lap=str(LAP), shard="1"),
+        wildcards=Named(experiment="line", run="base", lap=str(LAP), shard="1"),
         input=Named(
             prior=str(folder / "prior"),
             observations=str(folder / "observations.h5"),

@@ -53,6 +53,10 @@ def test_words_and_formulas(project):
     edit(project, "workflow/diem/em/m_step.py", '"""', '"""In other words: ')
     assert planned(project)[0] == set()
 
+    # What memory asks for makes nothing anew either.
+    project.experiment["e_step"]["batch"] = 10
+    assert planned(project)[0] == set()
+
     # A metric counts where it is measured and shown, and no prior is trained again for it.
     metric = "workflow/diem/evaluation/metrics/psnr.py"
     edit(project, metric, "class ", "SHIFT = 1.0\n\n\nclass ")

@@ -6,7 +6,7 @@ from diem.data.observations import Observations
 from diem.diffusion.prior import read_prior
 from diem.em.blocks import Shard
 from diem.em.e_step import EStep, e_step
-from diem.em.laps import lap_number
+from diem.em.laps import lap_number, with_batch
 from diem.em.restart import Restart
 from diem.jobs.job import started
 
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with started(snakemake, unit="observation") as job:
-    params, files, lap = snakemake.params, snakemake.input, lap_number(snakemake.wildcards.lap)
+    params, files, config = snakemake.params, snakemake.input, snakemake.config
+    lap, names = lap_number(snakemake.wildcards.lap), dict(snakemake.wildcards.items())
     prior = read_prior(files.prior, network=params.network)
     with Observations(files.observations) as observations:
         e_step(
             snakemake.output[0],
             prior,
             observations,
-            EStep.from_config(params.e_step),
+            EStep.from_config(with_batch(params.e_step, config, names)),
             lap,
             job,
-            Shard(int(snakemake.wildcards.shard), snakemake.config["shards"]),
+            Shard(int(snakemake.wildcards.shard), config["shards"]),
             Restart.from_config(params.e_step, lap, files.get("previous", [])),
         )

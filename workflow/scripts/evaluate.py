@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from diem.data.observations import Observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import read_prior
+from diem.em.laps import with_batch
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.rows import write_rows
 from diem.files.hdf5 import write_hdf5
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 
 with started(snakemake, unit="sample") as job:
     params, files = snakemake.params, dict(snakemake.input.items())
+    config, names = snakemake.config, dict(snakemake.wildcards.items())
     prior = read_prior(files["prior"])
     card = {**params.card, "optimizer_steps": prior.card["optimizer_steps"]}
     with Observations(files["observations"]) as observations:
         evaluation = Evaluation(
             prior.to(job.device),
             observations,
-            PosteriorSampler.from_config(params.e_step),
+            PosteriorSampler.from_config(with_batch(params.e_step, config, names)),
             params.evaluation,
             params.data,
             files,

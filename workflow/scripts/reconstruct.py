@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from diem.data.observations import Observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import read_prior
+from diem.em.laps import with_batch
 from diem.evaluation.reconstruct import Reconstruction, reconstruct
 from diem.evaluation.rows import write_rows
 from diem.files.hdf5 import write_hdf5
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 with started(snakemake, unit="sample") as job:
     params, files = snakemake.params, snakemake.input
+    config, names = snakemake.config, dict(snakemake.wildcards.items())
     with Observations(files.observations) as observations:
         task = Reconstruction(
             read_prior(files.prior).to(job.device),
@@ -22,7 +24,7 @@ with started(snakemake, unit="sample") as job:
             observations,
             files.clean,
             params.evaluation,
-            PosteriorSampler.from_config(params.e_step),
+            PosteriorSampler.from_config(with_batch(params.e_step, config, names)),
             job,
         )
         rows, arrays = reconstruct(task, params.card)

@@ -18,6 +18,7 @@ from diem.em.laps import (
     lap_number,
     sampling_of_lap,
     training_of_lap,
+    without_batch,
 )
 from diem.evaluation.metrics import find_all
 from diem.replicates import all_entries, seed_of
@@ -129,7 +130,7 @@ class Inputs:
 
     def e_step(self, names: Wildcards) -> dict[str, Any]:
         """Returns the settings of one lap's E-step."""
-        return sampling_of_lap(self.run(names)["e_step"], is_final(names.lap))
+        return sampling_of_lap(without_batch(self.run(names)["e_step"]), is_final(names.lap))
 
     def m_step_input(self, names: Wildcards) -> dict[str, Any]:
         lap, key = lap_number(names.lap), (names.experiment, names.run)
@@ -158,7 +159,8 @@ class Inputs:
     def provenance(self, names: Wildcards) -> dict[str, Any]:
         """Returns what made a prior beside the settings of its training, for its card."""
         run = self.run(names)
-        return {**self.learned_from(names, run["observations"]), "e_step": run["e_step"]}
+        learned_from = self.learned_from(names, run["observations"])
+        return {**learned_from, "e_step": without_batch(run["e_step"])}
 
     # Evaluation
 
@@ -171,7 +173,8 @@ class Inputs:
         """Returns how an evaluation draws posteriors: by a run's ``e_step``, or by all runs'."""
         entry = self.experiment(names)
         e_step = entry["runs"][names.run]["e_step"] if hasattr(names, "run") else entry["e_step"]
-        return outside_e_step(e_step, posterior_settings(entry["evaluation"]["posterior"]))
+        changes = posterior_settings(entry["evaluation"]["posterior"])
+        return outside_e_step(without_batch(e_step), changes)
 
     def _evaluation_input(self, names: Wildcards, observations: str, prior: str) -> dict[str, Any]:
         experiment, paths = names.experiment, self.paths

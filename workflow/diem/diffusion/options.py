@@ -48,5 +48,6 @@ class Guiding(Engine):
     batch: Count | None = option(
         None,
         "the most observations that the network evaluates at once, or null for the whole block. It"
-        " bounds the memory, and changes the numbers by rounding only",
+        " bounds the memory, and changes the numbers by rounding only, so"
+        " that finished results stay",
     )

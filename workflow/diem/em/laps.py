@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diem.em.blocks import whole_blocks
+from diem.replicates import all_entries
 
 __all__ = [
     "FINAL",
@@ -20,6 +21,8 @@ __all__ = [
     "sampled",
     "sampling_of_lap",
     "training_of_lap",
+    "with_batch",
+    "without_batch",
 ]
 
 
@@ -64,6 +67,29 @@ def sampling_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
     if sampler.get("spread") == "last":
         sampler["spread"] = "all" if final else "none"
     return {**entry, "sampler": sampler}
+
+
+def without_batch(e_step: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a job's numbers depend on of an ``e_step`` entry, which is a job's parameter.
+
+    How many observations are evaluated at once is what memory asks for, and may change.
+    """
+    return {key: value for key, value in e_step.items() if key != "batch"}
+
+
+def with_batch(
+    e_step: Mapping[str, Any], config: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the ``e_step`` entry of a job's parameter with the batch of the configuration.
+
+    Arguments:
+        e_step: The entry of :func:`without_batch`.
+        config: The configuration.
+        names: The job's wildcards: ``experiment``, and ``run`` where it is of one.
+    """
+    entry = all_entries(config, "experiments")[names["experiment"]]
+    asked = entry["runs"][names["run"]]["e_step"] if "run" in names else entry["e_step"]
+    return {**e_step, "batch": asked["batch"]}
 
 
 def sampled(e_step: Mapping[str, Any], observed: int) -> int:
