@@ -81,6 +81,14 @@ It reads every file that carries a checksum. Copied files have new times, by whi
 make them anew: 'snakemake --touch' takes them as they are.
 """
 
+STATUS = """\
+example, beside a workflow that is running or after it:
+  diem status results
+
+It tells of each run its laps, its losses and its most telling number, and of each job that is in
+work how much is done and the time left. It only reads.
+"""
+
 EXPORT = """\
 examples:
   diem export results/digits/runs/missing_50 -o digits.safetensors
@@ -148,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "estimate", _estimate, "plan FLOPs, hours and disk of a config", ESTIMATE)
     verb.add_argument("config", metavar="CONFIG", help="a configuration (.yaml)")
     verb.add_argument("--gpu", metavar="NAME", help="a GPU, or its TFLOP/s (estimate_gpu)")
+
+    verb = _verb(verbs, "status", _status, "tell how far a workflow is", STATUS)
+    verb.add_argument("results", metavar="RESULTS", help="a folder of results")
 
     verb = _verb(verbs, "verify", _verify, "tell whether results are as they were written", VERIFY)
     verb.add_argument("results", metavar="RESULTS", help="a folder of results")
@@ -420,6 +431,12 @@ def _verify(options: argparse.Namespace) -> None:
     if errors:
         raise DiemError("\nError: ".join(errors))
     print(f"{options.results}: all {len(found)} files are as they were written.")
+
+
+def _status(options: argparse.Namespace) -> None:
+    from diem.report.status import status
+
+    print(*status(options.results), sep="\n")
 
 
 def _export(options: argparse.Namespace) -> None:

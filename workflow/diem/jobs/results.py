@@ -10,9 +10,11 @@ from diem.errors import DiemError
 from diem.files.atomic import discard
 
 __all__ = [
+    "MARK",
     "check_folder",
     "check_writable",
     "checkpoint_file",
+    "held",
     "hold",
     "pieces_folder",
     "remove_pieces",
@@ -102,6 +104,18 @@ def hold(folder: str | Path) -> IO[str]:
         # A file system without locks; Snakemake's own bookkeeping must do.
         pass
     return file
+
+
+def held(folder: str | Path) -> bool:
+    """Returns whether a process holds a folder of results, as far as the file system can tell."""
+    with (Path(folder) / MARK).open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            return False
+    return False
 
 
 def unfinished(output: str | Path) -> Path:

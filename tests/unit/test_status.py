@@ -1,0 +1,76 @@
+"""How far a workflow is, by its results and logs."""
+
+import pytest
+
+from diem import cli
+from diem.errors import DiemError
+from diem.evaluation.rows import CARD, write_rows
+from diem.jobs.results import MARK, held, hold
+from diem.report.status import status
+
+BARS = "\r".join(
+    [
+        "  0%|          | 0/384 [00:00<?, ? step/s]",
+        " 17%|#6        | 64/384 [00:03<00:17, 18.71 step/s, loss=0.6286]",
+        " 33%|###3      | 128/384 [00:07<00:13, 18.50 step/s, loss=0.6301]",
+    ]
+)
+DONE = "\r100%|##########| 384/384 [00:21<00:00, 17.61 step/s, loss=0.6177]\n"
+
+
+@pytest.fixture
+def results(tmp_path):
+    folder = tmp_path / "results"
+    (folder / "logs" / "digits" / "half").mkdir(parents=True)
+    (folder / MARK).touch()
+    for name, text in (("lap_03_m_step", BARS), ("lap_02_m_step", BARS + DONE), ("table", "")):
+        (folder / "logs" / "digits" / "half" / f"{name}.log").write_text(text)
+    for name, laps in (("half", ("01", "02_final")), ("box", ("01",))):
+        for lap in laps:
+            path = folder / "digits" / "runs" / name / f"lap_{lap}"
+            path.mkdir(parents=True)
+            if name == "half":
+                (path / "prior.safetensors").touch()
+                (path / "losses.csv").write_text(
+                    f"step,loss,validation_loss\n64,0.5,0.7\n128,0.{lap[1]},0.6\n"
+                )
+    row = dict.fromkeys(CARD, "") | {"experiment": "digits", "run": "half", "lap": 1}
+    rows = [
+        {**row, "subject": "e_step", "metric": "prediction", "value": 9.0},
+        {**row, "subject": "prior", "metric": "psnr", "value": 20.0},
+        {**row, "subject": "posterior", "metric": "prediction", "value": 0.25},
+    ]
+    write_rows(folder / "digits" / "runs" / "half" / "lap_01" / "metrics.csv", rows)
+    return folder
+
+
+def test_runs_and_unfinished_jobs_are_told(results):
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+
+    told = list(status(results))
+
+    label = "Prediction of hidden observations (CRPS, data units)"
+    assert told == [
+        f"{results}: no workflow is writing here.",
+        "digits/box: no lap is finished.",
+        f"digits/half: 2 laps, loss 0.2 (0.6 in validation), {label} 0.25 after lap 1.",
+        "digits/half/lap_03_m_step: 128 of 384, not finished",
+    ]
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
+
+
+def test_a_workflow_that_is_writing_is_told(results, capsys):
+    with hold(results):
+        assert held(results)
+        assert cli.main(["status", str(results)]) == 0
+    told = capsys.readouterr().out
+
+    assert not held(results)
+    assert f"{results}: a workflow is writing." in told
+    assert "digits/half/lap_03_m_step: 128 of 384, 00:13 left (18.50 step/s)" in told
+
+
+@pytest.mark.parametrize("name", [".", "nowhere"])
+def test_another_folder_is_refused(tmp_path, name):
+    with pytest.raises(DiemError, match=r"this is no folder of results: it has no \.diem\.lock"):
+        list(status(tmp_path / name))

@@ -1,0 +1,86 @@
+"""How far a workflow is: read from its results and logs, whoever is writing them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from diem.em.laps import lap_number
+from diem.errors import DiemError
+from diem.evaluation.metrics import by_quality
+from diem.evaluation.rows import read_rows
+from diem.jobs.results import MARK, held
+from diem.report.tables.labels import metric_label
+
+__all__ = ["status"]
+
+BAR = re.compile(
+    r"\|\s*(?P<done>\d+)/(?P<total>\d+) \[[^<\]]*<(?P<left>[0-9:?]+), *(?P<rate>[^,\]]+)"
+)
+"""A line of a progress bar: what is done of how much, the time left, and the rate."""
+
+TAIL = 4096
+"""The bytes at a log's end that are looked at."""
+
+
+def status(results: str | Path) -> Iterator[str]:
+    """Yields a sentence on each run of a folder of results, and on each job that is in work.
+
+    Arguments:
+        results: The folder.
+
+    Raises:
+        DiemError: If it is no folder of results.
+    """
+    folder = Path(results)
+    if not (folder / MARK).is_file():
+        raise DiemError(f"{results}: this is no folder of results: it has no {MARK}.")
+    running = held(folder)
+    yield f"{results}: {'a workflow is writing' if running else 'no workflow is writing here'}."
+    for run in sorted(folder.glob("*/runs/*")):
+        yield f"{run.parent.parent.name}/{run.name}: {_of_run(run)}."
+    for log, bar in sorted(_unfinished(folder / "logs")):
+        job = log.relative_to(folder / "logs").with_suffix("")
+        told = f"{int(bar['done']):,} of {int(bar['total']):,}"
+        yield f"{job}: {told}, " + (
+            f"{bar['left']} left ({bar['rate'].strip()})" if running else "not finished"
+        )
+
+
+def _of_run(run: Path) -> str:
+    """Returns how far a run is, and how good: the newest lap of which there is anything."""
+    laps = {lap_number(path.name.removeprefix("lap_")): path for path in run.glob("lap_*")}
+    trained = sorted(lap for lap, path in laps.items() if (path / "prior.safetensors").is_file())
+    if not trained:
+        return "no lap is finished"
+    words = [f"{trained[-1]} lap{'s' if trained[-1] > 1 else ''}"]
+    losses = laps[trained[-1]] / "losses.csv"
+    if losses.is_file():
+        last = pd.read_csv(losses).iloc[-1]
+        words.append(f"loss {last['loss']:.3g} ({last['validation_loss']:.3g} in validation)")
+    evaluated = [lap for lap in sorted(laps) if (laps[lap] / "metrics.csv").is_file()]
+    if evaluated:
+        words.append(_number(laps[evaluated[-1]] / "metrics.csv", evaluated[-1]))
+    return ", ".join(words)
+
+
+def _number(path: Path, lap: int) -> str:
+    """Returns the most telling number of an evaluation."""
+    rows = read_rows([path])
+    rows = rows[rows["subject"] != "e_step"]
+    telling = [name for name in ("prediction", *by_quality()) if name in set(rows["metric"])]
+    name = telling[0] if telling else rows["metric"].iloc[0]
+    value = rows.loc[rows["metric"] == name, "value"].iloc[0]
+    return f"{metric_label(name)} {value:.3g} after lap {lap}"
+
+
+def _unfinished(logs: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Yields the logs whose progress bar has not come to its end, and its last state."""
+    for log in logs.rglob("*.log"):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL))
+            text = file.read().decode("utf-8", "replace")
+        bars = list(BAR.finditer(text))
+        if bars and int(bars[-1]["done"]) < int(bars[-1]["total"]):
+            yield log, bars[-1]
