@@ -126,6 +126,10 @@ def _nodes(tree: ast.Module) -> Iterator[tuple[Any, bool]]:
         yield node, within
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):
             return  # what is in an error's words is no behaviour
+        if isinstance(node, ast.keyword) and node.arg == "strict":
+            return  # a guard for those who change the code
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("order", "quality"):
+            return  # a place between neighbours, which many numbers are
         skipped = {"annotation", "returns", "decorator_list", "format_spec"}
         for name, value in ast.iter_fields(node):
             if name in skipped:
