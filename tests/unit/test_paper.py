@@ -106,6 +106,12 @@ def test_hyperparameters_are_those_of_both_configs(demo, settings):
     assert tuple(rows.loc[("digits", "evaluation.block"), ["here", "paper"]]) == ("1024", "")
     readable = hyperparameters.readable_settings(table)
     assert len(readable.body) == len(table)
+    # What differs is bold, and what the paper does not tell cannot differ.
+    bold = {(readable.body[i][0].split(" ")[0], readable.body[i][1]) for i, _ in readable.bold}
+    assert ("digits", "laps") in bold
+    same = rows[rows["here"] == rows["paper"]]
+    assert not bold & set(same.index)
+    assert ("digits", "evaluation.block") not in bold
 
 
 def test_differences_are_counted_among_the_papers_settings(demo, settings):

@@ -119,18 +119,21 @@ def _as_text(value: Any) -> str:
 def readable_settings(table: pd.DataFrame) -> Readable:
     """Returns the table of :func:`settings_side_by_side` for the eye."""
     header = [["Experiment"], ["Setting"], ["This run"], ["Paper"]]
-    body = []
-    for row in table.to_dict("records"):
+    body, bold = [], set()
+    for i, row in enumerate(table.to_dict("records")):
         same = row["entry"] == row["paper_entry"]
         name = row["entry"] if same else f"{row['entry']} (paper: {row['paper_entry']})"
         body.append([name, row["key"], row["here"] or NONE, row["paper"] or NONE])
+        if row["paper"] not in ("", row["here"]):
+            bold.add((i, 2))
     notes = [
+        "Bold: what differs from the paper.",
         "Made of the configuration that ran, with its defaults, and of what the paper and its"
         " authors' code tell; the CSV file has the place of each of the paper's.",
         f"{NONE}: there is no such setting, or the paper does not tell it.",
         "config/README.md explains each.",
     ]
-    return Readable(header, body, 4, notes)
+    return Readable(header, body, 4, notes, bold)
 
 
 def differences(table: pd.DataFrame) -> dict[Pair, str]:
