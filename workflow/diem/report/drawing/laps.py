@@ -109,7 +109,7 @@ def band(ax: Axes, at: Sequence[float] | pd.Series, line: pd.DataFrame) -> None:
     errors = pd.to_numeric(line["standard_error"]).fillna(0.0).to_numpy()
     if errors.any():
         values, color = line["value"].to_numpy(), ax.lines[-1].get_color()
-        ax.fill_between(at, values - errors, values + errors, color=color, alpha=0.25, linewidth=0)
+        ax.fill_between(at, values - errors, values + errors, color=color, alpha=0.12, linewidth=0)
 
 
 def line_styles(labels: Mapping[str, str]) -> dict[str, dict]:

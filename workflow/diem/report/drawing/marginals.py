@@ -32,7 +32,7 @@ TICKS = (-2, 0, 2)
 TRUTH = "truth"
 """The name of the column of clean data."""
 
-MODEL_COLORS, TRUTH_COLORS = "Blues", "Oranges"
+MODEL_COLORS, TRUTH_COLORS = "Blues", "Greys"
 """The scales of colours of samples of a model, and of the truth."""
 
 
@@ -88,7 +88,7 @@ def corner(samples: HasRows, title: str, note: str, truth: HasRows | None = None
     size = samples[:1].shape[1]
     pairs = {(i, j): pair_density(samples, j, i) for i in range(size) for j in range(i)}
     norm = color_norm(list(pairs.values()))
-    colors, color = (TRUTH_COLORS, "C1") if truth is None else (MODEL_COLORS, "C0")
+    colors, color = (TRUTH_COLORS, "0.3") if truth is None else (MODEL_COLORS, "C0")
 
     figure = Figure(figsize=(5.5, 5.9))
     axes = figure.subplots(size, size, squeeze=False)
