@@ -1,4 +1,4 @@
-# make        sets up and runs the demo: every table, every figure, and the report
+# make        sets up and runs the demo: every table, every figure, and the pages that show them
 # make quick  sets up and runs the demo's first experiment, the manifold, in minutes
 # make test   sets up and runs all tests
 # make bench  sets up and runs the benchmarks, each of which writes its table beside itself
@@ -29,12 +29,12 @@ demo: quick
 	$(BIN)/snakemake --cores $(CORES)
 	@echo "diem: writing results/report.html"
 	$(BIN)/snakemake --report results/report.html
-	@echo "diem: figures are in results/figures, tables in results/tables, all of it in results/report.html"
+	@echo "diem: figures are in results/figures, tables in results/tables, all of it in results/index.html"
 
 quick: $(READY)
 	@echo "diem: running the first experiment of config/config.yaml on $(CORES) cores"
 	$(BIN)/snakemake --cores $(CORES) quick
-	@echo "diem: its figures are in results/figures, its tables in results/tables"
+	@echo "diem: its figures are in results/figures, its tables in results/tables, both in results/pages"
 
 help:
 	@sed -n '/^# make/s/^# //p' $(firstword $(MAKEFILE_LIST))

@@ -15,6 +15,7 @@ configfile: "config.yaml"
 module diem:
     snakefile: {str(ROOT / "workflow" / "Snakefile")!r}
     config: config
+    {{prefix}}
 
 use rule * from diem as learned_*
 
@@ -24,9 +25,10 @@ rule all:
 """
 
 
-def test_another_workflow_makes_all_results_of_this_one(tmp_path):
+@pytest.mark.parametrize(("prefix", "folder"), [("", "."), ('prefix: "sub"', "sub")])
+def test_another_workflow_makes_all_results_of_this_one(tmp_path, prefix, folder):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(TINY))
-    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "Snakefile").write_text(SNAKEFILE.replace("{prefix}", prefix))
 
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1"],
@@ -37,4 +39,5 @@ def test_another_workflow_makes_all_results_of_this_one(tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert "learned_m_step" in done.stderr
-    assert (tmp_path / "results/tables/tiny.csv").is_file()
+    for result in ("tables/tiny.csv", "index.html"):
+        assert (tmp_path / folder / "results" / result).is_file()

@@ -4,7 +4,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["of_code", "versions"]
+__all__ = ["commit", "of_code", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -19,14 +19,27 @@ def of_code(digest: str) -> dict[str, str]:
         digest: The digest of :func:`diem.jobs.code.code_digest`.
 
     Returns:
-        ``code``, and in a clone ``commit``, which ends with ``-dirty`` if files were changed since.
+        ``code``, and in a clone ``commit``, see :func:`commit`.
     """
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return {"code": digest}
+    found = commit()
+    return {"code": digest} if found is None else {"code": digest, "commit": found}
+
+
+def commit(root: Path | None = None) -> str | None:
+    """Returns the commit that a clone is at, with ``-dirty`` if files were changed since.
+
+    Arguments:
+        root: The folder of the clone; by default this project's own.
+
+    Returns:
+        The commit; nothing if the folder is no clone, or git cannot tell.
+    """
+    root = Path(__file__).parents[2] if root is None else root
+    if not (root / ".git").exists():  # git would tell the commit of a clone around it
+        return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):  # no git, or another user's folder
-        return {"code": digest}
-    return {"code": digest, "commit": told.strip()}
+        return None
+    return found.strip() or None

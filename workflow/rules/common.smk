@@ -116,6 +116,26 @@ def kept(samples):
     return samples if CONFIG["keep_samples"] else temp(samples)
 
 
+CAPTIONS_OF = {}
+"""The label and the file of the caption of all that is shown, by its path with wildcards."""
+
+
+def shown(path, caption, category, label, kind="png"):
+    """Marks a result as one that Snakemake's report and the page show.
+
+    Arguments:
+        path: The result, which may hold wildcards.
+        caption: The file of its caption, which lies beside the rules if its path is relative.
+        category: The report's category.
+        label: What it is called.
+        kind: Its format.
+    """
+    CAPTIONS_OF[path] = label, str(WORKFLOW / "rules" / caption)
+    return report(
+        path, caption=caption, category=category, labels={"result": label, "format": kind}
+    )
+
+
 def table_output(name, category, table, csv=None, rows=None):
     """Returns the output of a job that makes a table in each format, and where asked for its rows.
 
@@ -131,24 +151,19 @@ def table_output(name, category, table, csv=None, rows=None):
     """
     stem = f"{RESULTS}/tables/{name}"
 
-    def shown(path, kind, told):
+    def listed(path, kind, told):
         caption, label = told
-        return report(
-            path,
-            caption=f"../report/{caption}.rst",
-            category=category,
-            labels={"result": label, "format": kind},
-        )
+        return shown(path, f"../report/{caption}.rst", category, label, kind)
 
     output = {
-        "csv": shown(f"{stem}.csv", "csv", csv) if csv else f"{stem}.csv",
-        "html": shown(f"{stem}.html", "html", table),
+        "csv": listed(f"{stem}.csv", "csv", csv) if csv else f"{stem}.csv",
+        "html": listed(f"{stem}.html", "html", table),
         "markdown": f"{stem}.md",
         "latex": f"{stem}.tex",
     }
     if rows:
         path = f"{stem}_rows.csv"
-        output["rows"] = path if rows == "plain" else shown(path, "csv", rows)
+        output["rows"] = path if rows == "plain" else listed(path, "csv", rows)
     return output
 
 

@@ -20,11 +20,11 @@ for figure, entries in FIGURES.items():
             unpack(figure_input(entries)),
         output:
             pdf=f"{RESULTS}/figures/{{experiment}}_{figure}.pdf",
-            png=report(
+            png=shown(
                 f"{RESULTS}/figures/{{experiment}}_{figure}.png",
                 caption=figure_caption(figure, entries),
                 category="{experiment}",
-                labels={"result": f"figure: {figure}", "format": "png"},
+                label=f"figure: {figure}",
             ),
         log:
             f"{RESULTS}/logs/{{experiment}}/figure_{figure}.log",
@@ -50,8 +50,8 @@ rule table:
         **table_output(
             "{experiment}",
             category="{experiment}",
-            table=("table", "table"),
-            csv=("table_csv", "table"),
+            table=("table", "table of the last laps"),
+            csv=("table_csv", "table of the last laps"),
             rows=("rows", "table of all metric rows"),
         ),
     log:

@@ -54,7 +54,7 @@ rule heuristics_table:
         **table_output(
             "heuristics_{heuristics}",
             category="heuristics",
-            table=("heuristics_table", "{heuristics}: table"),
+            table=("heuristics_table", "{heuristics}: table of medians"),
             csv=("heuristics_table", "{heuristics}: table at full precision"),
             rows=("heuristics_rows", "{heuristics}: table of all rows"),
         ),
@@ -74,18 +74,18 @@ rule heuristics_figures:
         coil=f"{RESULTS}/heuristics/{{heuristics}}/coil.h5",
     output:
         divergence_pdf=f"{RESULTS}/figures/heuristics_{{heuristics}}_divergence.pdf",
-        divergence_png=report(
+        divergence_png=shown(
             f"{RESULTS}/figures/heuristics_{{heuristics}}_divergence.png",
             caption="../report/heuristics_divergence.rst",
             category="heuristics",
-            labels={"result": "{heuristics}: figure: divergence", "format": "png"},
+            label="{heuristics}: figure: divergence",
         ),
         coil_pdf=f"{RESULTS}/figures/heuristics_{{heuristics}}_coil.pdf",
-        coil_png=report(
+        coil_png=shown(
             f"{RESULTS}/figures/heuristics_{{heuristics}}_coil.png",
             caption="../report/heuristics_coil.rst",
             category="heuristics",
-            labels={"result": "{heuristics}: figure: coil", "format": "png"},
+            label="{heuristics}: figure: coil",
         ),
     log:
         f"{RESULTS}/logs/heuristics/{{heuristics}}/figures.log",

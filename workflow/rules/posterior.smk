@@ -35,11 +35,11 @@ rule posterior_figure:
         observations=lambda wildcards: IN.posterior(wildcards)["observations"],
     output:
         pdf=f"{RESULTS}/figures/posterior_{{posterior}}.pdf",
-        png=report(
+        png=shown(
             f"{RESULTS}/figures/posterior_{{posterior}}.png",
             caption="../report/posterior.rst",
             category="posterior",
-            labels={"result": "figure: posterior of {posterior}", "format": "png"},
+            label="figure: posterior of {posterior}",
         ),
     log:
         f"{RESULTS}/logs/posterior/{{posterior}}_figure.log",

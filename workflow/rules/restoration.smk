@@ -95,18 +95,18 @@ rule restoration_figures:
         images=lambda wildcards: paper.restoration_files(CONFIG, wildcards.comparison, ".h5"),
     output:
         metrics_pdf=f"{RESULTS}/figures/restoration_{{comparison}}_metrics.pdf",
-        metrics_png=report(
+        metrics_png=shown(
             f"{RESULTS}/figures/restoration_{{comparison}}_metrics.png",
             caption="../report/restoration_metrics.rst",
             category="{comparison}",
-            labels={"result": "figure: metrics by steps", "format": "png"},
+            label="figure: metrics by steps",
         ),
         images_pdf=f"{RESULTS}/figures/restoration_{{comparison}}_images.pdf",
-        images_png=report(
+        images_png=shown(
             f"{RESULTS}/figures/restoration_{{comparison}}_images.png",
             caption="../report/restoration_images.rst",
             category="{comparison}",
-            labels={"result": "figure: restored images", "format": "png"},
+            label="figure: restored images",
         ),
     log:
         f"{RESULTS}/logs/restoration/{{comparison}}/figures.log",

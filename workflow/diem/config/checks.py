@@ -5,6 +5,7 @@ from typing import Any
 
 from diem.components import short, split
 from diem.config.fits import check_images, check_sizes
+from diem.config.paths import PAGES
 from diem.data.sets import DATASETS
 from diem.data.sets.base import DataSet
 from diem.em.augmentations import AUGMENTATIONS
@@ -25,7 +26,10 @@ __all__ = [
     "check_seeds",
 ]
 
-FOLDERS = {"downloads", "figures", "heuristics", "logs", "posterior", "restoration", "tables"}
+FOLDERS = {
+    *("downloads", "figures", "heuristics", "logs", "posterior", "restoration", "tables"),
+    PAGES,
+}
 """The folders beside those of the experiments, in the folder of the results."""
 
 TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_reconstructions_rows")

@@ -8,7 +8,10 @@ from diem.em.laps import ceiling_of, ceilings, evaluated_laps, lap_name
 from diem.evaluation.metrics import find_all
 from diem.replicates import all_entries, same_entry
 
-__all__ = ["Paths"]
+__all__ = ["PAGES", "Paths"]
+
+PAGES = "pages"
+"""The folder of the pages of single entries, in the folder of the results."""
 
 
 class Paths:
@@ -169,3 +172,7 @@ class Paths:
         """Returns the files of a table, and with ``rows`` that of the rows that it is made of."""
         endings = [".csv", ".md", ".tex", ".html", *(["_rows.csv"] if rows else [])]
         return [f"{self.results}/tables/{name}{ending}" for ending in endings]
+
+    def page(self, entry: str | None = None) -> str:
+        """Returns the page that shows all results, or those of one entry of the configuration."""
+        return f"{self.results}/{'index' if entry is None else f'{PAGES}/{entry}'}.html"

@@ -12,7 +12,15 @@ from diem.paper.inputs import heuristics_targets, paper_targets, restoration_tar
 from diem.paper.pairs import Pair
 from diem.report.figures.base import FIGURES
 
-__all__ = ["figure_names", "posterior_targets", "targets", "targets_by_name"]
+__all__ = [
+    "SECTIONS",
+    "alone",
+    "entry_names",
+    "figure_names",
+    "posterior_targets",
+    "targets",
+    "targets_by_name",
+]
 
 SECTIONS = ("experiments", "heuristics", "restoration", "posterior")
 
@@ -38,16 +46,14 @@ def targets(config: Mapping[str, Any], pairs: Sequence[Pair]) -> list[str]:
 def targets_by_name(config: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[str, list[str]]:
     """Returns parts of the targets by the names that a user asks for them by.
 
-    These are the figures, the tables, each entry of the configuration, the ``evidence`` that
-    posteriors can be believed, and the first entry, which is there for a first look, as ``quick``.
-    The arguments are those of :func:`targets`.
+    These are the figures, the tables, each entry of the configuration with its page, the
+    ``evidence`` that posteriors can be believed, and the first entry, which is there for a first
+    look, as ``quick``. The arguments are those of :func:`targets`.
     """
-    everything = targets(config, pairs)
-    entries = {}
-    for section in SECTIONS:
-        for name, entry in config[section].items():
-            alone = {other: {} for other in SECTIONS} | {section: {name: entry}}
-            entries[name] = targets({**config, **alone}, [])
+    everything, paths = targets(config, pairs), Paths(config)
+    entries = {
+        name: [*targets(alone(config, name), []), paths.page(name)] for name in entry_names(config)
+    }
     named = {
         kind: [target for target in everything if f"/{kind}/" in target]
         for kind in ("figures", "tables")
@@ -56,6 +62,22 @@ def targets_by_name(config: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[st
     stems = {f"{name}_{Calibration.name}" for name in config["experiments"]}
     evidence = [path for path in everything if Path(path).stem in stems]
     return entries | named | {"evidence": evidence, "quick": first}
+
+
+def entry_names(config: Mapping[str, Any]) -> list[str]:
+    """Returns the names of all entries of a configuration, in the order of its sections."""
+    return list(dict.fromkeys(name for section in SECTIONS for name in config[section]))
+
+
+def alone(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Returns a configuration with no other entries than those of one name."""
+    return {
+        **config,
+        **{
+            section: {key: entry for key, entry in config[section].items() if key == name}
+            for section in SECTIONS
+        },
+    }
 
 
 def figure_names(experiment: Mapping[str, Any]) -> list[str]:
