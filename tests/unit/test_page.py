@@ -263,6 +263,19 @@ def test_several_runs_are_counted(tmp_path, monkeypatch):
     assert len(found.strips) == 3
 
 
+def test_several_seeds_are_one_mean(tmp_path):
+    rows = [
+        {**each, "seed": seed, "value": each["value"] + 2 * seed}
+        for seed in (0, 1)
+        for each in ROWS
+    ]
+
+    found = outcome_of(tmp_path, rows)
+
+    assert texts(found)["Last lap"] == "16.0 ± 1.0"  # of 15 and 17: sqrt(2) / sqrt(2)
+    assert "±: one standard error of the mean over the seeds 0, 1." in found.table.notes
+
+
 def test_heuristics_count_what_lies_within_the_noise(tmp_path):
     medians = [
         *((0.1, "exact", 0.5), (0.1, "tweedie", 1.0), (0.1, "cov_x", 1.4), (0.1, "zeros", 9.0)),
@@ -322,10 +335,12 @@ def test_seconds_of_a_progress_bar(log, seconds):
 
 def test_costs_are_summed_by_stage_and_run(tmp_path):
     config = {"experiments": {"a": {}}, "heuristics": {}, "restoration": {"b": {}}, "posterior": {}}
+    config["seeds"] = [0, 1]
     bar = "100%|####| 8/8 [00:04<00:00,  2.00 step/s]"
     for name in (
         *("a/base/lap_01_m_step", "a/base/lap_02_final_m_step", "a/base/lap_01_e_step_1-of-2"),
         *("a/base/lap_01_e_step_2-of-2", "other/base/lap_01_m_step", "a/table"),
+        *("a-seed1/base/lap_01_m_step", "a-seed2/base/lap_01_m_step"),
         *("restoration/b/mmps_3", "restoration/b/prior", "restoration/b/clean_data"),
     ):
         path = tmp_path / f"{name}.log"
@@ -338,9 +353,10 @@ def test_costs_are_summed_by_stage_and_run(tmp_path):
     assert lines == [
         ["a", "E-steps", "base", "2", "8.0"],
         ["a", "M-steps", "base", "2", "8.0"],
+        ["a-seed1", "M-steps", "base", "1", "4.0"],
         ["b", "prior", "-", "1", "4.0"],
         ["b", "restored images", "mmps_3", "1", "4.0"],
-        ["all", "-", "-", "6", "24.0"],
+        ["all", "-", "-", "7", "28.0"],
     ]
     assert cost_table(tmp_path / "none", config) is None
 

@@ -18,7 +18,7 @@ rule page:
         introduction=lambda wildcards: (WORKFLOW / "report" / "workflow.rst").read_text("utf-8"),
         source=", ".join(Path(file).name for file in workflow.configfiles) or "the configuration",
     message:
-        "All results on one page, {output}"
+        "All results on one page"
     script:
         "../scripts/page.py"
 
@@ -38,4 +38,4 @@ use rule page as entry_page with:
         introduction=lambda wildcards: (WORKFLOW / "report" / "workflow.rst").read_text("utf-8"),
         source=", ".join(Path(file).name for file in workflow.configfiles) or "the configuration",
     message:
-        "The results of {wildcards.entry} on one page, {output}"
+        "The results of {wildcards.entry} on one page"

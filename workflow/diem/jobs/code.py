@@ -193,6 +193,8 @@ def _imported(source: str) -> Iterator[str]:
 @functools.cache
 def _built_in(name: str) -> frozenset[Path]:
     """Returns the files of the built-in components of a name, of every kind."""
+    if not name.isidentifier():  # settings hold longer texts too
+        return frozenset()
     folders = {LIBRARY.joinpath(*kind.package.split(".")[1:]) for kind in KINDS}
     files = (folder / f"{name}.py" for folder in folders)
     return frozenset(file for file in files if file.is_file())

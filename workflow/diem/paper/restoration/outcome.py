@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from diem.evaluation.metrics import labels
-from diem.evaluation.rows import read_rows
+from diem.evaluation.rows import over_seeds, read_rows
 from diem.paper.restoration.table import method_of
 from diem.report.page.outcomes import TIED, Number, Outcome, compared
 from diem.report.page.tables import Cell, Table
@@ -29,7 +29,7 @@ def of_restoration(name: str, entry: Mapping[str, Any], path: str | Path) -> Out
     Returns:
         The outcome; nothing if no metric tells better from worse.
     """
-    rows = read_rows([path])
+    rows = over_seeds(read_rows([path]))
     known = labels(entry["metrics"])
     there = [metric for metric in known if (rows["metric"] == metric).any()]
     metric = next((metric for metric in there if known[metric].better), None)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diem.replicates import all_entries
 from diem.report.page.tables import Cell, Table
 from diem.report.tables.writing import NONE
 
@@ -32,6 +33,9 @@ STAGES = {
     "posterior": {"posterior samples": r"posterior/{entry}"},
 }
 """The stages that compute, by section, and the logs of their jobs."""
+
+AT_SEEDS = ("experiments", "restoration")
+"""The sections whose entries run at every seed."""
 
 BAR = re.compile(
     r"(?P<count>\d+)(?:/\d+)? ?(?P<unit>[^\[\]|/]*)\[(?P<clock>[\d:]+)(?:<[^,]*)?,\s*"
@@ -78,7 +82,7 @@ def cost_table(logs: str | Path, config: Mapping[str, Any]) -> Table | None:
     }
     body, jobs, total = [], 0, 0.0
     for section, stages in STAGES.items():
-        for entry in config[section]:
+        for entry in all_entries(config, section) if section in AT_SEEDS else config[section]:
             for stage, pattern in stages.items():
                 named = pattern.replace("{entry}", re.escape(entry))
                 for run, spent in _spent(files, named).items():

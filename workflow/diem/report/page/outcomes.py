@@ -1,7 +1,7 @@
 """What came out of an experiment, in a sentence and a table: read from its metric rows."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from diem.em.laps import ceiling_of
 from diem.evaluation.metrics import Fidelity, Label, by_quality, find_all, labels
 from diem.evaluation.metrics.calibration import Calibration
 from diem.evaluation.metrics.prediction import Prediction
-from diem.evaluation.rows import read_rows
+from diem.evaluation.rows import errors_of, over_seeds, read_rows
 from diem.evaluation.selection import TIE, TIE_ERRORS, selected
 from diem.files.tables import read_csv
 from diem.report.page.tables import Cell, Table
@@ -22,6 +22,8 @@ from diem.report.tables.writing import NONE, with_error
 __all__ = ["Mark", "Number", "Outcome", "compared", "of_experiment"]
 
 BETTER, WORSE, TIED, UNKNOWN = "better", "worse", "tie", "unknown"
+
+DIRECTIONS = {"↓": "lower is better", "↑": "higher is better"}
 
 
 class Number(NamedTuple):
@@ -131,7 +133,7 @@ def of_experiment(
         rows: The file of its metric rows.
         chosen: The table of chosen laps, if laps are chosen.
     """
-    found = read_rows([rows])
+    found = over_seeds(read_rows([rows]))
     known = labels(entry["evaluation"]["metrics"])
     main = _main(found, entry, known)
     if main is None:
@@ -147,7 +149,8 @@ def of_experiment(
     extractor = next((text for text in of_main["extractor"] if text), "")
     unit = f" ({label.unit.format(extractor=extractor)})" if label.unit else ""
     shown = f"{label.name}{unit} of {SUBJECTS.get(subject, subject)}"
-    table = _table(runs, shown, label.better, selection is not None)
+    table = _table(runs, label.better, selection is not None)
+    table.notes.extend(_notes(runs, f"{shown}; {DIRECTIONS[label.better]}", found))
     tell = _told_of_one if len(runs) == 1 else _told_of_several
     headline = tell(runs, shown, label.better)
     return Outcome("experiments", name, headline, table, [_strip(r, label.better) for r in runs])
@@ -275,7 +278,7 @@ def _has_errors(runs: Sequence[_Run]) -> bool:
     return any(number.error is not None for run in runs for number in run.laps.values())
 
 
-def _table(runs: Sequence[_Run], shown: str, better: str, selects: bool) -> Table:
+def _table(runs: Sequence[_Run], better: str, selects: bool) -> Table:
     """Returns the numbers of all runs; columns that none of them has are left out."""
     several = any(len(run.laps) > 1 for run in runs)
     columns: dict[str, list[Any]] = {"Run": [run.title for run in runs]}
@@ -298,21 +301,27 @@ def _table(runs: Sequence[_Run], shown: str, better: str, selects: bool) -> Tabl
         [Cell(NONE if told[i] is None else str(told[i])) for told in kept.values()]
         for i in range(len(runs))
     ]
-    arrow = {"↓": "lower is better", "↑": "higher is better"}[better]
+    return Table(list(kept), body)
+
+
+def _notes(runs: Sequence[_Run], shown: str, rows: pd.DataFrame) -> Iterator[str]:
+    """Yields what the numbers of a table are."""
     laps = "; ".join(dict.fromkeys(f"{min(r.laps)} and {r.last}" for r in runs))
-    notes = [f"{shown}; {arrow}. First and last evaluated laps: {laps}."]
-    if selects:
-        notes.append(
-            "The lap to use and those that could be as good are told by validation observations."
+    yield f"{shown}. First and last evaluated laps: {laps}."
+    if runs[0].chosen is not None:
+        first = " of the first seed" if "," in str(rows["seed"].iloc[0]) else ""
+        yield (
+            "The lap to use and those that could be as good are told by validation observations"
+            f"{first}."
         )
     if _has_errors(runs):
-        notes.append("Numbers within two standard errors of their difference are a tie.")
+        yield from errors_of(rows)
+        yield "Numbers within two standard errors of their difference are a tie."
     else:
-        notes.append(
+        yield (
             "This metric is one number of all samples and has no standard error: whether a small"
             " difference is more than chance is not known."
         )
-    return Table(list(kept), body, notes)
 
 
 def _choice(run: _Run) -> str:

@@ -11,7 +11,7 @@ from diem.files.atomic import REMEDY
 
 __all__ = ["Cell", "Table", "read_table"]
 
-NUMBER = re.compile(r"[-+−±.,\d\s%e]*\d[-+−±.,\d\s%e]*|-|NaN|inf", re.IGNORECASE)
+NUMBER = re.compile(r"(< )?[-+−±.,\d\s%e]*\d[-+−±.,\d\s%e]*|-|NaN|inf", re.IGNORECASE)
 """What a cell of a column of numbers holds; a dash where there is none."""
 
 

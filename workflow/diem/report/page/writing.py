@@ -206,11 +206,10 @@ def _lead(run: Run) -> str:
     ):
         if names := list(config[section]):
             counts.append(f"{len(names)} {one if len(names) == 1 else many} ({', '.join(names)})")
+    seeds = config["seeds"] or [config["seed"]]
+    told = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     commit = f", commit {run.commit}" if run.commit else ""
-    return (
-        f"{', '.join(counts)} of {run.source}, seed {config['seed']}, by diem"
-        f" {__version__}{commit}."
-    )
+    return f"{', '.join(counts)} of {run.source}, {told}; written by diem {__version__}{commit}."
 
 
 def write_page(
