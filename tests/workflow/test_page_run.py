@@ -126,6 +126,18 @@ def test_a_figure_opens_at_full_size_and_closes(made, chromium):
     assert chromium.value(size) < 390
 
 
+def test_the_contents_tell_where_one_is(made, chromium):
+    chromium.open(made.path(PAGE), 1280, 300)  # so low that the contents scroll
+
+    chromium.value("document.getElementById('tables-hyperparameters').scrollIntoView()")
+    chromium.value("new Promise((done) => setTimeout(done, 300))")
+    told = "document.querySelector('.side [aria-current]')"
+    assert chromium.value(f"{told}.hash") == "#tables-hyperparameters"
+    assert chromium.value(f"{told}.getBoundingClientRect().bottom") <= 300
+    place = "document.getElementById('tables-hyperparameters').getBoundingClientRect().top"
+    assert 0 <= chromium.value(place) <= 60  # the page itself has not moved
+
+
 def test_the_menu_of_a_phone_opens_and_closes(made, chromium):
     chromium.open(made.path(PAGE), 390)
     opened = "document.querySelector('.menu').open"

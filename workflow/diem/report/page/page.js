@@ -14,7 +14,9 @@ const seen = new IntersectionObserver(
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       for (const link of links.values()) link.removeAttribute("aria-current");
-      links.get(entry.target.id).setAttribute("aria-current", "location");
+      const here = links.get(entry.target.id);
+      here.setAttribute("aria-current", "location");
+      here.scrollIntoView({ block: "nearest" });
     }
   },
   { rootMargin: "-10% 0px -80% 0px" },
