@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.diffusion.prior import read_prior
-from diem.evaluation.metrics.prediction import Prediction
-from diem.evaluation.selection import selected, selection_told
+from diem.evaluation.selection import write_selected
 from diem.files.tables import read_csv
 from diem.jobs.job import started
 
@@ -12,15 +10,5 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with started(snakemake):
-    table = read_csv(snakemake.input.table)
-    chosen = selected(table, snakemake.wildcards.run)
-    priors = {prior.card["lap"]: prior for prior in map(read_prior, snakemake.input.priors)}
-    prior = priors[chosen["lap"]]
-    prior.card["run"] = snakemake.wildcards.run  # the Gaussian is of several
-    prior.card["chosen_by"] = {
-        "metric": Prediction.name,
-        "laps": sorted(priors),
-        "table": snakemake.input.table,
-        "told": selection_told(chosen),
-    }
-    prior.save(snakemake.output[0])
+    files, run = snakemake.input, snakemake.wildcards.run
+    write_selected(snakemake.output[0], read_csv(files.table), files.table, run, files.priors)

@@ -199,7 +199,7 @@ class Evaluation:
 
 def evaluate(
     evaluation: Evaluation, card: Mapping[str, Any]
-) -> tuple[list[dict[str, Any]], dict[str, np.ndarray | Iterable[np.ndarray | Tensor]]]:
+) -> tuple[list[dict[str, Any]], dict[str, np.ndarray | Iterable[np.ndarray]]]:
     """Draws samples of a prior and of its posteriors, and has the wanted metrics measure them.
 
     Arguments:
@@ -225,7 +225,7 @@ def evaluate(
     arrays = posterior_arrays(posterior.x, posterior.observed, truth)
     with contextlib.closing(evaluation):
         arrays |= _trained_arrays(evaluation)
-    return rows, {"prior/x": row_parts(samples), **evaluation.arrays, **arrays}
+    return rows, {"prior/x": map(np.asarray, row_parts(samples)), **evaluation.arrays, **arrays}
 
 
 def _trained_arrays(evaluation: Evaluation) -> dict[str, np.ndarray]:

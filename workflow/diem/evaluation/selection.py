@@ -8,6 +8,7 @@ than chance. So does that from the Gaussian prior, which tells whether a lap has
 Gaussian does not know.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +17,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from diem.diffusion.prior import read_prior
 from diem.errors import DiemError
 from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.rows import provenance, read_rows
 from diem.files.hdf5 import Reader
 
-__all__ = ["BETTER", "CHOSEN", "TIE", "select_laps", "selected", "selected_lap", "selection_told"]
+__all__ = [
+    "BETTER",
+    "CHOSEN",
+    "TIE",
+    "select_laps",
+    "selected",
+    "selected_lap",
+    "selection_told",
+    "write_selected",
+]
 
 CHOSEN, TIE = "chosen", "tie"
 """The verdicts: the lap whose mean score is the lowest, and a lap that could be as good."""
@@ -144,3 +155,40 @@ def selection_told(row: Mapping[Any, Any]) -> str:
     return (
         f"lap {row['lap']} is chosen, {beside} (by {-difference:.2g}, standard error {error:.2g})."
     )
+
+
+SHOWN = (
+    *("lap", "prediction", "coverage_90", "difference", "standard_error", "verdict"),
+    *("gaussian_difference", "gaussian_standard_error", "gaussian_verdict"),
+)
+"""The columns of the table of a run's laps that the card of the chosen prior keeps."""
+
+
+def write_selected(
+    output: str | Path, table: pd.DataFrame, source: str, run: str, priors: Sequence[str | Path]
+) -> None:
+    """Writes the prior of the lap that was selected, with the selection in its card.
+
+    Arguments:
+        output: The prior to write.
+        table: A table of :func:`select_laps`.
+        source: The table's file, for the card.
+        run: The run.
+        priors: The priors of the run's laps that were compared, the Gaussian one too.
+
+    Raises:
+        DiemError: If a prior cannot be read.
+    """
+    chosen = selected(table, run)
+    by_lap = {prior.card["lap"]: prior for prior in map(read_prior, priors)}
+    prior = by_lap[chosen["lap"]]
+    prior.card["run"] = run  # the Gaussian is of several
+    compared = table.loc[table["run"] == run, [*SHOWN]]
+    prior.card["chosen_by"] = {
+        "metric": Prediction.name,
+        "laps": sorted(by_lap),
+        "table": source,
+        "rows": json.loads(compared.to_json(orient="records", double_precision=15)),
+        "told": selection_told(chosen),
+    }
+    prior.save(output)

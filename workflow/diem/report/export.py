@@ -166,8 +166,9 @@ def card_text(card: Mapping[str, Any], name: str) -> str:
 
 
 def _on_one_line(value: Any) -> str:
-    """Returns a setting on one line, as YAML would have it."""
+    """Returns a setting on one line, as YAML would have it, but for the rows of a table."""
     if isinstance(value, Mapping):
-        entries = ", ".join(f"{key}: {_on_one_line(child)}" for key, child in value.items())
+        told = {key: child for key, child in value.items() if key != "rows"}
+        entries = ", ".join(f"{key}: {_on_one_line(child)}" for key, child in told.items())
         return f"{{{entries}}}"
     return value if isinstance(value, str) else json.dumps(value)
