@@ -22,6 +22,7 @@ from diem.diffusion.samplers import SAMPLERS, sample_prior
 from diem.em.augmentations import AUGMENTATIONS, augment, chosen
 from diem.em.restart import replace_contradicting
 from diem.em.training import Training, train
+from diem.errors import DiemError
 from diem.evaluation import inception
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.extractor import Extractor
@@ -40,7 +41,9 @@ from diem.inference.prior_denoiser import PriorDenoiser
 from diem.jobs.job import Job
 from diem.networks import NETWORKS
 from diem.operators.base import Operator
+from diem.operators.given import given, linear, where_shown
 from diem.operators.partial import Partial
+from diem.operators.verify import verify_operator
 from diem.paper.methods import METHODS, Problem
 from diem.paper.restoration.prior import HalvedDenoiser
 from diem.paper.restoration.restore import restore
@@ -166,6 +169,21 @@ def test_an_operator_without_parameters():
 
     for some in (operator, operator[:1]):
         assert on_device(some, some.observed(), some.together(), some.dense())
+
+
+def test_an_operator_of_a_function():
+    matrix = torch.randn(2, 3)
+
+    operator = given(lambda x: x @ matrix.to(x.device).T, torch.zeros(4, 2).to(DEVICE), (3,))
+    operator = operator.to(DEVICE)
+    shown = where_shown(operator, torch.rand(4, 2).to(DEVICE) < 0.5)
+
+    verify_operator(operator, "mine")
+    x, y = torch.randn(4, 3).to(DEVICE), torch.randn(4, 2).to(DEVICE)
+    for some in (operator, shown):
+        assert on_device(some, some.observed(), some.forward(x), some.adjoint(y))
+    with pytest.raises(DiemError, match="forward fails"):
+        verify_operator(linear(lambda x: x @ matrix.T, (3,)).to(DEVICE), "mine")
 
 
 # Posteriors

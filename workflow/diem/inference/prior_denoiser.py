@@ -28,7 +28,9 @@ from diem.diffusion.samplers import Sampler, sample_prior
 from diem.diffusion.solvers import column
 from diem.errors import DiemError, nearest
 from diem.operators.base import Operator
+from diem.operators.given import Given, given
 from diem.operators.partial import Partial
+from diem.operators.verify import PROBED, verify_operator
 from diem.seeds import Stage, torch_generator
 
 __all__ = [
@@ -212,7 +214,7 @@ class PriorDenoiser(Denoiser):
     def posterior(
         self,
         y: Tensor | np.ndarray,
-        operator: Operator,
+        operator: Given,
         sigma_y: float | Tensor | np.ndarray,
         n: int = 1,
         *,
@@ -230,8 +232,9 @@ class PriorDenoiser(Denoiser):
         Arguments:
             y: The observations, of shape ``(B, *observation)``; NaN is missing, and its noise may
                 be NaN.
-            operator: The forward operators, one an observation or one for all, see
-                :func:`diem.operators.build`.
+            operator: The forward operators, one an observation or one for all: an object, as of
+                :func:`diem.operators.build`, or what :func:`diem.operators.given.given` takes for
+                one: a name, a mapping, or a linear function.
             sigma_y: The noise's standard deviation, a scalar, one an observation ``(B,)``, one a
                 value ``(*observation)``, or broadcastable to ``y``.
             n: The number of samples of each observation.
@@ -306,11 +309,14 @@ class PriorDenoiser(Denoiser):
         return PosteriorSampler.from_config(of_card(self.card, {**portable, **e_step}))
 
     def _observed(
-        self, y: Tensor | np.ndarray, operator: Operator, sigma_y: float | Tensor | np.ndarray
+        self, y: Tensor | np.ndarray, operator: Given, sigma_y: float | Tensor | np.ndarray
     ) -> Observed:
         """Returns observations in the network's units, if all of them fit each other."""
         y = torch.as_tensor(y).to(self._mean)
         sigma_y = torch.as_tensor(sigma_y).to(self._mean)
+        if not isinstance(operator, Operator):
+            operator = given(operator, y, self.event_shape).to(self.device)
+            verify_operator(operator[:PROBED], "given")
         if operator.event_shape != self.event_shape:
             raise DiemError(
                 f"operator: it observes data of shape {operator.event_shape}, and the prior's have"

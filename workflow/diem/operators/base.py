@@ -215,7 +215,7 @@ class _Operators(Kind):
 
 
 OPERATORS = _Operators(
-    "operator", "diem.operators", Operator, besides=("base", "partial", "verify")
+    "operator", "diem.operators", Operator, besides=("base", "given", "partial", "verify")
 )
 """The operators, see :class:`diem.components.Kind`."""
 
