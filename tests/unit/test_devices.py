@@ -9,7 +9,7 @@ import torch
 
 from diem.errors import DiemError
 from diem.jobs import devices
-from diem.jobs.devices import select_devices, take
+from diem.jobs.devices import lent_device, select_devices, take
 
 WORKFLOW = Path(devices.__file__).parents[1]
 
@@ -109,3 +109,9 @@ def test_gpus_are_taken_by_their_identity(monkeypatch, tmp_path, another):
     assert select_devices("auto", 2) == [torch.device("cuda", 0), torch.device("cuda", 1)]
     (folder,) = tmp_path.iterdir()
     assert sorted(path.name for path in folder.iterdir()) == ["GPU-a", "GPU-b"]
+
+    devices._HELD.clear()
+    with lent_device("cuda") as device:
+        assert device == torch.device("cuda", 0)
+        assert devices._locked(folder / "GPU-a") is None
+    assert devices._locked(folder / "GPU-a") is not None  # it is free again

@@ -16,7 +16,7 @@ GROUND = {
 }
 FLOORS = [
     *("files", "jobs", "operators", "networks", "diffusion", "data", "em", "inference"),
-    *("evaluation", "report", "paper", "config", "planning"),
+    *("evaluation", "report", "paper", "config", "planning", "in_python"),
     *("launch_workflow", "cli", "__main__"),
 ]
 """The rooms above the ground, in the order in which each may import those before it.

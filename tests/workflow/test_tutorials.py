@@ -97,3 +97,16 @@ def test_observations(tmp_path):
         number(whole, f"RMS error with the {name} prior:") for name in ("learned", "Gaussian")
     )
     assert learned < 0.9 * gaussian
+
+
+def test_in_python(tmp_path):
+    page = DOCS / "in_python.md"
+
+    text = tutorials.run(page, tmp_path)
+
+    same = [
+        shape(SELECTED.sub("selected.", told)) for told in (text, page.read_text(encoding="utf-8"))
+    ]
+    assert same[0] == same[1]
+    assert number(text, "RMS error") < 0.5
+    assert (tmp_path / "two/figures/fit_lap_choice.pdf").stat().st_size > 1000

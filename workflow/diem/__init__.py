@@ -13,9 +13,13 @@ from typing import Any
 __version__ = "0.3.0"
 
 # Loaded at their first use: Snakemake imports the package at every start, and torch takes seconds.
-_LAZY = {"load_prior": "inference.prior_denoiser", "write_observations": "data.ingest"}
+_LAZY = {
+    "fit": "in_python.fit",
+    "load_prior": "inference.prior_denoiser",
+    "write_observations": "data.ingest",
+}
 
-__all__ = ["load_prior", "write_observations"]
+__all__ = ["fit", "load_prior", "write_observations"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,12 @@ from diem.errors import DiemError
 from diem.operators.base import Operator
 from diem.operators.verify import PROBED, verify_operator
 
-__all__ = ["Finding", "check_file"]
+__all__ = ["RESCALE", "Finding", "check_file"]
+
+RESCALE = (
+    "scale y and sigma_y before you write them, or set data.offset and data.scale in the config."
+)
+"""The remedy of data that are not scaled to [-2, 2]."""
 
 
 class Finding(NamedTuple):
@@ -207,10 +212,7 @@ def _judge_range(split: str, totals: Totals, found: _Findings) -> None:
         between = f"x seems to be of size {size:.2g} (root mean square), and {between}"
         fits = size < 4 and (size > 0.1 or totals.noise > totals.square / 2)
     if not fits:
-        found.warn(
-            f"{split}: {between}, where values of x from -2 to 2 are expected: scale y and sigma_y"
-            " before you write them, or set data.offset and data.scale in the config."
-        )
+        found.warn(f"{split}: {between}, where values of x from -2 to 2 are expected: {RESCALE}")
 
 
 def _judge_noise(split: str, totals: Totals, found: _Findings) -> None:

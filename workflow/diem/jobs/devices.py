@@ -4,12 +4,13 @@ Of several jobs on one machine, each has GPUs of its own: it takes what no other
 waits while there are too few. On a cluster the scheduler shows a job only the GPUs that it gave.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +18,7 @@ import torch
 
 from diem.errors import DiemError
 
-__all__ = ["select_device", "select_devices", "take"]
+__all__ = ["lent_device", "select_device", "select_devices", "take"]
 
 logger = logging.getLogger("diem")
 
@@ -60,6 +61,20 @@ def select_devices(name: str, count: int) -> list[torch.device]:
         return [torch.device(name)]
     identities = [str(torch.cuda.get_device_properties(i).uuid) for i in range(available)]
     return [torch.device("cuda", i) for i in take(identities, count)]
+
+
+@contextlib.contextmanager
+def lent_device(name: str) -> Iterator[torch.device]:
+    """Yields the device of :func:`select_device`, which other jobs may take again afterwards.
+
+    It is for work in a process that goes on for longer, such as a notebook's.
+    """
+    before = set(_HELD)
+    try:
+        yield select_device(name)
+    finally:
+        for identity in _HELD.keys() - before:
+            _HELD.pop(identity).close()
 
 
 def take(identities: Sequence[str], count: int, folder: str | Path | None = None) -> list[int]:

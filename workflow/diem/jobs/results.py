@@ -60,7 +60,7 @@ def check_writable(folder: str | Path, asked: str = "results") -> None:
         raise DiemError(f"{asked}: the folder {str(folder)!r} cannot be written ({path}).")
 
 
-def hold(folder: str | Path) -> IO[str]:
+def hold(folder: str | Path, asked: str = "results") -> IO[str]:
     """Makes a folder this process's own until it ends, however it ends.
 
     The operating system releases the lock of a killed process, so that the same command can be
@@ -68,6 +68,7 @@ def hold(folder: str | Path) -> IO[str]:
 
     Arguments:
         folder: The folder, which is made if it is missing.
+        asked: What asks for it: a key, or the name of an argument.
 
     Returns:
         The open lock file, to be kept open.
@@ -76,13 +77,13 @@ def hold(folder: str | Path) -> IO[str]:
         DiemError: If the folder cannot be written, holds files and is not marked, or if another
             process holds it.
     """
-    check_writable(folder)
+    check_writable(folder, asked)
     path = Path(folder) / MARK
     path.parent.mkdir(parents=True, exist_ok=True)
     foreign = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
     if foreign and not path.exists():
         raise DiemError(
-            f"results: the folder {str(folder)!r} holds files that this workflow has not marked as"
+            f"{asked}: the folder {str(folder)!r} holds files that this workflow has not marked as"
             f" its own ({', '.join(foreign[:3])}{', ...' if foreign[3:] else ''}): choose another"
             f" folder, or make an empty file {str(path)!r} if they are an earlier version's."
         )
@@ -90,7 +91,7 @@ def hold(folder: str | Path) -> IO[str]:
         file = path.open("a", encoding="utf-8")
     except OSError as error:
         raise DiemError(
-            f"results: {path} cannot be written ({error.strerror}): it is another user's, or of"
+            f"{asked}: {path} cannot be written ({error.strerror}): it is another user's, or of"
             " another program."
         ) from None
     try:
@@ -98,7 +99,7 @@ def hold(folder: str | Path) -> IO[str]:
     except BlockingIOError:
         file.close()
         raise DiemError(
-            f"results: another workflow is writing to the folder {str(folder)!r}."
+            f"{asked}: another workflow is writing to the folder {str(folder)!r}."
         ) from None
     except OSError:
         # A file system without locks; Snakemake's own bookkeeping must do.

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 
 from diem.data.observations import Observations, Observed
+from diem.operators.base import Operator
 
-__all__ = ["KINDS", "Beginning", "beginning"]
+__all__ = ["KINDS", "Beginning", "beginning", "shows_values"]
 
 KINDS = ("images", "series", "table", "volumes")
 """The kinds of data: ``table`` is of columns without an order."""
@@ -182,17 +183,20 @@ def _scaling(some: Observed) -> tuple[float, float]:
 
     Only operators whose observations are values of x show it.
     """
-    ones = torch.ones(len(some.y), *some.operator.event_shape)
-    seen = some.operator.observed().expand_as(some.y)
-    if not seen.any() or not torch.allclose(
-        some.operator.forward(ones)[seen], torch.ones(()), atol=1e-3
-    ):
+    if not shows_values(some.operator):
         return 0.0, 1.0
-    values = some.y[seen]
+    values = some.y[some.operator.observed().expand_as(some.y)]
     offset, scale = float(values.mean()), float(values.std())
     if abs(offset) < 1 and 0.3 < scale < 1.5:
         return 0.0, 1.0  # as it should be
     return float(f"{offset:.3g}"), float(f"{scale:.3g}")
+
+
+def shows_values(operator: Operator) -> bool:
+    """Returns whether observations are values of ``x``, or means of them, so that scales show."""
+    seen = operator.observed()
+    ones = operator.forward(torch.ones(len(seen), *operator.event_shape))
+    return bool(seen.any()) and torch.allclose(ones[seen], torch.ones(()), atol=1e-3)
 
 
 def _scaling_told(offset: float, scale: float, kind: str) -> str:
