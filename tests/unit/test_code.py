@@ -140,6 +140,19 @@ def test_a_component_of_the_users_own_counts(script, tmp_path, monkeypatch):
     assert digest(script, SCRIPT, "lens.beam:Wide") == found[-1]
 
 
+BROKEN = [b"def (:", b"x = '''", b"\xff\xfe", b"x = 1\x00", b"  x\n y"]
+
+
+@pytest.mark.parametrize("source", BROKEN)
+def test_a_file_that_is_no_program_counts_as_it_is(tmp_path, monkeypatch, script, source):
+    monkeypatch.setenv("DIEM_PATH", str(tmp_path))
+    (tmp_path / "broken.py").write_bytes(source)
+    one = digest(script, SCRIPT, "broken:Beam")
+    (tmp_path / "broken.py").write_bytes(source + b"#")
+
+    assert digest(script, SCRIPT, "broken:Beam") != one
+
+
 def test_what_was_read_is_remembered(tmp_path, monkeypatch):
     monkeypatch.setattr(code, "KNOWN", {})
     file = tmp_path / "diem" / "code.json"

@@ -97,3 +97,11 @@ def test_a_file_and_its_folder_are_on_the_disk_before_what_follows(tmp_path, mon
         name = temporary.name
 
     assert done == [name, tmp_path.name]
+
+
+def test_a_number_that_is_none_is_read_as_it_was_written(tmp_path):
+    write_rows(tmp_path / "rows.csv", [{**ROWS[0], "value": float("nan")}, *ROWS[1:]])
+
+    values = read_rows([tmp_path / "rows.csv"])["value"]
+
+    assert values.isna().tolist() == [True, False, False]

@@ -32,7 +32,10 @@ FOLDERS = {
 }
 """The folders beside those of the experiments, in the folder of the results."""
 
-TABLES = ("", "_rows", "_published", "_chosen_lap", "_reconstructions", "_reconstructions_rows")
+TABLES = (
+    *("", "_rows", "_published", "_chosen_lap", "_calibration"),
+    *("_reconstructions", "_reconstructions_rows"),
+)
 """How the names of an experiment's tables end."""
 
 NEEDS = {

@@ -114,7 +114,9 @@ def _of_file(path: str | Path) -> pd.DataFrame:
         rows["standard_error"] = ""
     try:
         # Not pandas' own parser of numbers, which may miss the last digit.
-        rows = rows.assign(value=rows["value"].map(float), lap=rows["lap"].map(int))
+        rows = rows.assign(
+            value=rows["value"].map(lambda text: float(text or "nan")), lap=rows["lap"].map(int)
+        )
     except (KeyError, ValueError):
         raise DiemError(f"{path}: these are no metric rows: {REMEDY}.") from None
     for row in rows.drop_duplicates(["experiment", "run", "observations", "lap"]).to_dict(

@@ -148,10 +148,13 @@ def _read(path: Path) -> Read:
     now = path.stat()
     state, key = (now.st_mtime_ns, now.st_size), str(path)
     if key not in KNOWN or KNOWN[key].state != state:
-        source = path.read_text(encoding="utf-8")
-        code = f"{_name(path)}\n{without_words(source)}"
-        digest = hashlib.sha256(code.encode()).hexdigest()
-        KNOWN[key] = Read(state, digest, tuple(_imported(source)))
+        content, imported = path.read_bytes(), tuple[str, ...]()
+        # What is no program counts as it is: who imports it tells what is wrong with it.
+        with contextlib.suppress(SyntaxError, ValueError, tokenize.TokenError):
+            source = content.decode("utf-8")
+            content, imported = without_words(source).encode(), tuple(_imported(source))
+        digest = hashlib.sha256(_name(path).encode() + b"\n" + content).hexdigest()
+        KNOWN[key] = Read(state, digest, imported)
     return KNOWN[key]
 
 
