@@ -3,6 +3,7 @@
 # make test   sets up and runs all tests
 # make bench  sets up and runs the benchmarks, each of which writes its table beside itself
 # make gpu    sets up, and proves and measures the project on this machine's GPU, in some ten minutes
+# make docs   sets up and builds the site of the documentation, build/site/docs/index.html
 # make lint   sets up and checks the style and the types of workflow and code
 # make clean  removes the virtual environment; results stay
 #
@@ -22,7 +23,7 @@ WHEELS ?= build/gpu-wheels
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick help setup test test-fast fuzz coverage reference unchanged bench gpu gpu-wheels lint clean
+.PHONY: demo quick help setup test test-fast fuzz coverage reference unchanged bench gpu gpu-wheels docs lint clean
 
 demo: quick
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
@@ -84,6 +85,11 @@ gpu: $(READY)
 
 gpu-wheels: $(READY)
 	$(BIN)/python benchmarks/gpu_wheels.py $(WHEELS)
+
+docs: $(READY)
+	$(BIN)/pip install --quiet --requirement envs/docs.txt
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
+	@echo "diem: the documentation is in build/site/docs/index.html"
 
 lint: $(READY)
 	$(BIN)/ruff check .
