@@ -110,7 +110,7 @@ class DataSet(Component):
         return None
 
     def curve(self, seed: int, points: int) -> np.ndarray:
-        """Returns points along the curve, of shape ``(points, *event)``, of data with the fact ``curve``."""
+        """Returns points, ``(points, *event)``, along the curve of data with the fact ``curve``."""
         raise TypeError(f"The data set {self.name!r} has no curve.")
 
     def observation_shape(self) -> tuple[int, ...] | None:
