@@ -78,6 +78,7 @@ class Bare(ast.NodeTransformer):
         return None if text else node
 
 
+@pytest.mark.slow
 def test_what_is_left_of_the_library_is_all_that_it_does():
     empty = 0
     for path in code.LIBRARY.rglob("*.py"):
@@ -166,6 +167,7 @@ def test_what_was_read_is_remembered(tmp_path, monkeypatch):
     assert file.stat().st_mtime_ns == when
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["", "[1]", '{"a": 1}', "{", "null"])
 def test_what_was_remembered_may_be_damaged(tmp_path, monkeypatch, kept):
     monkeypatch.setattr(code, "KNOWN", {})
@@ -179,6 +181,7 @@ def test_what_was_remembered_may_be_damaged(tmp_path, monkeypatch, kept):
     code.remember(file)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_no_harm(tmp_path, monkeypatch):
     monkeypatch.setattr(code, "KNOWN", {})
     (tmp_path / "file").write_text("")

@@ -121,6 +121,7 @@ def test_a_crafted_prior_is_refused_in_one_sentence(case, tmp_path):
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_a_crafted_network_of_gigabytes_takes_no_memory(tmp_path):
     path = tmp_path / "prior.safetensors"
     crafted(path, lambda card: card["network"].update(hidden=[1024] * 1000))  # 4 GB of weights
@@ -226,6 +227,7 @@ YAML = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", YAML)
 def test_yaml_that_has_no_end(case, tmp_path):
     text, words = YAML[case]
@@ -299,6 +301,7 @@ def test_a_label_is_text_in_figures(label):
         assert figure._suptitle._preprocess_math(source.labels["run"]) == (label, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["posterior"])
 def test_the_backend_of_a_notebook_is_no_matter(verb, tmp_path):
     code = (

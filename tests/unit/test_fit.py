@@ -239,6 +239,7 @@ def test_what_cannot_be_fitted_is_told_in_a_sentence(nothing_left, arguments, wo
     assert "\n" not in sentence
 
 
+@pytest.mark.slow
 def test_what_is_implausible_is_warned_of(nothing_left):
     y = observations()
     with pytest.warns(ObservationWarning, match="implausibly large"):
@@ -278,6 +279,7 @@ def test_a_folder_is_gone_on_with(tmp_path, monkeypatch):
     assert made == {path: path.stat().st_mtime_ns for path in made}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -380,6 +382,7 @@ def test_global_state_is_as_it_was(nothing_left):
     assert state() == before
 
 
+@pytest.mark.slow
 def test_another_thread_gets_the_same_numbers(nothing_left):
     y, found = observations(), []
 
@@ -390,6 +393,7 @@ def test_another_thread_gets_the_same_numbers(nothing_left):
     assert same(found[0], diem.fit(y, "mask", 0.1, **QUICK))
 
 
+@pytest.mark.slow
 def test_progress_is_told_lap_by_lap(nothing_left, capsys):
     diem.fit(observations(), "mask", 0.1, laps=2, settings=TINY)
 

@@ -110,6 +110,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_file_is_looked_into_before_it_is_opened(case, tmp_path):
     make, words = CASES[case]

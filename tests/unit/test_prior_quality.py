@@ -25,6 +25,7 @@ def normal(seed, count=COUNT, dimensions=4):
     return np.random.default_rng(seed).standard_normal((count, dimensions))
 
 
+@pytest.mark.slow
 def test_equal_distributions_cannot_be_told_apart():
     accuracy = two_sample_accuracy(normal(0), normal(1))
     assert accuracy == pytest.approx(0.5, abs=4 / (2 * math.sqrt(2 * COUNT)))
