@@ -6,6 +6,7 @@ import torch
 from azula.noise import VPSchedule
 from helpers import observe, random_gaussian, simulate
 from other_device import DEVICE, Misplaced, OtherDevice, Stream
+from test_given import Twice
 from test_operators import CASES
 from test_restoration import ENTRIES
 from test_resume_jobs import SETTINGS
@@ -40,7 +41,6 @@ from diem.files.hdf5 import write_hdf5
 from diem.inference.prior_denoiser import PriorDenoiser
 from diem.jobs.job import Job
 from diem.networks import NETWORKS
-from diem.operators.base import Operator
 from diem.operators.given import given, linear, where_shown
 from diem.operators.partial import Partial
 from diem.operators.verify import verify_operator
@@ -149,19 +149,6 @@ def test_operators(spec, shape):
         results += [some.forward(x[:2]), some.adjoint(y[:2]), some.observed(), some.together()]
     assert on_device(operator, part, *results)
     operator.check()
-
-
-class Twice(Operator):
-    """An operator of one's own without parameters."""
-
-    @property
-    def observation_shape(self):
-        return self.event_shape
-
-    def forward(self, x):
-        return 2 * x
-
-    adjoint = forward
 
 
 def test_an_operator_without_parameters():

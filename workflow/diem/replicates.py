@@ -7,7 +7,10 @@ other one runs as a replicate, an entry like the first that no figure and no tab
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Replicate", "all_entries", "replicates", "same_entry", "seed_of"]
+__all__ = ["SECTIONS", "Replicate", "all_entries", "replicates", "same_entry", "seed_of"]
+
+SECTIONS = ("experiments", "restoration")
+"""What runs at every seed. The heuristics have their spread over cases."""
 
 
 class Replicate(NamedTuple):
@@ -25,13 +28,8 @@ class Replicate(NamedTuple):
 
 
 def replicates(config: Mapping[str, Any], section: str) -> Iterator[Replicate]:
-    """Yields the replicates of a section's entries.
-
-    Arguments:
-        config: The configuration.
-        section: ``experiments`` or ``restoration``. The heuristics have their spread over cases.
-    """
-    for seed in (config.get("seeds") or [])[1:]:
+    """Yields the replicates of a section's entries, of a section that runs at every seed."""
+    for seed in (config.get("seeds") or [])[1:] if section in SECTIONS else []:
         for name in config[section]:
             yield Replicate(f"{name}-seed{seed}", name, seed)
 

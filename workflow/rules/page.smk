@@ -1,6 +1,9 @@
 from diem.config.pages import page_parts
 from diem.config.targets import alone, entry_names
 
+SOURCE = ", ".join(Path(file).name for file in workflow.configfiles) or "the configuration"
+INTRODUCTION = WORKFLOW / "report" / "workflow.rst"
+
 
 # One file to read in an evening. It is made last, of all that a run shows.
 rule page:
@@ -15,8 +18,8 @@ rule page:
     params:
         config=CONFIG,
         parts=lambda wildcards: page_parts(CONFIG, PAIRS, CAPTIONS_OF),
-        introduction=lambda wildcards: (WORKFLOW / "report" / "workflow.rst").read_text("utf-8"),
-        source=", ".join(Path(file).name for file in workflow.configfiles) or "the configuration",
+        introduction=lambda wildcards: INTRODUCTION.read_text("utf-8"),
+        source=SOURCE,
     message:
         "All results on one page"
     script:
@@ -35,7 +38,7 @@ use rule page as entry_page with:
     params:
         config=lambda wildcards: alone(CONFIG, wildcards.entry),
         parts=lambda wildcards: page_parts(alone(CONFIG, wildcards.entry), [], CAPTIONS_OF),
-        introduction=lambda wildcards: (WORKFLOW / "report" / "workflow.rst").read_text("utf-8"),
-        source=", ".join(Path(file).name for file in workflow.configfiles) or "the configuration",
+        introduction=lambda wildcards: INTRODUCTION.read_text("utf-8"),
+        source=SOURCE,
     message:
         "The results of {wildcards.entry} on one page"

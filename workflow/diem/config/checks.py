@@ -12,7 +12,7 @@ from diem.em.augmentations import AUGMENTATIONS
 from diem.errors import DiemError, nearest, placed
 from diem.evaluation.metrics import METRICS
 from diem.operators import OPERATORS
-from diem.replicates import replicates
+from diem.replicates import SECTIONS, replicates
 from diem.report.figures.base import Facts, check_figures
 
 __all__ = [
@@ -93,7 +93,7 @@ def check_seeds(seeds: Sequence[int], seed: int | None, source: str) -> None:
 
 def check_replicates(config: Mapping[str, Any], source: str) -> None:
     """Refuses an entry in whose folder another one would lie at another seed."""
-    for section in ("experiments", "restoration"):
+    for section in SECTIONS:
         for name, of, seed in replicates(config, section):
             if name in config[section]:
                 raise DiemError(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diem.config.targets import SECTIONS, targets
+from diem.config.targets import alone, targets
 from diem.paper.inputs import paper_targets
 from diem.paper.pairs import Pair
 
@@ -46,9 +46,9 @@ def page_parts(
     """
     parts = []
     for section, wildcard in WILDCARDS.items():
-        for name, entry in config[section].items():
-            only = {**config, **{key: {} for key in SECTIONS}, section: {name: entry}}
-            parts.append(_part(config, section, {wildcard: name}, targets(only, []), captions))
+        for name in config[section]:
+            files = targets(alone(config, name, [section]), [])
+            parts.append(_part(config, section, {wildcard: name}, files, captions))
     if files := paper_targets(config, pairs):
         # The numbers come before the settings.
         parts.append(_part(config, PAPER, {}, sorted(files, reverse=True), captions))

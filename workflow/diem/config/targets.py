@@ -69,15 +69,15 @@ def entry_names(config: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(name for section in SECTIONS for name in config[section]))
 
 
-def alone(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Returns a configuration with no other entries than those of one name."""
-    return {
-        **config,
-        **{
-            section: {key: entry for key, entry in config[section].items() if key == name}
-            for section in SECTIONS
-        },
+def alone(
+    config: Mapping[str, Any], name: str, sections: Sequence[str] = SECTIONS
+) -> dict[str, Any]:
+    """Returns a configuration with no other entries than those of one name, in some sections."""
+    kept = {section: {} for section in SECTIONS} | {
+        section: {key: entry for key, entry in config[section].items() if key == name}
+        for section in sections
     }
+    return {**config, **kept}
 
 
 def figure_names(experiment: Mapping[str, Any]) -> list[str]:

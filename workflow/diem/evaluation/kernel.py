@@ -1,7 +1,5 @@
 """The kernel distance between features: unbiased, so that few samples serve."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,23 +31,16 @@ def kernel_distance(a: Array, b: Array) -> float:
     """
     a, b = pair(a, b)
     n, m = len(a), len(b)
-    within = (_sum(x, x) - float(_kernel(x, x, _rowwise).sum()) for x in (a, b))
+    within = (_sum(x, x) - float(_kernel(torch.linalg.vecdot(x, x), x).sum()) for x in (a, b))
     first, second = (total / (k * (k - 1)) for total, k in zip(within, (n, m), strict=True))
     return first + second - 2 * _sum(a, b) / (n * m)
 
 
 def _sum(a: Tensor, b: Tensor) -> float:
     """Returns the sum of the kernel over all pairs, of which a block of rows is held at once."""
-    return sum(float(_kernel(part, b, _pairwise).sum()) for part in a.split(BLOCK))
+    return sum(float(_kernel(part @ b.T, part).sum()) for part in a.split(BLOCK))
 
 
-def _kernel(a: Tensor, b: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    return (product(a, b) / a.shape[1] + 1) ** 3
-
-
-def _pairwise(a: Tensor, b: Tensor) -> Tensor:
-    return a @ b.T
-
-
-def _rowwise(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a, b)
+def _kernel(products: Tensor, features: Tensor) -> Tensor:
+    """Returns the kernel of products of features."""
+    return (products / features.shape[1] + 1) ** 3

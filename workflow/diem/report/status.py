@@ -11,14 +11,10 @@ from diem.errors import DiemError
 from diem.evaluation.metrics import by_quality
 from diem.evaluation.rows import read_rows
 from diem.jobs.results import MARK, held
+from diem.report.bars import last_bar
 from diem.report.tables.labels import metric_label
 
 __all__ = ["status"]
-
-BAR = re.compile(
-    r"\|\s*(?P<done>\d+)/(?P<total>\d+) \[[^<\]]*<(?P<left>[0-9:?]+), *(?P<rate>[^,\]]+)"
-)
-"""A line of a progress bar: what is done of how much, the time left, and the rate."""
 
 TAIL = 4096
 """The bytes at a log's end that are looked at."""
@@ -42,15 +38,15 @@ def status(results: str | Path) -> Iterator[str]:
         yield f"{run.parent.parent.name}/{run.name}: {_of_run(run)}."
     for log, bar in sorted(_unfinished(folder / "logs")):
         job = log.relative_to(folder / "logs").with_suffix("")
-        told = f"{int(bar['done']):,} of {int(bar['total']):,}"
+        told = f"{int(bar['count']):,} of {int(bar['total']):,}"
         yield f"{job}: {told}, " + (
-            f"{bar['left']} left ({bar['rate'].strip()})" if running else "not finished"
+            f"{bar['left']} left ({bar['speed'].strip()})" if running else "not finished"
         )
 
 
 def _of_run(run: Path) -> str:
     """Returns how far a run is, and how good: the newest lap of which there is anything."""
-    laps = {lap_number(path.name.removeprefix("lap_")): path for path in run.glob("lap_*")}
+    laps = {lap_number(path.name.removeprefix("lap_")): path for path in sorted(run.glob("lap_*"))}
     trained = sorted(lap for lap, path in laps.items() if (path / "prior.safetensors").is_file())
     if not trained:
         return "no lap is finished"
@@ -81,6 +77,6 @@ def _unfinished(logs: Path) -> Iterator[tuple[Path, re.Match[str]]]:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))
             text = file.read().decode("utf-8", "replace")
-        bars = list(BAR.finditer(text))
-        if bars and int(bars[-1]["done"]) < int(bars[-1]["total"]):
-            yield log, bars[-1]
+        bar = last_bar(text)
+        if bar is not None and bar["total"] and int(bar["count"]) < int(bar["total"]):
+            yield log, bar

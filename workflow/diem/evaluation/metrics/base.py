@@ -29,6 +29,7 @@ __all__ = [
     "Planned",
     "clean_test",
     "mean_of",
+    "too_few",
 ]
 
 Subject = Literal["samples", "observations", "posterior"]
@@ -118,6 +119,14 @@ def mean_of(
 def clean_test(count: int) -> dict[str, Any]:
     """Returns the part of a card that tells that numbers compare with the clean test split."""
     return {"reference": "clean test", "reference_samples": count}
+
+
+def too_few(planned: Planned, least: int) -> str | None:
+    """Returns that there are fewer samples or test samples than a metric needs, or nothing."""
+    if planned.settings["samples"] < least:
+        return f"{least} samples or more (evaluation.samples)"
+    few = planned.counts is not None and planned.counts["test"] < least
+    return f"{least} test samples or more (data.test)" if few else None
 
 
 class Metric(Component, abc.ABC):

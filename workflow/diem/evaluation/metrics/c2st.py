@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diem.evaluation.arrays import pair
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test
+from diem.evaluation.metrics.base import (
+    Label,
+    Measurement,
+    Metric,
+    Planned,
+    clean_test,
+    too_few,
+)
 
 if TYPE_CHECKING:
     from diem.evaluation.arrays import Array
@@ -59,10 +66,7 @@ class C2ST(Metric):
     subject = "samples"
 
     def problem(self, planned: Planned) -> str | None:
-        if planned.settings["samples"] < FOLDS:
-            return f"{FOLDS} samples or more (evaluation.samples)"
-        few = planned.counts is not None and planned.counts["test"] < FOLDS
-        return f"{FOLDS} test samples or more (data.test)" if few else None
+        return too_few(planned, FOLDS)
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         test = evaluation.test

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diem.evaluation.arrays import pair
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test
+from diem.evaluation.metrics.base import (
+    Label,
+    Measurement,
+    Metric,
+    Planned,
+    clean_test,
+    too_few,
+)
 from diem.lazy import torch
 from diem.seeds import Stage, rng
 
@@ -86,11 +93,7 @@ class PQMass(Metric):
     subject = "samples"
 
     def problem(self, planned: Planned) -> str | None:
-        few = 2 * REGIONS
-        if planned.settings["samples"] < few:
-            return f"{few} samples or more (evaluation.samples)"
-        short = planned.counts is not None and planned.counts["test"] < few
-        return f"{few} test samples or more (data.test)" if short else None
+        return too_few(planned, 2 * REGIONS)
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         test = evaluation.test

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diem.replicates import all_entries
+from diem.report.bars import last_bar
 from diem.report.page.tables import Cell, Table
 from diem.report.tables.writing import NONE
 
@@ -34,15 +35,6 @@ STAGES = {
 }
 """The stages that compute, by section, and the logs of their jobs."""
 
-AT_SEEDS = ("experiments", "restoration")
-"""The sections whose entries run at every seed."""
-
-BAR = re.compile(
-    r"(?P<count>\d+)(?:/\d+)? ?(?P<unit>[^\[\]|/]*)\[(?P<clock>[\d:]+)(?:<[^,]*)?,\s*"
-    r"(?P<rate>[\d.]+)?(?P<slow>s/)?"
-)
-"""What a progress bar says last: how many, of what, in which time and at which rate."""
-
 
 def read_seconds(log: str) -> float | None:
     """Returns the seconds that a job's work took; nothing if its log has no progress bar.
@@ -53,10 +45,9 @@ def read_seconds(log: str) -> float | None:
     Arguments:
         log: What the log says.
     """
-    bars = list(BAR.finditer(log))
-    if not bars:
+    bar = last_bar(log)
+    if bar is None:
         return None
-    bar = bars[-1]
     clock = 0
     for part in bar["clock"].split(":"):
         clock = 60 * clock + int(part)
@@ -82,7 +73,7 @@ def cost_table(logs: str | Path, config: Mapping[str, Any]) -> Table | None:
     }
     body, jobs, total = [], 0, 0.0
     for section, stages in STAGES.items():
-        for entry in all_entries(config, section) if section in AT_SEEDS else config[section]:
+        for entry in all_entries(config, section):
             for stage, pattern in stages.items():
                 named = pattern.replace("{entry}", re.escape(entry))
                 for run, spent in _spent(files, named).items():

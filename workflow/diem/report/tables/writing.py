@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from diem.evaluation.rows import software
+from diem.evaluation.selection import TIE_ERRORS
 from diem.files.atomic import atomic
 from diem.files.tables import write_csv
 
@@ -151,7 +152,7 @@ def best_cells(
             if better and len(known) > 1:
                 best = min(known, key=lambda i: values[i])
                 for i in known:
-                    if values[i] - values[best] <= 2 * math.hypot(errors[i], errors[best]):
+                    if values[i] - values[best] <= TIE_ERRORS * math.hypot(errors[i], errors[best]):
                         found.add((i, column))
     return found
 
