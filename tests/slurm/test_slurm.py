@@ -133,7 +133,7 @@ def test_cancelled_killed_and_finished(slurm, local, on_slurm):
         for path in on_slurm.path("results").rglob("*.h5")
         if ".diem" not in str(path)
     }
-    assert on_slurm.path(on_slurm.lap(1, "samples_2-of-2.h5")) in done
+    assert on_slurm.path(on_slurm.lap(1, "samples.h5")) in done
     result = on_slurm.run()
     assert result.returncode == 0, result.stderr
     assert {path: path.stat().st_mtime_ns for path in done} == done
@@ -143,7 +143,7 @@ def test_cancelled_killed_and_finished(slurm, local, on_slurm):
     # The whole of it: data, samples, priors, metrics, tables and the figure.
     found, expected = made(on_slurm), made(local)
     assert found == expected
-    assert on_slurm.lap(1, "samples_2-of-2.h5") in found
+    assert on_slurm.lap(1, "samples.h5") in found
     assert "results/figures/tiny_evolution.pdf" in found
     for name in found:
         if name.endswith((".csv", ".h5", ".safetensors")):

@@ -351,7 +351,7 @@ def test_an_interruption_leaves_whole_files_and_loses_nothing(tmp_path, monkeypa
         diem.fit(y, "mask", 0.1, folder, **known)
     monkeypatch.undo()
     lap = folder / "fit/runs/base/lap_01_final"
-    assert [path.name for path in lap.glob("[!.]*")] == ["samples_1-of-1.h5"]
+    assert [path.name for path in lap.glob("[!.]*")] == ["samples.h5"]
     assert (lap / ".prior.safetensors.diem/checkpoint").is_file()
 
     assert same(whole, diem.fit(y, "mask", 0.1, folder, **known))

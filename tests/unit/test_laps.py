@@ -60,9 +60,9 @@ def test_a_final_lap_reads_the_lap_before_and_is_read_as_the_last():
     folder = "results/tiny/runs/base"
 
     assert made.e_step_input(names)["prior"] == f"{folder}/lap_05/prior.safetensors"
-    assert made.e_step_input(names)["previous"] == [f"{folder}/lap_05/samples_1-of-1.h5"]
+    assert made.e_step_input(names)["previous"] == [f"{folder}/lap_05/samples.h5"]
     assert made.m_step_input(names) == {
-        "samples": [f"{folder}/lap_06_final/samples_1-of-1.h5"],
+        "samples": [f"{folder}/lap_06_final/samples.h5"],
         "prior": f"{folder}/lap_05/prior.safetensors",
     }
     assert made.lap_input(names)["prior"] == f"{folder}/lap_06_final/prior.safetensors"

@@ -35,6 +35,7 @@ from diem.diffusion.samplers.pc import PC
 from diem.em.blocks import Shard, blocks
 from diem.em.e_step import EStep, e_step
 from diem.em.restart import Restart, replace_contradicting, restart_level
+from diem.em.samples import gather_samples
 from diem.errors import DiemError
 from diem.files.hdf5 import SCHEMA_VERSION, Rows
 from diem.jobs.job import Job
@@ -591,8 +592,6 @@ def test_the_card_of_a_shard(run):
     assert card.pop("schema_version") == SCHEMA_VERSION
     assert card == {
         "lap": 4,
-        "shard": 2,
-        "shards": 2,
         "seed": 7,
         "sampler": "pc",
         "steps": 3,
@@ -717,3 +716,18 @@ def test_a_restart_goes_on_from_the_same_observation(run, tmp_path, index, repea
         assert torch.equal(a["y"], b["y"])
         assert torch.equal(b["start"], a["x"])
         assert b["sigma_start"] == 0.5
+
+
+@pytest.mark.parametrize("shards", [2, 20])
+def test_gathered_shards_are_the_samples_of_one_job(run, tmp_path, shards):
+    parts = run("sharded", shards, repeats=2)
+    whole = tmp_path / "samples.h5"
+    gather_samples(parts, whole)
+
+    (one,) = run("one", repeats=2)
+    assert same([whole], [one])
+    card, other = attributes(whole), attributes(one)
+    seconds = sum(attributes(part)["seconds"] for part in parts)
+    assert card.pop("seconds") == pytest.approx(seconds)
+    other.pop("seconds")
+    assert card == other

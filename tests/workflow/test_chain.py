@@ -16,20 +16,11 @@ from running import copy_of_repository
 from safetensors.numpy import load_file
 
 
-def samples(workflow, lap, shards=1):
-    """Returns the samples of a lap, in the order of their observations."""
-    collected = {}
-    for split in ("train", "validation"):
-        x, index = [], []
-        for shard in range(1, shards + 1):
-            name = workflow.lap(lap, f"samples_{shard}-of-{shards}.h5")
-            with h5py.File(workflow.path(name)) as file:
-                if split in file:
-                    x.append(file[split]["x"][:])
-                    index.append(file[split]["index"][:])
-        order = np.argsort(np.concatenate(index), kind="stable")
-        collected[split] = np.concatenate(x)[order]
-    return collected
+def samples(workflow, lap):
+    """Returns all arrays of a lap's samples."""
+    with h5py.File(workflow.path(workflow.lap(lap, "samples.h5"))) as file:
+        names = [(split, name) for split in ("train", "validation") for name in file[split]]
+        return {f"{split}/{name}": file[split][name][:] for split, name in names}
 
 
 def same_prior(one, other, lap):
@@ -71,7 +62,7 @@ def test_dry_run_and_lint_in_a_clean_copy(tmp_path):
 
 @pytest.mark.slow
 def test_every_observation_is_sampled(made):
-    with h5py.File(made.path(made.lap(2, "samples_1-of-1.h5"))) as file:
+    with h5py.File(made.path(made.lap(2, "samples.h5"))) as file:
         for split, count in (("train", 192), ("validation", 40)):
             index, occurrences = np.unique(file[split]["index"][:], return_counts=True)
             assert index.tolist() == list(range(count))
@@ -86,10 +77,12 @@ def test_three_shards_give_the_samples_of_one(made, workflow):
     workflow.config["shards"] = 3
     workflow.make(workflow.lap(2, "prior.safetensors"))
     for lap in (1, 2):
-        one, three = samples(made, lap), samples(workflow, lap, shards=3)
-        for split in one:
-            np.testing.assert_array_equal(one[split], three[split])
+        one, three = samples(made, lap), samples(workflow, lap)
+        for name in one:
+            np.testing.assert_array_equal(one[name], three[name])
         assert same_prior(made, workflow, lap)
+        # The shards themselves are gone.
+        assert len(list(workflow.path(workflow.lap(lap, "samples.h5")).parent.glob("*.h5"))) == 1
 
 
 @pytest.mark.slow
@@ -116,8 +109,8 @@ def kill_when(workflow, target, pattern):
 @pytest.mark.slow
 def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     target = workflow.lap(2, "prior.safetensors")
-    kill_when(workflow, target, workflow.lap(2, ".samples_1-of-1.h5.diem/pieces-*/1.*.npz"))
-    assert not workflow.path(workflow.lap(2, "samples_1-of-1.h5")).exists()
+    kill_when(workflow, target, workflow.lap(2, ".samples.h5.diem/pieces-*/1.*.npz"))
+    assert not workflow.path(workflow.lap(2, "samples.h5")).exists()
     checkpoint = workflow.lap(2, ".prior.safetensors.diem/checkpoint")
     kill_when(workflow, target, checkpoint)
     assert not workflow.path(target).exists()
@@ -141,7 +134,7 @@ def test_killed_in_an_e_step_and_in_an_m_step(finished, workflow):
     assert [path.read_text() for path in own] == ["mine"] * 3
     assert (workflow.path("results") / "thesis.resume-2").is_dir()
     leftovers = [p.name for p in workflow.path(workflow.lap(2, "")).iterdir()]
-    assert sorted(leftovers) == ["losses.csv", "prior.safetensors", "samples_1-of-1.h5"]
+    assert sorted(leftovers) == ["losses.csv", "prior.safetensors", "samples.h5"]
 
 
 @pytest.mark.slow
@@ -266,7 +259,7 @@ def test_checkpoint_of_another_network(finished, workflow):
     shutil.copytree(finished.path("results"), workflow.path("results"))
     shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
     workflow.experiment["network"]["hidden"] = [48]
-    target = workflow.lap(2, "samples_1-of-1.h5")
+    target = workflow.lap(2, "samples.h5")
     workflow.path(target).unlink()
     result = workflow.run(target, "--rerun-triggers", "mtime")
     sentence = one_sentence(result)

@@ -8,7 +8,7 @@ from test_chain import one_sentence, same_prior
 
 pytestmark = pytest.mark.slow
 
-SAMPLES, PRIOR, LOSSES = "samples_1-of-1.h5", "prior.safetensors", "losses.csv"
+SAMPLES, PRIOR, LOSSES = "samples.h5", "prior.safetensors", "losses.csv"
 
 
 def flip(path):

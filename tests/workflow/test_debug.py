@@ -28,7 +28,7 @@ def test_a_job_runs_alone_once_there_is_what_it_reads(workflow):
 
     alone = debug(workflow, prior)
     assert alone.returncode == 1
-    assert "samples_1-of-1.h5 is missing, which m_step" in alone.stderr
+    assert "samples.h5 is missing, which m_step" in alone.stderr
     assert "--all makes it first." in alone.stderr
 
     made = debug(workflow, "--all", prior)

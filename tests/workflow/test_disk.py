@@ -14,7 +14,7 @@ def test_a_run_goes_on_once_there_is_space(finished, workflow, small_disk):
     shutil.copytree(finished.path("results"), results, dirs_exist_ok=True)
     shutil.copytree(finished.path(".snakemake"), workflow.path(".snakemake"))
     target = workflow.lap(2, "prior.safetensors")
-    samples = workflow.path(workflow.lap(2, "samples_1-of-1.h5"))
+    samples = workflow.path(workflow.lap(2, "samples.h5"))
     for path in (workflow.path(target), samples):
         path.unlink()
     fill(results)

@@ -20,7 +20,7 @@ TABLE = "results/tables/tiny.csv"
 JOBS = (
     "results/tiny/observations/plain/gaussian.safetensors",
     "results/tiny/ceilings/base/prior.safetensors",
-    *(f"results/tiny/runs/base/lap_{lap}/samples_1-of-1.h5" for lap in ("01", "02")),
+    *(f"results/tiny/runs/base/lap_{lap}/samples.h5" for lap in ("01", "02")),
     *(f"results/tiny/runs/base/lap_{lap}/prior.safetensors" for lap in ("01", "02")),
     *(f"results/tiny/runs/base/lap_{lap}/metrics.csv" for lap in ("01", "02")),
     "results/tiny/observations/plain/floor/metrics.csv",

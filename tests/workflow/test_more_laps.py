@@ -34,7 +34,12 @@ def test_only_new_laps_are_done(workflow, changes, more, fewer):
     assert done.returncode == 0, done.stderr
     assert planned(workflow) == []
 
+    # However many jobs draw a lap's samples, those that are drawn stay.
+    workflow.config["shards"] = 2
+    assert planned(workflow) == []
     experiment["laps"] = 5
+    assert planned(workflow) == more
+    workflow.config["shards"] = 1
     assert planned(workflow) == more
     experiment["laps"] = 2
     assert planned(workflow) == fewer

@@ -22,7 +22,7 @@ def test_paths_are_taken_as_they_are(workflow):
     workflow.config["results"] = ODD
     before = {path.name for path in workflow.folder.iterdir()}
 
-    target = f"{ODD}/tiny/runs/base/lap_01/samples_1-of-1.h5"
+    target = f"{ODD}/tiny/runs/base/lap_01/samples.h5"
     result = workflow.run(target)
     assert result.returncode == 0, result.stderr
     assert workflow.path(target).is_file()

@@ -81,9 +81,16 @@ def test_from_a_file_to_tables_and_figures(own):
 
 
 @pytest.mark.slow
-def test_what_breaks_later_loses_none_of_it(own):
+def test_data_may_move_and_what_breaks_later_loses_none(own):
     own.make()
     assert "nothing to be done" in own.run().stderr.lower()
+
+    # A copy has another time, and is the same data.
+    own.path("elsewhere").mkdir()
+    shutil.copy(own.path("sky.h5"), own.path("elsewhere/sky.h5"))
+    own.config["experiments"]["sky"]["data"]["path"] = "elsewhere/sky.h5"
+    assert "nothing to be done" in own.run().stderr.lower()
+    own.config["experiments"]["sky"]["data"]["path"] = "sky.h5"
 
     tables = {p.name: p.read_bytes() for p in own.path("results/tables").iterdir()}
     with h5py.File(own.path("sky.h5"), "r+") as file:

@@ -25,8 +25,8 @@ def test_samples_go_once_nothing_needs_them(finished, workflow, tmp_path_factory
             pd.read_csv(some.path(name), keep_default_na=False) for some in (kept, workflow)
         )
         pd.testing.assert_frame_equal(one, other)
-    assert sorted(kept.path("results").rglob("samples_*.h5"))
-    assert not sorted(workflow.path("results").rglob("samples_*.h5"))
+    assert sorted(kept.path("results").rglob("samples*.h5"))
+    assert not sorted(workflow.path("results").rglob("samples*.h5"))
 
     again = workflow.run(*names)
     assert again.returncode == 0, again.stderr

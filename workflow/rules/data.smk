@@ -93,7 +93,7 @@ rule corrupt:
 
 rule ingest:
     input:
-        IN.data_file,
+        own=ancient(IN.data_file),
     output:
         f"{RESULTS}/{{experiment}}/observations/{{observations}}/observations.h5",
     log:
@@ -103,7 +103,8 @@ rule ingest:
     conda:
         "../../envs/diem.yaml"
     params:
-        data=IN.setting("data"),
+        data=IN.data,
+        content=IN.data_content,
         entry=IN.observations,
         seed=IN.seed,
     message:

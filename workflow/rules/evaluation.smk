@@ -17,7 +17,7 @@ rule evaluate_lap:
         card=IN.lap_card,
         evaluation=IN.evaluation,
         e_step=IN.drawing,
-        data=IN.setting("data"),
+        data=IN.data,
         seed=IN.seed,
     message:
         "Evaluation of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
@@ -37,7 +37,7 @@ use rule evaluate_lap as evaluate_floor with:
         card=IN.floor_card,
         evaluation=IN.evaluation,
         e_step=IN.drawing,
-        data=IN.setting("data"),
+        data=IN.data,
         seed=IN.seed,
     message:
         "Evaluation of {wildcards.experiment}: floor for {wildcards.observations}"
@@ -55,7 +55,7 @@ use rule evaluate_lap as evaluate_ceiling with:
         card=IN.ceiling_card,
         evaluation=IN.evaluation,
         e_step=IN.drawing,
-        data=IN.setting("data"),
+        data=IN.data,
         seed=IN.seed,
     message:
         "Evaluation of {wildcards.experiment}: ceiling of {wildcards.run} for {wildcards.observations}"

@@ -1,10 +1,15 @@
+LAP_SAMPLES = f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples.h5"
+SHARD = f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples_{{shard}}-of-{SHARDS}.h5"
+OF_SHARD = f"_{{shard}}-of-{SHARDS}" if SHARDS > 1 else ""
+
+
 rule e_step:
     input:
         unpack(IN.e_step_input),
     output:
-        kept(f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples_{{shard}}-of-{SHARDS}.h5"),
+        temp(SHARD) if SHARDS > 1 else kept(LAP_SAMPLES),
     log:
-        f"{RESULTS}/logs/{{experiment}}/{{run}}/lap_{{lap}}_e_step_{{shard}}-of-{SHARDS}.log",
+        f"{RESULTS}/logs/{{experiment}}/{{run}}/lap_{{lap}}_e_step{OF_SHARD}.log",
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
@@ -17,9 +22,26 @@ rule e_step:
         network=IN.setting("network"),
         seed=IN.seed,
     message:
-        "E-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}, shard {wildcards.shard}"
+        "E-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
     script:
         "../scripts/e_step.py"
+
+
+if SHARDS > 1:
+
+    # It has the parameters of an E-step, so that a lap stays that was drawn in another number of shards.
+    use rule e_step as gather with:
+        input:
+            unpack(IN.gathered_input),
+        output:
+            kept(LAP_SAMPLES),
+        log:
+            f"{RESULTS}/logs/{{experiment}}/{{run}}/lap_{{lap}}_gather.log",
+        threads: 1
+        resources:
+            gpu=0,
+        message:
+            "Samples of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}, of all shards"
 
 
 rule m_step:

@@ -4,6 +4,7 @@ A job's wildcards are an object with the attributes ``experiment``, ``run``, ``l
 which is what Snakemake hands to input functions.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -21,11 +22,18 @@ from diem.em.laps import (
     without_batch,
 )
 from diem.evaluation.metrics import find_all
+from diem.jobs.contents import known_digest
 from diem.replicates import all_entries, seed_of
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import Evaluated, evaluated
 
-__all__ = ["Inputs"]
+__all__ = ["OWN", "SHARDS", "Inputs", "input_digest"]
+
+SHARDS = "shards"
+"""The name of a job's inputs that are parts of one file, however many."""
+
+OWN = "own"
+"""The name of a job's input that is a file of the user's, which a parameter tells the digest of."""
 
 NO_NUMBER = ("laps", "inception_weights", "reconstruct")
 """The keys of ``evaluation`` that change no number of an evaluation."""
@@ -104,11 +112,21 @@ class Inputs:
         """Returns the user's own file of observations."""
         return self.experiment(names)["data"]["path"]
 
+    def data_content(self, names: Wildcards) -> str:
+        """Returns the digest of the user's own file, by which it is known in another place."""
+        return known_digest(self.data_file(names))
+
+    def data(self, names: Wildcards) -> dict[str, Any]:
+        """Returns the ``data`` entry that numbers depend on, not where a user's file lies."""
+        entry = self.experiment(names)["data"]
+        own = not self.paths.has_clean(names.experiment)
+        return {key: value for key, value in entry.items() if not (own and key == "path")}
+
     def learned_from(self, names: Wildcards, observations: str | None = None) -> dict[str, Any]:
         """Returns what a prior was learned from, for its card; it also tells the data's units."""
         entry, name = self.experiment(names), observations or names.observations
         return {
-            "data": entry["data"],
+            "data": self.data(names),
             "observations": {"name": name, **entry["observations"][name]},
         }
 
@@ -127,6 +145,11 @@ class Inputs:
         if run["e_step"]["restart"] is not None and lap > 2:
             files["previous"] = paths.samples(*key, lap - 1)
         return files
+
+    def gathered_input(self, names: Wildcards) -> dict[str, Any]:
+        """Returns the shards of a lap's samples, and what they were drawn with."""
+        shards = self.paths.shards(names.experiment, names.run, names.lap)
+        return {**self.e_step_input(names), SHARDS: shards}
 
     def e_step(self, names: Wildcards) -> dict[str, Any]:
         """Returns the settings of one lap's E-step."""
@@ -154,7 +177,7 @@ class Inputs:
         return ceiling_labels(self.experiment(names))
 
     def ceiling_provenance(self, names: Wildcards) -> dict[str, Any]:
-        return {"run": f"ceiling of {names.run}", "data": self.experiment(names)["data"]}
+        return {"run": f"ceiling of {names.run}", "data": self.data(names)}
 
     def provenance(self, names: Wildcards) -> dict[str, Any]:
         """Returns what made a prior beside the settings of its training, for its card."""
@@ -346,3 +369,15 @@ class Inputs:
 
 EVALUATION = ("metrics.csv", "evaluation.h5")
 """The files of an evaluation."""
+
+
+def input_digest(files: Any) -> str:
+    """Returns a digest of the names of a job's inputs, without those whose names may change.
+
+    Arguments:
+        files: The job's inputs, as Snakemake has them: an iterable of names, with ``items``.
+    """
+    named = dict(files.items())
+    free = {*named.get(SHARDS, ()), named.get(OWN)}
+    names = sorted(str(name) for name in files if name not in free)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]

@@ -92,11 +92,15 @@ class Paths:
         return f"{self.results}/{experiment}/runs/{run}/lap_{lap}/{name}"
 
     def samples(self, experiment: str, run: str, lap: int | str) -> list[str]:
-        """Returns the shards of a lap's posterior samples."""
-        shards = self.config["shards"]
+        """Returns the file of a lap's posterior samples, as a list."""
+        return [self.lap(experiment, run, lap, "samples.h5")]
+
+    def shards(self, experiment: str, run: str, lap: int | str) -> list[str]:
+        """Returns the parts that a lap's posterior samples are drawn in, where they are several."""
+        count = self.config["shards"]
         return [
-            self.lap(experiment, run, lap, f"samples_{shard}-of-{shards}.h5")
-            for shard in range(1, shards + 1)
+            self.lap(experiment, run, lap, f"samples_{shard}-of-{count}.h5")
+            for shard in range(1, count + 1)
         ]
 
     def gaussian(self, experiment: str, observations: str) -> str:

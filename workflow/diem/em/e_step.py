@@ -115,8 +115,6 @@ def e_step(
             job.progress.update(len(block))
         attributes = {
             "lap": lap,
-            "shard": shard.number,
-            "shards": shard.count,
             "seed": job.seed,
             **settings.sampler.describe(prior),
             "sigma_start": restart.sigma if restart else "none",

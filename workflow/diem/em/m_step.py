@@ -45,7 +45,7 @@ class Lap:
 
     Arguments:
         number: The lap, 0 for the ceiling.
-        samples: The lap's shards of posterior samples, or a file of clean data for the ceiling.
+        samples: The lap's file of posterior samples, or one of clean data for the ceiling.
         m_step: The config's ``m_step`` entry, with the ``steps`` of this lap.
         network: The config's ``network`` entry.
         schedule: The config's ``schedule`` entry.

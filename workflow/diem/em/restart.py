@@ -31,7 +31,7 @@ class Restart:
     """A restart from the previous lap's samples.
 
     Arguments:
-        previous: The shards of these samples.
+        previous: The file of these samples.
         sigma: The noise level that they are re-noised to.
         residual: If given, the largest residual of a sample to start from, see
             :func:`replace_contradicting`.
@@ -50,7 +50,7 @@ class Restart:
         Arguments:
             entry: The entry.
             lap: The lap, from 1.
-            previous: The shards of the previous lap's samples.
+            previous: The file of the previous lap's samples.
 
         Returns:
             The restart, or none if the lap's chains start from noise.

@@ -1,9 +1,10 @@
 """Files of a lap's posterior samples: the E-step writes them, the M-step reads them.
 
-A shard has the groups ``train`` and ``validation``, each with ``x``, one sample a row, and
-``index``, the observation's own number.
+A file has the groups ``train`` and ``validation``, each with ``x``, one sample a row, and
+``index``, the observation's own number. A lap's shards are such files too, gathered in one.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from diem.em.blocks import Block
 from diem.errors import DiemError
 from diem.files.hdf5 import Reader, Rows, row_parts, write_hdf5
 
-__all__ = ["count_of", "event_shape_of", "open_samples", "write_samples"]
+__all__ = ["count_of", "event_shape_of", "gather_samples", "open_samples", "write_samples"]
 
 logger = logging.getLogger("diem")
 
@@ -43,11 +44,29 @@ def write_samples(
     write_hdf5(output, {f"{split}/{name}": parts(split, name) for split, name in names}, attributes)
 
 
+def gather_samples(shards: Sequence[str | Path], output: str | Path) -> None:
+    """Writes the samples of all shards as if they had been drawn at once.
+
+    Arguments:
+        shards: The files, from first to last.
+        output: The HDF5 file.
+    """
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(Reader(shard)) for shard in shards]
+        attributes = dict(files[0].attributes)
+        attributes["seconds"] = sum(file.attribute("seconds") for file in files)
+        arrays: dict[str, Any] = {}
+        for name in ("train/x", "train/index", "validation/x", "validation/index"):
+            if any(name in file for file in files):
+                arrays[name] = row_parts(opened.enter_context(Rows(shards, name, cache_mb=0)))
+        write_hdf5(output, arrays, attributes)
+
+
 def event_shape_of(paths: Sequence[str | Path]) -> tuple[int, ...]:
     """Returns the shape of one sample.
 
     Arguments:
-        paths: The shards, or a file of clean data.
+        paths: The file of samples, or its shards, or a file of clean data.
 
     Raises:
         DiemError: If they hold no training samples.
@@ -63,7 +82,7 @@ def count_of(paths: Sequence[str | Path], split: str) -> int:
     """Returns the number of samples of a split, of which none is read.
 
     Arguments:
-        paths: The shards, or a file of clean data.
+        paths: The file of samples, or its shards, or a file of clean data.
         split: The split.
     """
     with Rows(paths, f"{split}/x", cache_mb=0) as x:
@@ -80,7 +99,7 @@ def open_samples(
     """Opens the samples of a split, all of whose values lie within ``[-bound, bound]``.
 
     Arguments:
-        paths: The shards, or a file of clean data.
+        paths: The file of samples, or its shards, or a file of clean data.
         split: The split.
         shape: The shape of one sample.
         bound: The bound, or none for all samples.

@@ -71,7 +71,7 @@ class Evaluation:
         sampler: The sampler of the posteriors.
         settings: The config's ``evaluation`` entry.
         data: The config's ``data`` entry.
-        files: Files by name: ``clean``, the clean data, if there are any, ``samples``, the shards
+        files: Files by name: ``clean``, the clean data, if there are any, ``samples``, the file
             of the samples that the prior was trained on, if any, and the inputs of metrics.
         job: The job.
 

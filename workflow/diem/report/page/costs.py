@@ -15,7 +15,7 @@ __all__ = ["cost_table", "read_seconds"]
 STAGES = {
     "experiments": {
         "Gaussian prior": r"{entry}/(?P<run>[^/]+)_gaussian_prior",
-        "E-steps": r"{entry}/(?P<run>[^/]+)/lap_\d+(_final)?_e_step_\d+-of-\d+",
+        "E-steps": r"{entry}/(?P<run>[^/]+)/lap_\d+(_final)?_e_step(_\d+-of-\d+)?",
         "M-steps": r"{entry}/(?P<run>[^/]+)/lap_\d+(_final)?_m_step",
         "ceiling": r"{entry}/(?P<run>[^/]+)/ceiling",
         "evaluation of laps": r"{entry}/(?P<run>[^/]+)/lap_\d+(_final)?_evaluate",
