@@ -144,6 +144,7 @@ def test_cancelled_killed_and_finished(slurm, local, on_slurm):
     found, expected = made(on_slurm), made(local)
     assert found == expected
     assert on_slurm.lap(1, "samples.h5") in found
+    assert not list(on_slurm.path("results").rglob("samples_*.h5"))
     assert "results/figures/tiny_evolution.pdf" in found
     for name in found:
         if name.endswith((".csv", ".h5", ".safetensors")):

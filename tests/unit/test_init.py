@@ -51,6 +51,19 @@ def test_the_kind_of_data_decides(tmp_path, monkeypatch, y, kind, network):
     assert resolved["gaussian"]["rank"] < np.prod(y.shape[1:])
 
 
+@pytest.mark.parametrize(("rows", "repeats", "steps"), [(2047, 8, 250), (2048, 1, 2000)])
+def test_few_rows_are_sampled_often_and_learned_shortly(tmp_path, rows, repeats, steps):
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": rough(rows, 3)}, operator="mask", sigma_y=0.1)
+
+    with users_observations(path) as file:
+        made = beginning(file, "own", "own.yaml")
+
+    entry = resolve(yaml.safe_load(made.text), "own.yaml")["experiments"]["own"]
+    assert (entry["e_step"]["repeats"], entry["m_step"]["steps"]) == (repeats, steps)
+    assert entry["e_step"]["restart"] is not None  # the rest is the recipe's
+
+
 @pytest.mark.parametrize(
     ("factor", "shift", "offset", "scale"),
     [(1.0, 0.0, 0.0, 1.0), (50.0, 300.0, 300.0, 50.0), (0.01, 0.0, 0.0, 0.01)],

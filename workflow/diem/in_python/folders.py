@@ -44,7 +44,7 @@ def workplace() -> Iterator[Path]:
 def placed_in(config: dict[str, Any], folder: Path) -> None:
     """Has a resolved configuration write its results to a folder.
 
-    What cards tell of the data's file is the same wherever the folder is.
+    Its file of observations is the one there.
     """
     config["results"] = str(folder)
     config["experiments"][EXPERIMENT]["data"]["path"] = OBSERVED

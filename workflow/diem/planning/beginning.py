@@ -48,7 +48,7 @@ experiments:
     schedule: {{sigma_min: {sigma_min:.3g}, sigma_max: 20.0}}  # from below the noise to beyond x
     gaussian: {{rank: {rank}, iterations: {iterations}}}
     laps: 8
-    m_step:
+{e_step}    m_step:
       steps: {steps}
       first: 3                       # the first lap starts from fresh weights
       batch: {batch}
@@ -62,6 +62,15 @@ experiments:
     figures: [{figures}]
     runs:
       base: {{observations: all}}
+"""
+
+
+FEW = 2048
+"""A perceptron learns a table of fewer rows by heart, if it trains for long on a sample of each."""
+
+FEW_ROWS = """\
+    e_step:
+      repeats: 8                     # samples of each row: few are not learned by heart then
 """
 
 
@@ -113,6 +122,7 @@ def beginning(
     figures = ["prior"] if visible else []
     if visible and len(shape) == 3 and some.operator.observation_shape == shape:
         figures.append("inpainting")
+    few = kind == "table" and count < FEW
     noise = float(some.sigma_y.median())
     offset, scale = _scaling(some)
     told = [f"operator: {json.dumps(operator)}"] if operator else []
@@ -135,7 +145,8 @@ def beginning(
         sigma_min=min(max(0.2 * noise / scale, 1e-3), 0.01),
         rank=min(64, size - 1) if size > 1 else 0,
         iterations=16 if size <= 256 else 8,
-        steps=1000 if convolved else 2000,
+        e_step=FEW_ROWS if few else "",
+        steps=250 if few else 1000 if convolved else 2000,
         batch=64 if convolved else 256,
         rate="5.0e-4",
         samples=1024 if len(shape) < 3 else 64,
