@@ -888,7 +888,7 @@ def test_a_comparison_needs_a_prior(config):
         (
             "experiments.digits",
             {**DIGITS, "data": {"name": "phantoms", "complex": True}, "figures": ["prior"]},
-            ["experiments.digits.figures", "'prior' cannot be drawn", "(what can: divergence)"],
+            ["experiments.digits.figures", "'prior' cannot be drawn", "can: divergence, losses)"],
         ),
         (
             "experiments.digits.gaussian",

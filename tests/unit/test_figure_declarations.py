@@ -14,11 +14,13 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 from diem.errors import DiemError
+from diem.files.tables import write_csv
 from diem.report import figures
+from diem.report.drawing.losses import overfitting
 from diem.report.drawing.style import save
-from diem.report.figures import FIGURES, Evaluation, Facts, Reads, Source
+from diem.report.figures import FIGURES, Evaluation, Facts, Losses, Reads, Source
 from diem.report.figures.base import ByLap, check_figures, figure_named
-from diem.report.figures.files import evaluated, named_figures, write_caption
+from diem.report.figures.files import evaluated, named_figures, opened, write_caption
 
 NAMES = (
     *(
@@ -30,7 +32,7 @@ NAMES = (
         "distance",
         "lap_choice",
     ),
-    *("prior", "inpainting", "slices", "uncertainty", "calibration"),
+    *("prior", "inpainting", "slices", "uncertainty", "calibration", "losses"),
 )
 STAGES = {"floor": 0, "lap": 2, "ceiling": 0}
 MASK = SimpleNamespace(keeps_shape=True, kspace=False)
@@ -109,7 +111,19 @@ def source_of(name: str) -> Source:
         for stage, lap in STAGES.items()
     ]
     truth = rng.standard_normal((20, *shape)) if reads.truth else None
-    return Source("tiny", {"base": "MMPS"}, pd.DataFrame(rows), truth, evaluations)
+    losses = [Losses("base", lap, losses_of([0.9, 0.8, 0.7])) for lap in (1, 2) if reads.losses]
+    return Source(
+        *("tiny", {"base": "MMPS"}, pd.DataFrame(rows), truth),
+        losses,
+        chosen={"base": 2} if reads.chosen else {},
+        evaluations=evaluations,
+    )
+
+
+def losses_of(validation: list[float]) -> pd.DataFrame:
+    """Returns a loss curve of a lap with some validation losses."""
+    steps = [64.0 * (n + 1) for n in range(len(validation))]
+    return pd.DataFrame({"step": steps, "loss": 0.5, "validation_loss": validation})
 
 
 def test_the_figures_are_the_files():
@@ -149,7 +163,7 @@ def test_declarations_import_nothing_that_takes_long():
 def test_no_other_file_knows_the_name_of_a_figure():
     """Of the library; a word such as ``prior`` is no name of a figure alone."""
     library = Path(figures.__file__).parents[2]
-    names = {*NAMES} - {"prior", "divergence", "slices", "distance", "calibration"}
+    names = {*NAMES} - {"prior", "divergence", "slices", "distance", "calibration", "losses"}
     for path in library.rglob("*.py"):
         # What `diem init` writes is a configuration, which names figures.
         if path.parent.name != "figures" and path.name != "beginning.py":
@@ -184,8 +198,8 @@ ALL = {"sliced_wasserstein", "fid", "prediction"}
     ],
 )
 def test_what_can_be_drawn(facts, possible):
-    by_metrics = {"divergence", "distance", "lap_choice"}
-    assert {n for n in NAMES if not figure_named(n).problem(facts)} == possible | by_metrics
+    always = {"divergence", "distance", "lap_choice", "losses"}
+    assert {n for n in NAMES if not figure_named(n).problem(facts)} == possible | always
 
 
 def test_what_cannot_be_drawn_is_told_with_what_can():
@@ -198,7 +212,7 @@ def test_what_cannot_be_drawn_is_told_with_what_can():
     assert str(error.value) == (
         "mine.yaml: experiments.a.figures: 'inpainting' cannot be drawn: it needs observations of"
         " the data's shape, and those of observations.small have another (what can: distance,"
-        " prior, slices)."
+        " losses, prior, slices)."
     )
     with pytest.raises(DiemError, match=r"'divergence'.*needs evaluation\.metrics with sinkhorn"):
         check_figures(["divergence"], facts, "figures")
@@ -257,6 +271,64 @@ def test_a_caption_is_written_where_it_differs(tmp_path):
     assert path.stat().st_mtime_ns == before
     write_caption("means", "Other means.", tmp_path / "captions")
     assert path.read_text() == "Other means."
+
+
+# What the figure of losses says
+
+FALLS, FLAT, RISES = [0.9, 0.8, 0.7], [0.9, 0.7, 0.71], [0.9, 0.5, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("laps", "told", "rising"),
+    [
+        ([FALLS, FLAT], "no lap overfits", []),
+        (
+            [FALLS, RISES, [0.9, 0.8, 0.88]],
+            "2 of 3 laps overfit: lap 2 ends 20 % above its lowest validation loss",
+            [[0.5, 0.6], [0.8, 0.88]],
+        ),
+    ],
+)
+def test_overfitting_is_a_validation_loss_that_ends_above_its_lowest(laps, told, rising):
+    losses = [Losses("base", lap, losses_of(curve)) for lap, curve in enumerate(laps, 1)]
+
+    assert overfitting(losses) == told
+    drawn = figure_named("losses").draw(Source("tiny", {"base": "MMPS"}, losses=losses))
+
+    (ax,) = drawn.axes
+    assert ax.get_title(loc="left") == f"base (MMPS): {told}"
+    # Laps stand side by side, and what rises is drawn again from its lowest on.
+    widest = [line for line in ax.lines if line.get_linewidth() > 2]
+    assert [list(line.get_ydata()) for line in widest] == rising
+    assert ax.get_xlim() == (0, 192 * len(laps))
+
+
+def test_losses_are_read_by_run_and_lap_with_the_chosen_lap(tmp_path):
+    files = []
+    for lap in ("01", "02_final"):
+        folder = tmp_path / "tiny" / "runs" / "base" / f"lap_{lap}"
+        folder.mkdir(parents=True)
+        losses_of(FALLS).to_csv(folder / "losses.csv", index=False)
+        files.append(str(folder / "losses.csv"))
+    chosen = tmp_path / "tiny_chosen_lap.csv"
+    laps = [{"run": "base", "lap": lap, "verdict": v} for lap, v in ((1, "chosen"), (2, "tie"))]
+    write_csv(chosen, pd.DataFrame(laps))
+    reads, labels = figure_named("losses").reads, {"base": "MMPS"}
+
+    def read():
+        found = {"losses": files, "chosen": str(chosen)}
+        with opened(reads, "tiny", labels, (), {}, found) as source:
+            return source
+
+    source = read()
+    assert [(each.run, each.lap, len(each.curve)) for each in source.losses] == [
+        *(("base", 1, 3), ("base", 2, 3))
+    ]
+    assert source.chosen == {"base": 1}
+    for content in ("", "step,loss\n64,0.5\n", "step,loss,validation_loss\n64,0.5,\n"):
+        Path(files[1]).write_text(content)
+        with pytest.raises(DiemError, match=r"lap_02_final/losses.csv: this is no table of losses"):
+            read()
 
 
 # A figure of the user's own

@@ -180,8 +180,8 @@ def test_missing_metrics_are_told():
 
 
 def test_numbers_of_many_laps_do_not_run_into_each_other():
-    assert laps._lap_ticks({0, 1, 2, 4, 8, 16, 32}) == [32, 16, 8, 4, 2, 0]
-    assert laps._lap_ticks({0, 1, 2, 4, 7, 10}) == [10, 7, 4, 2, 1, 0]
+    assert laps.lap_ticks({0, 1, 2, 4, 8, 16, 32}) == [32, 16, 8, 4, 2, 0]
+    assert laps.lap_ticks({0, 1, 2, 4, 7, 10}) == [10, 7, 4, 2, 1, 0]
 
 
 def test_spread_moves_no_more_than_it_must():

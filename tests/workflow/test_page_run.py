@@ -41,7 +41,8 @@ def made(tmp_path_factory):
     workflow = Workflow(tmp_path_factory.mktemp("page"))
     entry = workflow.experiment
     entry["runs"]["base"]["label"] = LABEL
-    entry["figures"] = ["evolution", "corner_truth", "divergence", "lap_choice", "calibration"]
+    entry["figures"] = ["evolution", "corner_truth", "divergence", "lap_choice"]
+    entry["figures"] += ["calibration", "losses"]
     entry["evaluation"]["metrics"] += ["calibration", "prediction"]
     workflow.config["heuristics"] = every_kind("heuristics", "tiny")["heuristics"]
     workflow.make()

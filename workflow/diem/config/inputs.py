@@ -282,6 +282,10 @@ class Inputs:
             files["metrics"] = paths.metrics(experiment)
         if reads.truth:
             files |= paths.clean_if_any(experiment)
+        if reads.losses:
+            files["losses"] = paths.losses(experiment)
+        if reads.chosen and paths.selects(experiment):
+            files["chosen"] = paths.table(f"{experiment}_chosen_lap")[0]
         if reads.stages:
             found = evaluated(reads, self.experiment(names), paths.has_clean(experiment))
             files["evaluations"] = [self._evaluation_file(experiment, each) for each in found]

@@ -113,6 +113,14 @@ class Paths:
             return self.gaussian(experiment, observations)
         return self.lap(experiment, run, lap, "prior.safetensors")
 
+    def losses(self, experiment: str) -> list[str]:
+        """Returns the losses of every lap of every run."""
+        return [
+            self.lap(experiment, run, lap, "losses.csv")
+            for run in self.experiments[experiment]["runs"]
+            for lap in range(1, self.last_lap(experiment, run) + 1)
+        ]
+
     def ceiling(self, experiment: str, run: str, name: str) -> str:
         """Returns a file of the ceiling of a run, which runs that train alike share."""
         named = ceiling_of(self.experiments[experiment], run)

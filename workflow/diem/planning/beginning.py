@@ -151,7 +151,7 @@ def beginning(
         rate="5.0e-4",
         samples=1024 if len(shape) < 3 else 64,
         predicted=128 if convolved else 256,
-        figures=", ".join([*figures, "lap_choice"]),
+        figures=", ".join([*figures, "lap_choice", "losses"]),
     )
     return Beginning(kind, reason, text)
 

@@ -18,7 +18,7 @@ from diem.report.drawing.style import GREY, WIDTH, annotate, styled
 from diem.report.tables.labels import METRICS, NO_LABELS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import notes_once
 
-__all__ = ["BAND", "band", "by_lap", "line_styles"]
+__all__ = ["BAND", "band", "by_lap", "lap_ticks", "line_styles"]
 
 BAND = "Shaded: one standard error."
 
@@ -141,7 +141,7 @@ def _lines(
         ax.plot(line["lap"], line["value"], **styles[label])
         band(ax, line["lap"], line)
         ends.append((line["value"].iloc[-1], label, styles[label]["color"]))
-    ax.set_xticks(_lap_ticks({0, *panel["lap"]}))
+    ax.set_xticks(lap_ticks({0, *panel["lap"]}))
     return ends
 
 
@@ -163,7 +163,7 @@ def _ring_best(
         ax.plot(best["lap"], best["value"], "o", **ring)
 
 
-def _lap_ticks(laps: Set[int]) -> list[int]:
+def lap_ticks(laps: Set[int]) -> list[int]:
     """Returns the laps, without those whose numbers would run into the next one."""
     ticks: list[int] = []
     for lap in sorted(laps, reverse=True):

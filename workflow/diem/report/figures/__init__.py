@@ -3,6 +3,6 @@
 Nothing is measured here and nothing is read from files.
 """
 
-from diem.report.figures.base import FIGURES, Evaluation, Facts, Figure, Reads, Source
+from diem.report.figures.base import FIGURES, Evaluation, Facts, Figure, Losses, Reads, Source
 
-__all__ = ["FIGURES", "Evaluation", "Facts", "Figure", "Reads", "Source"]
+__all__ = ["FIGURES", "Evaluation", "Facts", "Figure", "Losses", "Reads", "Source"]

@@ -25,6 +25,7 @@ __all__ = [
     "Evaluation",
     "Facts",
     "Figure",
+    "Losses",
     "Reads",
     "Source",
     "check_figures",
@@ -43,6 +44,8 @@ class Reads:
     Arguments:
         rows: Whether it reads the experiment's metric rows.
         truth: Whether it reads the clean test data, where there are any.
+        losses: Whether it reads the losses of every lap of every run.
+        chosen: Whether it reads which lap of each run is chosen, where laps are.
         stages: The evaluations that it reads, in this order: ``floor``, ``laps`` (all evaluated
             ones), ``last`` (the last lap), ``ceiling`` and ``reconstructions``.
         every: Whether it reads them of the first run of each set of observations, or of the first
@@ -54,6 +57,8 @@ class Reads:
 
     rows: bool = False
     truth: bool = False
+    losses: bool = False
+    chosen: bool = False
     stages: tuple[str, ...] = ()
     every: bool = False
     arrays: tuple[str, ...] = ()
@@ -156,6 +161,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """The losses of one lap's training.
+
+    Arguments:
+        run: The run.
+        lap: The lap.
+        curve: A row for every few optimizer steps, as :func:`diem.em.training.train` returns them,
+            a data frame.
+    """
+
+    run: str
+    lap: int
+    curve: Any
+
+
+@dataclass(frozen=True)
 class Source:
     """What figures are drawn from, of which each uses what it reads.
 
@@ -165,6 +186,8 @@ class Source:
         rows: The metric rows, see :func:`diem.evaluation.rows.read_rows`.
         truth: The clean test data, with shape ``(N, *event)``, as
             :class:`diem.files.hdf5.HasRows`; none where there are none.
+        losses: The losses of laps, in their order, run by run.
+        chosen: The chosen lap of each run; empty where none are chosen.
         evaluations: Evaluations in the order of their laps, set by set of observations.
         metrics: The entries of ``evaluation.metrics``.
         ceilings: What ceilings are called, by the set of observations and the run of their rows; by
@@ -175,6 +198,8 @@ class Source:
     labels: Mapping[str, str]
     rows: Any = None
     truth: Any = None
+    losses: Sequence[Losses] = ()
+    chosen: Mapping[str, int] = field(default_factory=dict)
     evaluations: Sequence[Evaluation] = ()
     metrics: Entries = ()
     ceilings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

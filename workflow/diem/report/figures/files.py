@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diem.components import split
-from diem.em.laps import evaluated_laps
+from diem.em.laps import evaluated_laps, lap_number
 from diem.errors import DiemError
 from diem.evaluation.metrics import Entries
-from diem.files.atomic import atomic
-from diem.report.figures.base import Evaluation, Figure, Reads, Source, figure_named
+from diem.files.atomic import REMEDY, atomic
+from diem.report.figures.base import Evaluation, Figure, Losses, Reads, Source, figure_named
 from diem.report.tables.labels import Ceilings
 
 __all__ = ["Evaluated", "evaluated", "named_figures", "opened", "write_caption"]
@@ -117,7 +117,8 @@ def opened(
         labels: The label of each run.
         metrics: The entries of ``evaluation.metrics``.
         ceilings: What ceilings are called, see :func:`diem.em.laps.ceiling_labels`.
-        files: The files by what they are: ``metrics`` and ``evaluations``, lists, and ``clean``.
+        files: The files by what they are: ``metrics``, ``evaluations`` and ``losses``, lists, and
+            ``clean`` and ``chosen``.
     """
     from diem.evaluation.rows import check_place, over_seeds, read_rows
     from diem.files.hdf5 import Reader, Rows
@@ -137,17 +138,43 @@ def opened(
                 first = slice(reads.count)
                 return Evaluation(**card, arrays={name: file.read(name, first) for name in names})
 
-        tables, clean = files.get("metrics"), files.get("clean")
+        tables, clean, chosen = (files.get(name) for name in ("metrics", "clean", "chosen"))
         yield Source(
             experiment,
             # Text, which Matplotlib would take for mathematics between two of these.
             {run: label.replace("$", r"\$") for run, label in labels.items()},
             rows=over_seeds(read_rows(tables)) if tables else None,
             truth=rows(clean, "test/x") if clean else None,
+            losses=[_losses(Path(path)) for path in files.get("losses", [])],
+            chosen=_chosen(chosen) if chosen else {},
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],
             metrics=metrics,
             ceilings=ceilings,
         )
+
+
+def _losses(path: Path) -> Losses:
+    """Reads the losses of a lap, whose run and number the path tells."""
+    import pandas as pd
+
+    try:
+        curve = pd.read_csv(path)
+        curve = curve[["step", "loss", "validation_loss"]].astype(float)
+        if curve.empty or curve.isna().any(axis=None):
+            raise ValueError
+    except (OSError, ValueError, KeyError):  # pandas' errors of parsing are ValueErrors
+        raise DiemError(f"{path}: this is no table of losses: {REMEDY}.") from None
+    lap, run = path.parent, path.parents[1]
+    return Losses(run.name, lap_number(lap.name.removeprefix("lap_")), curve)
+
+
+def _chosen(path: str) -> dict[str, int]:
+    """Reads which lap of each run is chosen, from the table of the experiment's chosen laps."""
+    from diem.evaluation.selection import selected_lap
+    from diem.files.tables import read_csv
+
+    table = read_csv(path)
+    return {run: selected_lap(table, run) for run in table["run"].unique()}
 
 
 def write_caption(name: str, text: str, folder: str | Path) -> Path:
