@@ -123,7 +123,8 @@ def source_of(name: str) -> Source:
 def losses_of(validation: list[float]) -> pd.DataFrame:
     """Returns a loss curve of a lap with some validation losses."""
     steps = [64.0 * (n + 1) for n in range(len(validation))]
-    return pd.DataFrame({"step": steps, "loss": 0.5, "validation_loss": validation})
+    losses = {"loss": 0.5, "validation_loss": validation, "learning_rate": 0.001}
+    return pd.DataFrame({"step": steps, **losses})
 
 
 def test_the_figures_are_the_files():
@@ -325,7 +326,8 @@ def test_losses_are_read_by_run_and_lap_with_the_chosen_lap(tmp_path):
         *(("base", 1, 3), ("base", 2, 3))
     ]
     assert source.chosen == {"base": 1}
-    for content in ("", "step,loss\n64,0.5\n", "step,loss,validation_loss\n64,0.5,\n"):
+    header = "step,loss,validation_loss,learning_rate"
+    for content in ("", "step,loss\n64,0.5\n", f"{header}\n64,0.5,,0.1\n"):
         Path(files[1]).write_text(content)
         with pytest.raises(DiemError, match=r"lap_02_final/losses.csv: this is no table of losses"):
             read()

@@ -89,6 +89,14 @@ It tells of each run its laps, its losses and its most telling number, and of ea
 work how much is done and the time left. It only reads.
 """
 
+TENSORBOARD = """\
+example:
+  diem tensorboard results && tensorboard --logdir results/tensorboard
+
+It writes the losses of every run by optimizer step, and its metrics by lap, to results/tensorboard
+or the folder of -o. The same command brings them up to date, beside a workflow that is running too.
+"""
+
 EXPORT = """\
 examples:
   diem export results/digits/runs/missing_50 -o digits.safetensors
@@ -159,6 +167,10 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "status", _status, "tell how far a workflow is", STATUS)
     verb.add_argument("results", metavar="RESULTS", help="a folder of results")
+
+    verb = _verb(verbs, "tensorboard", _tensorboard, "write losses for TensorBoard", TENSORBOARD)
+    verb.add_argument("results", metavar="RESULTS", help="a folder of results")
+    verb.add_argument("-o", "--output", metavar="FOLDER", help="(RESULTS/tensorboard)")
 
     verb = _verb(verbs, "verify", _verify, "tell whether results are as they were written", VERIFY)
     verb.add_argument("results", metavar="RESULTS", help="a folder of results")
@@ -437,6 +449,14 @@ def _status(options: argparse.Namespace) -> None:
     from diem.report.status import status
 
     print(*status(options.results), sep="\n")
+
+
+def _tensorboard(options: argparse.Namespace) -> None:
+    from diem.report.tensorboard import write_events
+
+    output = options.output or f"{options.results}/tensorboard"
+    runs = write_events(options.results, output)
+    print(f"{output}: losses and metrics of {len(runs)} runs ({', '.join(runs) or 'none yet'}).")
 
 
 def _export(options: argparse.Namespace) -> None:

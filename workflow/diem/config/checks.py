@@ -28,7 +28,7 @@ __all__ = [
 
 FOLDERS = {
     *("downloads", "figures", "heuristics", "logs", "posterior", "restoration", "tables"),
-    PAGES,
+    *("tensorboard", PAGES),
 }
 """The folders beside those of the experiments, in the folder of the results."""
 

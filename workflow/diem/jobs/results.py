@@ -18,6 +18,7 @@ __all__ = [
     "hold",
     "pieces_folder",
     "remove_pieces",
+    "results_folder",
     "unfinished",
 ]
 
@@ -105,6 +106,17 @@ def hold(folder: str | Path, asked: str = "results") -> IO[str]:
         # A file system without locks; Snakemake's own bookkeeping must do.
         pass
     return file
+
+
+def results_folder(folder: str | Path) -> Path:
+    """Returns a folder that is marked as one of results.
+
+    Raises:
+        DiemError: If it is none.
+    """
+    if not (Path(folder) / MARK).is_file():
+        raise DiemError(f"{folder}: this is no folder of results: it has no {MARK}.")
+    return Path(folder)
 
 
 def held(folder: str | Path) -> bool:

@@ -4,14 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
-from diem.em.laps import lap_number
-from diem.errors import DiemError
 from diem.evaluation.metrics import by_quality
 from diem.evaluation.rows import read_rows
-from diem.jobs.results import MARK, held
+from diem.jobs.results import held, results_folder
 from diem.report.bars import last_bar
+from diem.report.curves import laps_of, read_curve
 from diem.report.tables.labels import metric_label
 
 __all__ = ["status"]
@@ -29,9 +26,7 @@ def status(results: str | Path) -> Iterator[str]:
     Raises:
         DiemError: If it is no folder of results.
     """
-    folder = Path(results)
-    if not (folder / MARK).is_file():
-        raise DiemError(f"{results}: this is no folder of results: it has no {MARK}.")
+    folder = results_folder(results)
     running = held(folder)
     yield f"{results}: {'a workflow is writing' if running else 'no workflow is writing here'}."
     for run in sorted(folder.glob("*/runs/*")):
@@ -46,16 +41,16 @@ def status(results: str | Path) -> Iterator[str]:
 
 def _of_run(run: Path) -> str:
     """Returns how far a run is, and how good: the newest lap of which there is anything."""
-    laps = {lap_number(path.name.removeprefix("lap_")): path for path in sorted(run.glob("lap_*"))}
-    trained = sorted(lap for lap, path in laps.items() if (path / "prior.safetensors").is_file())
+    laps = laps_of(run)
+    trained = [lap for lap, path in laps.items() if (path / "prior.safetensors").is_file()]
     if not trained:
         return "no lap is finished"
     words = [f"{trained[-1]} lap{'s' if trained[-1] > 1 else ''}"]
     losses = laps[trained[-1]] / "losses.csv"
     if losses.is_file():
-        last = pd.read_csv(losses).iloc[-1]
+        last = read_curve(losses).iloc[-1]
         words.append(f"loss {last['loss']:.3g} ({last['validation_loss']:.3g} in validation)")
-    evaluated = [lap for lap in sorted(laps) if (laps[lap] / "metrics.csv").is_file()]
+    evaluated = [lap for lap in laps if (laps[lap] / "metrics.csv").is_file()]
     if evaluated:
         words.append(_number(laps[evaluated[-1]] / "metrics.csv", evaluated[-1]))
     return ", ".join(words)

@@ -11,7 +11,7 @@ from diem.components import split
 from diem.em.laps import evaluated_laps, lap_number
 from diem.errors import DiemError
 from diem.evaluation.metrics import Entries
-from diem.files.atomic import REMEDY, atomic
+from diem.files.atomic import atomic
 from diem.report.figures.base import Evaluation, Figure, Losses, Reads, Source, figure_named
 from diem.report.tables.labels import Ceilings
 
@@ -155,17 +155,10 @@ def opened(
 
 def _losses(path: Path) -> Losses:
     """Reads the losses of a lap, whose run and number the path tells."""
-    import pandas as pd
+    from diem.report.curves import read_curve
 
-    try:
-        curve = pd.read_csv(path)
-        curve = curve[["step", "loss", "validation_loss"]].astype(float)
-        if curve.empty or curve.isna().any(axis=None):
-            raise ValueError
-    except (OSError, ValueError, KeyError):  # pandas' errors of parsing are ValueErrors
-        raise DiemError(f"{path}: this is no table of losses: {REMEDY}.") from None
     lap, run = path.parent, path.parents[1]
-    return Losses(run.name, lap_number(lap.name.removeprefix("lap_")), curve)
+    return Losses(run.name, lap_number(lap.name.removeprefix("lap_")), read_curve(path))
 
 
 def _chosen(path: str) -> dict[str, int]:
