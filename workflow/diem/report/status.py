@@ -7,14 +7,11 @@ from pathlib import Path
 from diem.evaluation.metrics import by_quality
 from diem.evaluation.rows import read_rows
 from diem.jobs.results import held, results_folder
-from diem.report.bars import last_bar
+from diem.report.bars import bar_of, told_bar
 from diem.report.curves import laps_of, read_curve
 from diem.report.tables.labels import metric_label
 
 __all__ = ["status"]
-
-TAIL = 4096
-"""The bytes at a log's end that are looked at."""
 
 
 def status(results: str | Path) -> Iterator[str]:
@@ -33,10 +30,7 @@ def status(results: str | Path) -> Iterator[str]:
         yield f"{run.parent.parent.name}/{run.name}: {_of_run(run)}."
     for log, bar in sorted(_unfinished(folder / "logs")):
         job = log.relative_to(folder / "logs").with_suffix("")
-        told = f"{int(bar['count']):,} of {int(bar['total']):,}"
-        yield f"{job}: {told}, " + (
-            f"{bar['left']} left ({bar['speed'].strip()})" if running else "not finished"
-        )
+        yield f"{job}: {told_bar(bar, running)}{'' if running else ', not finished'}"
 
 
 def _of_run(run: Path) -> str:
@@ -69,9 +63,5 @@ def _number(path: Path, lap: int) -> str:
 def _unfinished(logs: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     """Yields the logs whose progress bar has not come to its end, and its last state."""
     for log in logs.rglob("*.log"):
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL))
-            text = file.read().decode("utf-8", "replace")
-        bar = last_bar(text)
-        if bar is not None and bar["total"] and int(bar["count"]) < int(bar["total"]):
+        if bar := bar_of(log):
             yield log, bar
