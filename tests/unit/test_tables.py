@@ -6,8 +6,11 @@ import re
 import pandas as pd
 import pytest
 
+from diem.evaluation.metrics import METRICS as KIND
+from diem.evaluation.metrics import Fidelity
 from diem.evaluation.rows import provenance, read_rows, write_rows
 from diem.report.tables.experiment import readable_summary, summary
+from diem.report.tables.labels import METRICS, heading_of
 from diem.report.tables.writing import best_cells, html, latex, markdown, rounded
 
 CARD = {
@@ -137,8 +140,8 @@ def test_markdown(rows):
 
     assert table[0] == [
         *("Observations", "Prior", "Covariance", "Lap", "Optimizer steps"),
-        "Frechet distance (cnn32 features) of prior samples ↓",
-        "PSNR (dB) of posterior means ↑",
+        "Frechet distance (features) ↓",
+        "PSNR (dB) ↑",
     ]
     assert table[2] == ["b_half", "floor (fitted Gaussian)", "-", "-", "0", "12.3", "10.0"]
     assert table[4] == ["b_half", "MMPS", "tweedie", "9", "2,560", "2.70", "**29.0**"]
@@ -175,7 +178,7 @@ def test_latex(rows):
 
     assert before.strip() == r"\begin{tabular}{lllrrrr}"
     assert r"b\_half & slow\_run & cov\_t & 1 & 2,560 & \textbf{0.300} & 21.0 \\" in inside
-    assert r"\shortstack[r]{PSNR\\(dB)\\of posterior means $\uparrow$}" in inside
+    assert r"\shortstack[r]{PSNR\\(dB) $\uparrow$}" in inside
     assert inside.count(r"\midrule") == 2  # below the header, and between the observations
     for line in inside.splitlines():
         if line.endswith(r"\\") and "shortstack" not in line:
@@ -248,6 +251,27 @@ def test_rounding(value, expected):
     assert rounded(value) == expected
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_heading_has_four_words_at_most_with_the_unit(metric):
+    """Signs such as % and arrows are no words; the name and unit in full are in the notes."""
+    fidelity = metric in {
+        name for m in KIND.all().values() if issubclass(m, Fidelity) for name in m.labels
+    }
+    heading = " ".join(heading_of(metric, last="of means" if fidelity else ""))
+
+    assert len(re.findall(r"\S*\w\S*", heading)) <= 4, heading
+    assert ("(" in heading) == bool(METRICS[metric].unit) or "{extractor}" in METRICS[metric].unit
+
+
+def test_columns_of_one_metric_are_told_apart_by_their_subject(rows):
+    both = pd.concat([rows, rows[rows["metric"] == "psnr"].assign(subject="posterior")])
+
+    header = readable_summary(both, RUNS).header
+
+    assert header[-2:] == [["PSNR", "(dB)", "of means ↑"], ["PSNR", "(dB)", "of samples ↑"]]
+    assert readable_summary(both, RUNS).notes[2].startswith(PSNR)
+
+
 def test_a_metric_of_the_users_own_has_its_label(rows, tmp_path, monkeypatch):
     (tmp_path / "own_metric.py").write_text(
         "from diem.evaluation.metrics import Label, Metric\n"
@@ -262,5 +286,5 @@ def test_a_metric_of_the_users_own_has_its_label(rows, tmp_path, monkeypatch):
 
     assert "My number (apples) of posterior means" in summary(both, RUNS, metrics)
     header = readable_summary(both, RUNS, metrics).header
-    assert ["My number", "(apples)", "of posterior means ↑"] in header
+    assert ["My number", "(apples) ↑"] in header
     assert "own of posterior means" in summary(both, RUNS)

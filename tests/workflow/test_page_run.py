@@ -66,6 +66,9 @@ def test_the_page_shows_all_that_is_made(made):
     tables = sorted(path.stem for path in made.path("results/tables").glob("*.html"))
     assert sorted(re.findall(r'<figure id="figures-([^"]+)"', html)) == drawn
     assert sorted(re.findall(r'<article id="tables-([^"]+)"', html)) == tables
+    for heading in re.findall(r"<th[^>]*>(.*?)</th>", html):
+        text = re.sub("<[^>]+>", "", heading)
+        assert len(re.findall(r"\S*\w\S*", text)) <= 4, text
     assert html.count("data:image/png") == len(drawn) > 5
     assert "&lt;b&gt;$x$ &amp; &#39;y&#39;" in html
     assert "<b>" not in html

@@ -47,6 +47,8 @@ class Label(NamedTuple):
         better: An arrow to where better values are, ``↓`` or ``↑``, if there is such a direction.
         least: The value at which an axis begins; none where only differences tell.
         summary: Whether the experiment's table has a column of them.
+        heading: What a column of them is called, in four words at most with the unit, where the
+            name and the unit are longer: notes tell both in full.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Label(NamedTuple):
     better: str = ""
     least: float | None = 0.0
     summary: bool = True
+    heading: str = ""
 
 
 class Panel(NamedTuple):

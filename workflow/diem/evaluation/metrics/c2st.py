@@ -61,7 +61,12 @@ class C2ST(Metric):
 
     name = "c2st"
     order = 45
-    labels = {"c2st": Label("Told from clean data", "%, perfect: 50", "↓", least=None)}
+    labels = {
+        "c2st": Label(
+            *("Told from clean data", "%, perfect: 50", "↓", None),
+            heading="Told from clean data (%)",
+        )
+    }
     needs = frozenset({"clean"})
     subject = "samples"
 

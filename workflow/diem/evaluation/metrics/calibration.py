@@ -45,11 +45,19 @@ class Calibration(Metric):
         "calibration_coverage_50": Label("Coverage of 50 % intervals", "%", least=None),
         "calibration_coverage_90": Label("Coverage of 90 % intervals", "%", least=None),
         "calibration_crps": Label("CRPS", "data units", "↓"),
-        "calibration_spread": Label("Correlation of spread and error", "", "↑", None, False),
+        "calibration_spread": Label(
+            *("Correlation of spread and error", "", "↑", None, False, "Spread-error correlation")
+        ),
         "calibration_p_total": Label("Rank of total", "p-value", "", None, False),
         "calibration_p_distance": Label("Rank of distance", "p-value", "", None, False),
-        "calibration_p_low": Label("Rank of low frequencies", "p-value", "", None, False),
-        "calibration_p_high": Label("Rank of high frequencies", "p-value", "", None, False),
+        "calibration_p_low": Label(
+            *("Rank of low frequencies", "p-value", "", None, False),
+            heading="Rank, low frequencies (p-value)",
+        ),
+        "calibration_p_high": Label(
+            *("Rank of high frequencies", "p-value", "", None, False),
+            heading="Rank, high frequencies (p-value)",
+        ),
     }
     needs = frozenset({"clean"})
     subject = "posterior"

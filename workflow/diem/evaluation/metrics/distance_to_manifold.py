@@ -70,7 +70,12 @@ class DistanceToManifold(Metric):
 
     name = "distance_to_manifold"
     order = 60
-    labels = {"distance_to_manifold": Label("Distance to the manifold", "data units", "↓")}
+    labels = {
+        "distance_to_manifold": Label(
+            *("Distance to the manifold", "data units", "↓"),
+            heading="Manifold distance (data units)",
+        )
+    }
     needs = frozenset({"clean", "curve"})
     subject = "samples"
     panel = Panel("divergence", 3)

@@ -22,7 +22,12 @@ class FrechetDistance(Metric):
 
     name = "frechet_distance"
     order = 30
-    labels = {"frechet_distance": Label("Frechet distance", "{extractor} features", "↓")}
+    labels = {
+        "frechet_distance": Label(
+            *("Frechet distance", "{extractor} features", "↓"),
+            heading="Frechet distance (features)",
+        )
+    }
     needs = frozenset({"clean", "images", "labels"})
     subject = "samples"
     inputs = ("extractor",)

@@ -23,7 +23,12 @@ class KernelDistance(Metric):
 
     name = "kernel_distance"
     order = 35
-    labels = {"kernel_distance": Label("Kernel distance", "{extractor} features", "↓", least=None)}
+    labels = {
+        "kernel_distance": Label(
+            *("Kernel distance", "{extractor} features", "↓", None),
+            heading="Kernel distance (features)",
+        )
+    }
     needs = frozenset({"clean", "images", "labels"})
     subject = "samples"
     inputs = ("extractor",)

@@ -43,7 +43,13 @@ class Memorisation(Metric):
 
     name = "memorisation"
     order = 85
-    labels = {"memorisation": Label("Nearer to training data", "%, of none: 50", least=None)}
+    labels = {
+        "memorisation": Label(
+            *("Nearer to training data", "%, of none: 50"),
+            least=None,
+            heading="Nearer to training data (%)",
+        )
+    }
     needs = frozenset({"clean"})
     subject = "samples"
 

@@ -88,7 +88,11 @@ class PQMass(Metric):
 
     name = "pqmass"
     order = 48
-    labels = {"pqmass": Label("PQMass", "chi-squared by degrees, perfect: 1", "↓", least=0.0)}
+    labels = {
+        "pqmass": Label(
+            *("PQMass", "chi-squared by degrees, perfect: 1", "↓"), heading="PQMass (chi-squared)"
+        )
+    }
     needs = frozenset({"clean"})
     subject = "samples"
 

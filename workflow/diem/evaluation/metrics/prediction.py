@@ -82,10 +82,16 @@ class Prediction(Metric):
     order = 70
     labels = {
         "prediction": Label(
-            "Prediction of hidden observations", "CRPS, data units", "↓", least=None
+            *("Prediction of hidden observations", "CRPS, data units", "↓", None),
+            heading="Prediction (CRPS, data units)",
         ),
-        "prediction_coverage_50": Label("50 % intervals of hidden observations", "%", least=None),
-        "prediction_coverage_90": Label("90 % intervals of hidden observations", "%", least=None),
+        **{
+            f"prediction_coverage_{level}": Label(
+                *(f"{level} % intervals of hidden observations", "%", "", None),
+                heading=f"Hidden in {level} % intervals (%)",
+            )
+            for level in (50, 90)
+        },
     }
     subject = "observations"
 

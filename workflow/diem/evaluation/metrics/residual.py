@@ -88,8 +88,12 @@ class Residual(Metric):
     labels = {
         "residual_median": Label("Median residual", "sigma_y"),
         "residual_rms": Label("RMS residual", "sigma_y"),
-        "residual_beyond_3": Label("Residuals beyond 3 sigma_y", "fraction"),
-        "residual_outliers": Label("Outliers of posterior samples", "fraction"),
+        "residual_beyond_3": Label(
+            *("Residuals beyond 3 sigma_y", "fraction"), heading="Beyond 3 sigma_y (fraction)"
+        ),
+        "residual_outliers": Label(
+            *("Outliers of posterior samples", "fraction"), heading="Posterior outliers (fraction)"
+        ),
     }
     subject = "posterior"
 

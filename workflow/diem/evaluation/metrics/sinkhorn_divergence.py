@@ -128,7 +128,12 @@ class SinkhornDivergence(Metric):
 
     name = "sinkhorn_divergence"
     order = 50
-    labels = {"sinkhorn_divergence": Label("Sinkhorn divergence", "squared data units", "↓")}
+    labels = {
+        "sinkhorn_divergence": Label(
+            *("Sinkhorn divergence", "squared data units", "↓"),
+            heading="Sinkhorn divergence (squared units)",
+        )
+    }
     needs = frozenset({"clean"})
     subject = "samples"
     panel = Panel("divergence", 1)

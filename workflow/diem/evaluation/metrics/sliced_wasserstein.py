@@ -80,7 +80,12 @@ class SlicedWasserstein(Metric):
 
     name = "sliced_wasserstein"
     order = 40
-    labels = {"sliced_wasserstein": Label("Sliced Wasserstein distance", "data units", "↓")}
+    labels = {
+        "sliced_wasserstein": Label(
+            *("Sliced Wasserstein distance", "data units", "↓"),
+            heading="Sliced Wasserstein (data units)",
+        )
+    }
     needs = frozenset({"clean"})
     subject = "samples"
     panel = Panel("divergence", 2)

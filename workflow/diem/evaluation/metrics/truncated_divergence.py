@@ -41,7 +41,12 @@ class TruncatedDivergence(Metric):
 
     name = "truncated_divergence"
     order = 55
-    labels = {"truncated_divergence": Label("Truncated divergence", "squared data units", "↓")}
+    labels = {
+        "truncated_divergence": Label(
+            *("Truncated divergence", "squared data units", "↓"),
+            heading="Truncated divergence (squared units)",
+        )
+    }
     needs = frozenset({"clean"})
     subject = "samples"
     panel = Panel("divergence", 1.5)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from diem.evaluation.rows import errors_of, provenance
 from diem.paper.methods import METHODS, Method
-from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.labels import METRICS, heading_of
 from diem.report.tables.writing import (
     BOLD,
     NONE,
@@ -107,14 +107,12 @@ def readable_restoration(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
         table: The table.
         rows: The rows that it was made of.
     """
-    extractor = next((name for name in rows["extractor"] if name), "")
     columns, header = [], [["Task"], ["Method"], ["Iterations"], ["Steps"]]
-    for name, metric in METRICS.items():
+    for name in METRICS:
         for column, whose in ((name, "ours"), (f"{name}_published", "published")):
             if column in table:
                 columns.append(column)
-                title = metric_label(name, extractor) if whose == "ours" else metric.name
-                header.append([title, whose, *([metric.better] if metric.better else [])])
+                header.append(heading_of(name, last=whose))
     groups = list(zip(table["task"], table["steps"], strict=True))
     directed = {
         4 + i: (name, METRICS[name].better) for i, name in enumerate(columns) if name in METRICS
@@ -152,6 +150,13 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         f"Ours: {int(first['samples']):,} test images of {prior['data']} with"
         f" {prior['name']}, one sample each, {first['sampler']}, the same observations and noise"
         f" for every method; means. {described}, where images span [-1, 1].",
+        *(
+            f"{METRICS[metric].name}: by features of {extractor}."
+            for metric, extractor in dict.fromkeys(
+                zip(rows["metric"], rows["extractor"], strict=True)
+            )
+            if extractor
+        ),
         *errors_of(rows),
         closing_note(first),
     ]

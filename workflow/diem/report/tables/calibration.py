@@ -7,7 +7,7 @@ import pandas as pd
 from diem.errors import DiemError
 from diem.evaluation.metrics.calibration import Calibration
 from diem.evaluation.rows import errors_of, provenance
-from diem.report.tables.labels import NO_LABELS, Ceilings
+from diem.report.tables.labels import NO_LABELS, Ceilings, heading_of
 from diem.report.tables.writing import (
     NONE,
     Readable,
@@ -70,11 +70,7 @@ def calibration(
 def readable_calibration(table: pd.DataFrame) -> Readable:
     """Returns the table of :func:`calibration` for the eye."""
     names = [name for name in Calibration.labels if name in table]
-    header = [["Observations"], ["Prior"], ["Lap"]]
-    for name in names:
-        label = Calibration.labels[name]
-        unit = f"({label.unit})" if label.unit else ""
-        header.append([line for line in (label.name, unit, label.better) if line])
+    header = [["Observations"], ["Prior"], ["Lap"], *map(heading_of, names)]
     body = []
     for row in table.to_dict("records"):
         numbers = [numeric_cell(row, name) for name in names]

@@ -7,7 +7,14 @@ import pandas as pd
 
 from diem.evaluation.metrics import Entries, Label, labels
 from diem.evaluation.rows import errors_of, provenance
-from diem.report.tables.labels import NO_LABELS, SUBJECTS, Ceilings, label_of, metric_label
+from diem.report.tables.labels import (
+    NO_LABELS,
+    SUBJECTS,
+    Ceilings,
+    heading_of,
+    label_of,
+    metric_label,
+)
 from diem.report.tables.writing import (
     BOLD,
     NONE,
@@ -23,6 +30,9 @@ __all__ = ["readable_summary", "summary"]
 
 STAGES = {"floor": " (fitted Gaussian)", "lap": "", "ceiling": " (clean data)"}
 """What stands behind the label of a prior, by its stage."""
+
+SHORT = {"posterior": "of samples", "posterior_mean": "of means"}
+"""How a heading tells the columns of one metric apart, by the subject."""
 
 
 def summary(
@@ -83,10 +93,8 @@ def readable_summary(
     values = [name for name in full.columns if f"card of {name}" in full.columns]
     header = [["Observations"], ["Prior"], ["Covariance"], ["Lap"], ["Optimizer", "steps"]]
     for metric, subject in _columns(rows, known):
-        name, unit, better, *_ = label_of(metric, known)
-        unit = f"({unit.format(extractor=_extractor(rows))})" if unit else ""
-        subject = f"of {SUBJECTS.get(subject, subject)} {better}".strip()
-        header.append([line for line in (name, unit, subject) if line])
+        several = sum(name == metric for name, _ in _columns(rows, known)) > 1
+        header.append(heading_of(metric, known, SHORT.get(subject, subject) if several else ""))
 
     body = []
     for _, row in full.iterrows():

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from diem.evaluation.metrics import Label, labels
 
-__all__ = ["METRICS", "NO_LABELS", "SUBJECTS", "Ceilings", "label_of", "metric_label"]
+__all__ = ["METRICS", "NO_LABELS", "SUBJECTS", "Ceilings", "heading_of", "label_of", "metric_label"]
 
 METRICS = labels()
 """How metrics are presented, in the order of the tables' columns."""
@@ -46,3 +46,21 @@ def metric_label(metric: str, extractor: str = "", known: Mapping[str, Label] = 
     """
     name, unit, *_ = label_of(metric, known)
     return f"{name} ({unit.format(extractor=extractor)})" if unit else name
+
+
+def heading_of(metric: str, known: Mapping[str, Label] = METRICS, last: str = "") -> list[str]:
+    """Returns what a column of a metric is called, as lines: its name, its unit, and the arrow.
+
+    Names of extractors are left to the notes of the table.
+
+    Arguments:
+        metric: The name in the rows.
+        known: How metrics are presented.
+        last: A line below, before the arrow.
+    """
+    label = label_of(metric, known)
+    unit = f" ({label.unit})" if label.unit and "{extractor}" not in label.unit else ""
+    name, bracket, unit = (label.heading or label.name + unit).partition(" (")
+    lines = [name, f"({unit}" if bracket else "", last]
+    *lines, end = [line for line in lines if line]
+    return [*lines, f"{end} {label.better}".strip()]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from diem.evaluation.selection import CHOSEN, TIE, selected, selection_told
-from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.labels import heading_of
 from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, rounded
 
 __all__ = ["readable_selection", "told_selections"]
@@ -21,8 +21,7 @@ RULE = (
 
 def readable_selection(table: pd.DataFrame) -> Readable:
     """Returns the table of selected laps for the eye, with what it does not say as notes."""
-    better = METRICS["prediction"].better
-    header = [["Observations"], ["Prior"], ["Lap"], [metric_label("prediction"), better]]
+    header = [["Observations"], ["Prior"], ["Lap"], heading_of("prediction")]
     header += [["90 % intervals", "hold (%)"]]
     header += [["Above the", "chosen lap"], ["Above the", "Gaussian"], ["Verdict"]]
     body, notes, cards = [], [], []

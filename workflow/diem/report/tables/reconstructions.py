@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from diem.evaluation.rows import errors_of, provenance
-from diem.report.tables.labels import METRICS, metric_label
+from diem.report.tables.labels import METRICS, heading_of
 from diem.report.tables.writing import (
     BOLD,
     NONE,
@@ -69,7 +69,7 @@ def readable_reconstructions(table: pd.DataFrame) -> Readable:
     """Returns the table of :func:`reconstructions` for the eye."""
     metrics = [name for name in METRICS if name in table]
     header = [["Observations"], ["Prior trained on"], ["Method"], ["Estimate"]]
-    header += [[metric_label(name), METRICS[name].better] for name in metrics]
+    header += [heading_of(name) for name in metrics]
     body, cards = [], []
     for row in table.to_dict("records"):
         words = [row["observations"], row["trained_on"] or NONE, row["method"], row["estimate"]]
