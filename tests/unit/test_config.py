@@ -11,7 +11,7 @@ import yaml
 
 from diem.components import merge
 from diem.config.resolve import RECIPES, resolve
-from diem.config.targets import targets, targets_by_name
+from diem.config.targets import NEEDED, nothing_told, targets, targets_by_name
 from diem.data import ingest as own
 from diem.em.laps import training_of_lap
 from diem.em.training import Training
@@ -1042,3 +1042,17 @@ def test_parts_of_the_targets_have_names():
     assert sum(len(named[name]) for name in entries) == len(everything) + len(entries)
     assert {path.split("/")[1] for path in named["figures"]} == {"figures"}
     assert set(named["figures"]) | set(named["tables"]) < everything
+
+
+def test_a_name_that_can_stand_for_nothing_tells_what_it_needs(config):
+    config["experiments"] = {"line": MANIFOLD}
+    resolved = resolve(config, SOURCE)
+    nothing = resolved | {"experiments": {}}
+
+    empty = {name for name, files in targets_by_name(nothing, []).items() if not files}
+
+    assert empty - {"quick"} == {*NEEDED} - {"posterior"}  # there is an entry, which is quick
+    assert nothing_told("evidence", SOURCE) == (
+        f"{SOURCE}: there is nothing to make of 'evidence', which needs an experiment with"
+        " calibration among its evaluation.metrics."
+    )

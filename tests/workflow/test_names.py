@@ -30,6 +30,13 @@ def test_paths_are_taken_as_they_are(workflow):
     assert after - before == {ODD, ".snakemake", "tiny.yaml"}
 
 
+@pytest.mark.parametrize("name", ["posterior", "evidence", "figures"])
+def test_a_name_that_stands_for_nothing_is_told(workflow, name):
+    sentence = one_sentence(workflow.run(name))
+    assert f"tiny.yaml: there is nothing to make of {name!r}, which needs an e" in sentence
+    assert not workflow.path("results/tiny").exists()
+
+
 def test_a_pattern_is_refused(workflow):
     workflow.config["results"] = "re{experiment}sults"
     sentence = one_sentence(workflow.run("-n"))

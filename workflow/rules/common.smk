@@ -27,7 +27,7 @@ os.environ.update(DIEM_PATH=os.pathsep.join(CONFIG_FOLDERS))
 from diem.config.inputs import Inputs, input_digest
 from diem.config.reading import read_config
 from diem.config.resolve import resolve
-from diem.config.targets import posterior_targets, targets, targets_by_name
+from diem.config.targets import nothing_told, posterior_targets, targets, targets_by_name
 from diem.errors import DiemError
 from diem.jobs.code import code_digest, remember
 from diem.jobs.results import check_folder, hold, remove_pieces
@@ -35,12 +35,12 @@ from diem.replicates import all_entries
 from terminal import show_compactly
 from warm import fork_scripts
 
+CONFIG_FILES = ", ".join(map(str, workflow.configfiles)) or "the configuration"
+
 try:
     for file in filter(os.path.isfile, workflow.configfiles):
         read_config(file)  # Snakemake has read it, and is less strict
-    CONFIG = resolve(
-        config, ", ".join(str(file) for file in workflow.configfiles) or "the configuration"
-    )
+    CONFIG = resolve(config, CONFIG_FILES)
     config.update(CONFIG)  # the scripts' defaults
     RESULTS = CONFIG["results"]
     check_folder(RESULTS)
@@ -79,6 +79,18 @@ wildcard_constraints:
     observations=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     run=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     lap=r"\d{2,3}(_final)?",
+
+
+def named_input(name, files):
+    """Returns the input of a rule that stands for some files, which tells if there are none."""
+
+    def checked(wildcards):
+        if not files:
+            # An error of an input function would come with its traceback.
+            sys.exit(f"Error: {nothing_told(name, CONFIG_FILES)}")
+        return files
+
+    return checked
 
 
 def without_names(message, **known):

@@ -1,6 +1,6 @@
 rule posterior:
     input:
-        [*posterior_targets(PATHS)],
+        named_input("posterior", [*posterior_targets(PATHS)]),
     localrule: True
     message:
         "Posterior samples are in {RESULTS}/posterior, their figures in {RESULTS}/figures."

@@ -17,12 +17,22 @@ __all__ = [
     "alone",
     "entry_names",
     "figure_names",
+    "nothing_told",
     "posterior_targets",
     "targets",
     "targets_by_name",
 ]
 
 SECTIONS = ("experiments", "heuristics", "restoration", "posterior")
+
+
+NEEDED = {
+    "posterior": "an entry of posterior, which names observations and a prior",
+    "evidence": "an experiment with calibration among its evaluation.metrics",
+    "figures": "an experiment with figures, or an entry of heuristics, restoration or posterior",
+    "tables": "an entry of experiments, heuristics or restoration",
+}
+"""What a configuration needs for the names that can stand for no files at all."""
 
 
 def targets(config: Mapping[str, Any], pairs: Sequence[Pair]) -> list[str]:
@@ -62,6 +72,16 @@ def targets_by_name(config: Mapping[str, Any], pairs: Sequence[Pair]) -> dict[st
     stems = {f"{name}_{Calibration.name}" for name in config["experiments"]}
     evidence = [path for path in everything if Path(path).stem in stems]
     return entries | named | {"evidence": evidence, "quick": first}
+
+
+def nothing_told(name: str, source: str) -> str:
+    """Returns in a sentence what is missing where a name stands for no files.
+
+    Arguments:
+        name: The name, of :func:`targets_by_name` or ``posterior``.
+        source: The configuration's file.
+    """
+    return f"{source}: there is nothing to make of {name!r}, which needs {NEEDED[name]}."
 
 
 def entry_names(config: Mapping[str, Any]) -> list[str]:
