@@ -13,6 +13,7 @@
 # make coverage              runs them in one process and shows the lines that none of them runs
 # make reference             makes config/schema.json and the tables of config/README.md anew
 # make gpu-wheels            fills build/gpu-wheels for a machine without network
+# make links                 asks the web whether the links of the documentation still lead somewhere
 # make unchanged BASE=main   makes small results by a commit and by the code here, and compares them
 
 PYTHON ?= python3
@@ -23,7 +24,7 @@ WHEELS ?= build/gpu-wheels
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo quick help setup test test-fast fuzz coverage reference unchanged bench gpu gpu-wheels docs lint clean
+.PHONY: demo quick help setup test test-fast fuzz coverage reference unchanged bench gpu gpu-wheels docs links lint clean
 
 demo: quick
 	@echo "diem: running the workflow of config/config.yaml on $(CORES) cores"
@@ -90,6 +91,11 @@ docs: $(READY)
 	$(BIN)/pip install --quiet --requirement envs/docs.txt
 	$(BIN)/sphinx-build -q -W --keep-going -c docs . build/site
 	@echo "diem: the documentation is in build/site/docs/index.html"
+
+# Links within the documentation are checked by `docs`, with every build.
+links: $(READY)
+	$(BIN)/pip install --quiet --requirement envs/docs.txt
+	$(BIN)/sphinx-build -q -W --keep-going -b linkcheck -c docs . build/links
 
 lint: $(READY)
 	$(BIN)/ruff check .
