@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from snakemake.logging import get_event, logger
 from snakemake.settings.enums import Quietness
@@ -62,10 +62,9 @@ class Terminal(logging.Handler):
         seconds: The time between two drawings of what is in work.
     """
 
-    def __init__(self, usual: logging.Handler, seconds: float = 1.0) -> None:
+    def __init__(self, usual: logging.StreamHandler, seconds: float = 1.0) -> None:
         super().__init__(usual.level)
-        self.usual = usual
-        self.stream: TextIO = usual.stream  # type: ignore[attr-defined]
+        self.usual, self.stream = usual, usual.stream
         self.jobs: dict[int, Job] = {}
         self.ended: list[Job] = []
         self.done = self.total = self.drawn = 0
