@@ -60,6 +60,19 @@ def test_adjoint(spec, shape):
     torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
 
 
+def test_the_bicubic_reduction_is_keys_cubic():
+    # Keys' cubic at distances of 1/4, 3/4, 5/4 and 7/4 is 111, 29, -9 and -3 of 128.
+    operator = simulate({"name": "downsample", "factor": 2, "filter": "bicubic"}, (1, 4, 16), 16)
+    columns = torch.eye(16, dtype=torch.float64)[:, None, None].expand(16, 1, 4, 16)
+
+    weights = 256 * operator.forward(columns)[:, 0, 0]  # (16 columns, 8 reduced)
+
+    inner = [0, 0, 0, -3, -9, 29, 111, 111, 29, -9, -3, 0, 0, 0, 0, 0]
+    mirrored = [111 + 29, 111 - 9, 29 - 3, -9, -3, *[0] * 11]
+    for place, expected in ((3, inner), (0, mirrored), (7, mirrored[::-1])):
+        torch.testing.assert_close(weights[:, place], torch.tensor(expected).double())
+
+
 @every
 def test_linearity(spec, shape):
     operator = simulate(spec, shape, 6)
@@ -492,6 +505,18 @@ class Forgetful(Mask):
     def adjoint(self, y):
         self.parameters["mask"] = torch.zeros_like(self.parameters["mask"])
         return 0 * y
+
+
+class Particular(Mask):
+    """A mask that takes large values for an error of its user."""
+
+    def forward(self, x):
+        raise DiemError("scan.h5: its values are no pixels.")
+
+
+def test_the_sentence_of_an_operator_is_kept():
+    with pytest.raises(DiemError, match=r"^scan\.h5: its values are no pixels\.$"):
+        verify_operator(Particular((1, 4, 4), {"mask": torch.ones(3, 1, 4, 4).bool()}), "mine")
 
 
 @pytest.mark.parametrize(
