@@ -111,7 +111,9 @@ def test_the_counts_are_those_of_the_papers_mri_and_of_the_demos_digits():
 def test_runs_that_train_alike_share_a_ceiling():
     entry = resolve(CONFIGS["tiny"], "c")["experiments"]["tiny"]
 
-    named = {run: ceiling_of(entry, run) for run in entry["runs"]}
+    runs = entry["runs"]
+
+    named = {run: ceiling_of(entry, run) for run in runs}
 
     alone = {"base", "whole", "once", "longer", "larger", "steps"}
     assert named == {**{name: name for name in alone}, "again": "base", "blocks": "whole"}
@@ -123,6 +125,12 @@ def test_runs_that_train_alike_share_a_ceiling():
         "larger": "ceiling of F",
         "steps": "ceiling of G",
     }
+    for few, labels in (
+        (["base", "again"], {"base": "ceiling"}),
+        (["base", "once"], {"base": "ceiling of A", "once": "ceiling of D"}),
+    ):
+        entry["runs"] = {name: runs[name] for name in few}
+        assert ceiling_labels(entry)["plain"] == labels
 
 
 @pytest.mark.slow

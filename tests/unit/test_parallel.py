@@ -55,6 +55,24 @@ def test_without_other_processes_nothing_is_shared():
     assert total.tolist() == [1.0, 2.0]
 
 
+def test_processes_share_the_rows_of_a_batch(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 3)
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        parts.append(distributed.part(25))
+    assert parts == [(slice(0, 8), 8 / 25), (slice(8, 16), 8 / 25), (slice(16, 25), 9 / 25)]
+
+
+def test_sums_over_processes_take_the_place_of_tensors(monkeypatch):
+    # Another process has ten times the same.
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda flat: flat.mul_(11))
+    tensors = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor(5.0), torch.tensor([6.0])]
+    distributed.add(iter(tensors))
+    assert [t.tolist() for t in tensors] == [[[11.0, 22.0], [33.0, 44.0]], 55.0, [66.0]]
+
+
 @pytest.fixture(scope="module")
 def curves(tmp_path_factory):
     """The loss curves and priors of one process and of two."""

@@ -15,6 +15,7 @@ import torch
 from helpers import observe, random_gaussian, set_attributes
 
 from diem.data.observations import Observations, save_observations, users_observations
+from diem.em.samples import open_samples
 from diem.errors import DiemError
 from diem.files import hdf5
 from diem.files.atomic import LossyFile, atomic
@@ -347,6 +348,16 @@ def test_samples_of_all_shards_come_in_the_order_of_the_shards(tmp_path):
 
     assert index.tolist() == [6, 7, 8, 9, 0, 1, 2, 3, 4, 5, 2, 3, 4]
     assert np.array_equal(x[:, 0], 2 * index)
+
+
+@pytest.mark.parametrize(("bound", "kept"), [(None, [0, 1, 2]), (2.0, [0, 2]), (1.5, [2])])
+def test_samples_any_of_whose_values_lies_outside_are_left_out(tmp_path, bound, kept):
+    x = np.zeros((3, 2, 2, 2), dtype=np.float32)
+    x[0, 0, 1, 1], x[1, 1, 0, 1], x[2, 0, 0, 0] = -2, 2.5, 1.5
+    write_hdf5(tmp_path / "samples.h5", {"train/x": x}, {})
+
+    with open_samples([tmp_path / "samples.h5"], "train", (2, 2, 2), bound, 1) as rows:
+        assert np.array_equal(rows[:], x[kept])
 
 
 def test_samples_of_another_shape_are_refused(tmp_path):
