@@ -338,6 +338,27 @@ def test_an_operator_of_single_precision(sigma_y):
     torch.testing.assert_close(*means, rtol=1e-3, atol=1e-4)
 
 
+class Counting(OPERATORS.find("mask")):
+    """A mask that takes one vector for each of its observations, and no other number."""
+
+    def forward(self, x):
+        if len(x) != len(self):
+            raise RuntimeError(f"{len(x)} vectors, and {len(self)} observations")
+        return super().forward(x)
+
+    adjoint = forward
+
+
+def test_an_operator_of_as_many_vectors_as_observations_has_double_precision():
+    gaussian = random_gaussian((1, 4, 4), 3, torch.float32)
+    observed, _ = observe(gaussian, MASK, 10, 1e-3)
+    own = Counting((1, 4, 4), observed.operator.parameters)
+
+    means = [gaussian.posterior_mean(a, observed.y, 1e-3) for a in (observed.operator, own)]
+
+    assert torch.equal(*means)
+
+
 @pytest.mark.parametrize(("spec", "shape"), PROBLEMS)
 @pytest.mark.parametrize("sigma_y", [1e-2, 0.1])
 def test_posterior_mean_in_single_precision(spec, shape, sigma_y):

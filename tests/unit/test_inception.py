@@ -166,6 +166,24 @@ def test_the_card_names_the_weights(network, inception_weights, monkeypatch):
     assert load(inception_weights).name == "inception-v3-compat"
 
 
+@pytest.mark.parametrize("official", [True, False])
+def test_a_network_of_other_weights_is_called_so(tmp_path, monkeypatch, official):
+    import torch_fidelity.feature_extractor_inceptionv3 as theirs
+
+    path = tmp_path / "weights.pth"
+    torch.save({}, path)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(theirs, "FeatureExtractorInceptionV3", lambda *_, **__: torch.nn.Identity())
+    if official:
+        known = DOWNLOADS[INCEPTION_WEIGHTS]._replace(sha256=sha256)
+        monkeypatch.setitem(DOWNLOADS, INCEPTION_WEIGHTS, known)
+
+    found = load(path)
+
+    other = "" if official else " with other weights"
+    assert (found.name, found.digest) == (f"inception-v3-compat{other}", sha256[:16])
+
+
 class Malicious:
     def __reduce__(self):
         return print, ("unpickled",)
