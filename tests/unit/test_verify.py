@@ -1,6 +1,7 @@
 """Results are read from end to end before they are taken as they are."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import random_gaussian
@@ -10,6 +11,7 @@ from diem.cli import main
 from diem.diffusion.prior import Prior
 from diem.evaluation.rows import write_rows
 from diem.files.hdf5 import write_hdf5
+from diem.files.tables import write_csv
 
 
 @pytest.fixture
@@ -20,6 +22,7 @@ def results(tmp_path):
     write_hdf5(lap / "samples.h5", {"train/x": x, "sigma": np.float64(1)}, {"lap": 1})
     Prior(random_gaussian((1, 4, 4), 2, torch.float32), None, {}).save(lap / "prior.safetensors")
     write_rows(lap / "metrics.csv", ROWS)
+    write_csv(lap / "summary.csv", pd.DataFrame({"run": ["base"] * 9, "psnr": range(20, 29)}))
     (lap / "losses.csv").write_text("step\n1\n")
     (lap / ".samples.h5.diem").mkdir()
     (lap / ".samples.h5.diem" / "half.h5").write_text("half")
@@ -28,10 +31,10 @@ def results(tmp_path):
 
 def test_results_that_are_whole(results, capsys):
     assert main(["verify", str(results)]) == 0
-    assert "all 3 files are as they were written" in capsys.readouterr().out
+    assert "all 4 files are as they were written" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["samples.h5", "prior.safetensors", "metrics.csv"])
+@pytest.mark.parametrize("name", ["samples.h5", "prior.safetensors", "metrics.csv", "summary.csv"])
 def test_results_of_which_a_byte_is_another(results, capsys, name):
     path = results / "some" / "runs" / "base" / "lap_01" / name
     raw = bytearray(path.read_bytes())
