@@ -492,6 +492,20 @@ def test_what_is_observed_lies_on_the_operators_device():
     assert Half((2, 3), {}).observed().device == torch.device("cpu")
 
 
+class Weighted(Half):
+    """An operator of parameters, without a word of how they are drawn."""
+
+    fields = ("gain",)
+
+
+def test_parameters_that_cannot_be_drawn_must_come_from_a_file():
+    rng = np.random.default_rng(0)
+
+    assert Half.simulate((2, 3), 4, rng) == {}
+    with pytest.raises(DiemError, match=r"Weighted has no .*'simulate'.*\(gain\) must come from"):
+        Weighted.simulate((2, 3), 4, rng)
+
+
 class InPlace(Mask):
     """A mask that saves memory in the wrong place."""
 
