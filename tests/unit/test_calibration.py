@@ -15,7 +15,7 @@ from diem.diffusion.prior import Prior
 from diem.diffusion.samplers.ddim import DDIM
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.metrics.base import mean_of
-from diem.evaluation.metrics.calibration import spread_of_error
+from diem.evaluation.metrics.calibration import Calibration, spread_of_error
 from diem.evaluation.ranks import coverage, functionals, pit, unseen
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
@@ -170,6 +170,15 @@ def test_an_evaluation_tells_its_calibration(tmp_path):
     table = calibration(pd.DataFrame(rows), {"base": "tweedie"})
     shown = readable_calibration(table)
     assert "±" in shown.body[0][3]
+
+
+def test_the_table_of_an_experiment_has_coverages_and_the_crps():
+    # P-values and correlations have a table of their own.
+    assert [name for name, label in Calibration.labels.items() if label.summary] == [
+        "calibration_coverage_50",
+        "calibration_coverage_90",
+        "calibration_crps",
+    ]
 
 
 def test_curves_have_the_errors_of_observations():

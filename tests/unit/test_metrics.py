@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +18,11 @@ from diem.evaluation.gaussians import (
     frechet_distance,
     frechet_distance_of_moments,
 )
+from diem.evaluation.kernel import kernel_distance
 from diem.evaluation.metrics import sliced_wasserstein as sliced
 from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
+from diem.evaluation.metrics.frechet_distance import FrechetDistance
+from diem.evaluation.metrics.kernel_distance import KernelDistance
 from diem.evaluation.metrics.psnr import psnr
 from diem.evaluation.metrics.residual import residual, residual_summary
 from diem.evaluation.metrics.sinkhorn_divergence import _entropic_cost, sinkhorn_divergence
@@ -495,6 +499,28 @@ def test_extractor_features_tell_digits_from_a_gaussian(
 
     assert features.shape == (len(train), 32)
     assert gaussian > 5 * real
+
+
+@pytest.mark.parametrize(
+    ("metric", "distance"),
+    [(FrechetDistance, frechet_distance), (KernelDistance, kernel_distance)],
+)
+def test_pixels_of_samples_are_clipped_to_their_range(metric, distance, tmp_path: Path):
+    Extractor((1, 8, 8), 3, validation_accuracy=0.5).eval().save(tmp_path / "extractor")
+    x, test = (2 * normal(40, 1, 8, 8, seed=seed).astype("float32") for seed in range(2))
+
+    def measured(x, test):
+        samples, file = [("prior", x, {})], tmp_path.joinpath
+        (row,) = metric().measure(SimpleNamespace(test=test, samples=samples, file=file))
+        return row.value
+
+    features = load_extractor(tmp_path / "extractor").features
+    expected = distance(features(x.clip(-2, 2)), features(test))
+    assert measured(x, test) == pytest.approx(expected, rel=1e-6)
+    if metric is FrechetDistance:  # of 32 features
+        for few in ((x[:32], test), (x, test[:32])):
+            with pytest.raises(DiemError, match="needs more than 32 samples"):
+                measured(*few)
 
 
 def test_training_depends_on_the_seed_alone(digits: dict[str, Split]):

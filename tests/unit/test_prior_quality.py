@@ -1,19 +1,22 @@
 """Metrics of priors: right ones have their known values, and wrong ones have not."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
+import torch
 from test_resume_jobs import POSTERIOR, SETTINGS, SHAPE
 from test_resume_jobs import Job as Made
 
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.gaussians import frechet_distance
 from diem.evaluation.kernel import kernel_distance
+from diem.evaluation.metrics import METRICS
 from diem.evaluation.metrics.c2st import two_sample_accuracy
 from diem.evaluation.metrics.energy_test import energy_test
 from diem.evaluation.metrics.memorisation import nearest
-from diem.evaluation.metrics.pqmass import REGIONS, pqmass
+from diem.evaluation.metrics.pqmass import REGIONS, _chi2, pqmass
 from diem.evaluation.metrics.precision_recall import NEIGHBOURS, precision_recall
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
@@ -41,6 +44,18 @@ def test_balls_of_equal_distributions():
     assert found["precision"] == pytest.approx(found["recall"], abs=0.05)
     assert found["density"] == pytest.approx(1, abs=0.1)
     assert found["coverage"] == pytest.approx(1 - 2**-NEIGHBOURS, abs=0.03)
+
+
+def test_balls_by_hand():
+    # The ball of 0 ends at its fifth neighbour, and holds one of six samples; no other holds any.
+    reference = torch.arange(10.0)[:, None]
+    x = torch.tensor([-4.9, -5.5, -20.0, -40.0, -60.0, -80.0])[:, None]
+
+    found = precision_recall(x, reference)
+
+    assert found == pytest.approx(
+        {"precision": 1 / 6, "recall": 1.0, "density": 1 / 30, "coverage": 1 / 10}
+    )
 
 
 def test_a_missing_mode_costs_recall_and_a_wrong_one_precision():
@@ -103,6 +118,38 @@ def test_metrics_of_priors_have_rows(tmp_path):
     assert all(row["subject"] == "prior" and math.isfinite(row["value"]) for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("name", "function", "found", "most"),
+    [
+        ("c2st", "two_sample_accuracy", 0.75, 1024),
+        ("precision_recall", "precision_recall", {"recall": 0.5}, 2048),
+        ("energy_test", "energy_test", (0.5, 0.1), 1024),
+        ("pqmass", "pqmass", np.ones(3), 2048),
+    ],
+)
+def test_so_many_samples_are_compared_at_most(name, function, found, most, tmp_path, monkeypatch):
+    metric, compared = METRICS.find(name), []
+
+    def noted(x, held, *arguments, **options):
+        compared.extend([len(x), len(held)])
+        return found
+
+    monkeypatch.setattr(sys.modules[metric.__module__], function, noted)
+    write_hdf5(tmp_path / "x.h5", {"test/x": np.zeros((2100, *SHAPE), np.float32)}, {})
+    made = Made(tmp_path)
+    with made.observations() as file:
+        files = {"clean": tmp_path / "x.h5"}
+        evaluation = Evaluation(made.prior(), file, POSTERIOR, SETTINGS, {}, files, Job())
+        evaluation.__dict__["x"] = np.zeros((2200, *SHAPE), np.float32)
+        rows = list(metric().measure(evaluation))
+
+    assert compared == [most, most]
+    assert {(row.card["samples"], row.card["reference_samples"]) for row in rows} == {(most, most)}
+    if name == "c2st":
+        assert rows[0].value == 75.0
+        assert rows[0].error == pytest.approx(100 * math.sqrt(0.75 * 0.25 / (2 * most)))
+
+
 def test_the_energy_distance_is_its_definition():
     a, b = normal(0, 7), normal(1, 5) + 1
 
@@ -152,6 +199,19 @@ def test_a_missing_mode_has_too_little_mass():
     modes = np.concatenate([normal(0), normal(1) + 20])
     assert pqmass(normal(2), modes).mean() > 3
     assert REGIONS < COUNT
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([[6, 2], [2, 6]], 4.0),
+        ([[6, 0, 2], [2, 0, 6]], 4.0),  # an empty region tells nothing
+        ([[6, 2, 4], [2, 6, 4]], 2.0),
+        ([[3, 0], [5, 0]], 0.0),
+    ],
+)
+def test_masses_by_hand(counts, expected):
+    assert _chi2(np.array(counts)) == expected
 
 
 def test_the_kernel_distance_has_no_bias_and_the_frechet_distance_has():

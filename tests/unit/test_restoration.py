@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -669,6 +670,13 @@ def test_other_tasks_and_steps_change_no_number(clean):
         r["value"] for r in rows if r["observations"] == "small" and r["sampler_steps"] == 4
     ]
     assert [row["value"] for row in fewer] == expected
+
+
+def test_lpips_takes_the_folder_of_its_weights(monkeypatch):
+    monkeypatch.setattr(perceptual, "Perceptual", lambda folder, device: (folder, device))
+    files = {"lpips_weights": [f"given/hub/{name}" for name in FILES]}
+
+    assert LPIPS().load(files, "cpu") == (Path("given/hub"), "cpu")
 
 
 def test_lpips_has_rows_where_it_has_weights(clean, monkeypatch):

@@ -145,6 +145,7 @@ def test_the_gaussian_prior_is_fitted_to_every_fourth_of_some_observations(files
     one, other = fitted("observations", 10, 4), fitted("some", 3, 1)
 
     assert one.card["fitted_to"] == other.card["fitted_to"] == 3
+    assert one.card["lap"] == one.card["optimizer_steps"] == 0
     assert torch.equal(one.gaussian.mean, other.gaussian.mean)
     assert torch.equal(one.gaussian.factors, other.gaussian.factors)
 

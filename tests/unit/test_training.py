@@ -197,7 +197,8 @@ def test_batches_depend_on_seed_and_lap_and_can_be_entered_anywhere():
 def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
     """Trains a fresh denoiser; returns it, its average, and the curve."""
     reported = {name: options.pop(name) for name in ("progress", "lap") if name in options}
-    checkpoint = Checkpoint(options.pop("checkpoint", None), options.pop("fingerprint", ""), 0.0)
+    kept = {name: options.pop(name) for name in ("fingerprint", "requests") if name in options}
+    checkpoint = Checkpoint(options.pop("checkpoint", None), seconds=0.0, **kept)
     options = {"steps": 10, "batch": 16, "learning_rate": 1e-2, "ema_warmup": True, **options}
     denoiser = make(network, shape)
     x = data(shape) if x is None else x
@@ -211,6 +212,19 @@ def run(network=MLP, shape=VECTOR, seed=0, x=None, **options):
         **reported,
     )
     return denoiser, average, curve
+
+
+def test_a_run_that_is_asked_to_stop_ends_after_its_chunk_and_goes_on(short, tmp_path):
+    whole, path, steps = run(), tmp_path / "checkpoint", []
+
+    for _ in range(2):
+        with pytest.raises(resume.Stopped):
+            run(checkpoint=path, requests=[15], progress=lambda step, loss: steps.append(step))
+    again = run(checkpoint=path)
+
+    assert steps == [4, 8]
+    assert equal(again[1].state_dict(), whole[1].state_dict())
+    assert again[2] == whole[2]
 
 
 @pytest.mark.slow
