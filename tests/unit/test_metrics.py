@@ -20,6 +20,7 @@ from diem.evaluation.gaussians import (
 )
 from diem.evaluation.kernel import kernel_distance
 from diem.evaluation.metrics import sliced_wasserstein as sliced
+from diem.evaluation.metrics import truncated_divergence as truncated
 from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
 from diem.evaluation.metrics.frechet_distance import FrechetDistance
 from diem.evaluation.metrics.kernel_distance import KernelDistance
@@ -31,6 +32,7 @@ from diem.evaluation.metrics.ssim import ssim
 from diem.evaluation.transport import truncated_transport
 from diem.files import hdf5
 from diem.files.hdf5 import Rows, write_hdf5
+from diem.jobs.job import Job
 from diem.seeds import Stage, rng
 
 
@@ -255,6 +257,24 @@ def test_truncated_transport_ends_at_the_tolerance():
     assert loose.violation <= 0.3
     assert tight.violation <= 0.01
     assert loose.iterations < tight.iterations < 1024
+
+
+def test_the_truncated_divergence_is_above_that_of_halves_of_the_clean_data(monkeypatch):
+    monkeypatch.setattr(truncated, "_cost", lambda a, b, keep: float(np.mean((a - b) ** 2)))
+    test, x = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 9.0]), np.full(5, 3.0)  # the last is left
+    evaluation = SimpleNamespace(
+        test=test,
+        samples=[("prior", x, {"lap": 1}), ("samples", test[3:6], {"lap": 2})],
+        settings={"sinkhorn_samples": 64},
+        some=lambda rows, count: rows[:count],
+        job=Job(),
+    )
+
+    found = list(truncated.TruncatedDivergence().measure(evaluation))
+
+    assert [row.value for row in found] == [9.0 - 1.0, 1e-6]
+    compared = {"samples": 3, "reference": "clean test", "reference_samples": 6}
+    assert [row.card for row in found] == [{"lap": lap, **compared} for lap in (1, 2)]
 
 
 def test_truncated_transport_leaves_out_masses_between_distant_modes():

@@ -22,7 +22,7 @@ from diem.errors import DiemError
 from diem.evaluation.arrays import intensities
 from diem.evaluation.metrics.nmse import nmse
 from diem.evaluation.metrics.psnr import psnr
-from diem.evaluation.reconstruct import Reconstruction, reconstruct
+from diem.evaluation.reconstruct import Reconstruction, _metrics, reconstruct
 from diem.evaluation.rows import read_rows, write_rows
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.job import Job
@@ -279,6 +279,10 @@ def made(tmp_path):
         card = {"experiment": "mri", "run": "base", "observations": "r3", "lap": 3}
         rows, arrays = reconstruct(task, card)
     return pd.DataFrame(rows), arrays, operator, y, x, gaussian
+
+
+def test_reconstructions_have_the_metrics_that_need_no_file():
+    assert [metric.name for metric in _metrics()] == ["psnr", "ssim", "nmse"]
 
 
 @pytest.mark.slow
