@@ -1,5 +1,10 @@
 """Training in several processes: the numbers of one, and errors in one sentence."""
 
+import contextlib
+import json
+from dataclasses import asdict
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +12,13 @@ import torch
 
 from diem.diffusion.prior import read_prior
 from diem.em import distributed
+from diem.em import launch as launched
 from diem.em.launch import launch
 from diem.em.m_step import Lap, m_step
 from diem.errors import DiemError
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
+from diem.jobs.resume import Stopped
 
 CPU = torch.device("cpu")
 
@@ -71,6 +78,55 @@ def test_sums_over_processes_take_the_place_of_tensors(monkeypatch):
     tensors = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor(5.0), torch.tensor([6.0])]
     distributed.add(iter(tensors))
     assert [t.tolist() for t in tensors] == [[[11.0, 22.0], [33.0, 44.0]], 55.0, [66.0]]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "told"),
+    [(Stopped(), 143, None), (DiemError("x.h5: it is damaged."), 1, "x.h5: it is damaged.")],
+)
+def test_how_a_process_of_a_training_ends(tmp_path, monkeypatch, raised, code, told):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(launched, "m_step", fail)
+    monkeypatch.setattr(launched, "_end_with_the_job", lambda: None)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(launched.dist, name, lambda *_: None)
+    monkeypatch.setenv("RANK", "0")
+    lap, *files, _ = arguments(tmp_path)
+    refusal = tmp_path / "error.txt"
+    call = {"lap": asdict(lap), "files": files, "job": {"seed": 1, "cache_mb": 1}, "device": "cpu"}
+    call |= {"log": str(tmp_path / "log"), "error": str(refusal), "threads": 1}
+    (tmp_path / "call.json").write_text(json.dumps(call))
+
+    with pytest.raises(SystemExit) as ended:
+        launched._main(str(tmp_path / "call.json"))
+
+    assert ended.value.code == code
+    assert (refusal.read_text() if refusal.exists() else None) == told
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"), [("4,5,7", "7,5"), ("GPU-a,GPU-b,GPU-c", "GPU-c,GPU-b"), (None, "2,1")]
+)
+def test_processes_see_the_gpus_of_their_job_alone(tmp_path, monkeypatch, seen, expected):
+    found = {}
+
+    @contextlib.contextmanager
+    def running(command, environment, stream):
+        found.update(environment)
+        yield SimpleNamespace(wait=lambda: 0)
+
+    monkeypatch.setattr(launched, "_running", running)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    if seen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+
+    launch([torch.device("cuda", i) for i in (2, 1)], tmp_path / "log", *arguments(tmp_path))
+
+    assert found["CUDA_VISIBLE_DEVICES"] == expected
 
 
 @pytest.fixture(scope="module")

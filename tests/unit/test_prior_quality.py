@@ -98,6 +98,7 @@ def test_copies_of_training_data_are_told(copied, least, most, tmp_path):
 
     assert least <= row["value"] <= most
     assert row["subject"] == "prior"
+    assert (row["reference"], row["reference_samples"]) == ("clean train and test", 800)
 
 
 def test_metrics_of_priors_have_rows(tmp_path):
@@ -181,6 +182,8 @@ def test_equal_sets_are_as_alike_as_can_be():
     value, p = energy_test(normal(0, 50), normal(0, 50))
     assert value == pytest.approx(0, abs=1e-12)
     assert p > 0.99
+    # Where all permutations are alike, none is less.
+    assert energy_test(np.ones((3, 2)), np.ones((4, 2))) == (0.0, 1.0)
 
 
 @pytest.mark.slow
