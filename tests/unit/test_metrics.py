@@ -208,6 +208,8 @@ def test_sinkhorn_divergence_is_small_between_halves():
 def test_sinkhorn_divergence_says_that_it_did_not_converge():
     with pytest.raises(DiemError, match="did not converge: after 2 iterations"):
         sinkhorn_divergence(normal(50, 3), normal(50, 3, seed=1), tolerance=1e-9, iterations=2)
+    with pytest.raises(DiemError, match="did not converge: after 1024 iterations"):
+        sinkhorn_divergence(normal(3, 2), normal(3, 2, seed=1), tolerance=0.0)
 
 
 @pytest.mark.parametrize("iterations", [1, 11, 101])
