@@ -147,3 +147,30 @@ def test_mutants_change_one_place_each(benchmark, tmp_path, monkeypatch):
     assert changed.replace("x < 2", "x <= 2") == json.dumps(
         mutations.ast.unparse(after).splitlines()
     )
+
+
+def test_a_mutant_meets_the_tests_of_its_line_before_others_of_their_files(
+    benchmark, tmp_path, monkeypatch
+):
+    mutations = benchmark("mutations")
+    monkeypatch.setattr(mutations, "COVERED", tmp_path)
+    ran = {
+        "a.py::slow": (30, {"some.py": [1, 2, 5]}),
+        "a.py::fast": (1, {"some.py": [1, 2]}),
+        "a.py::other": (2, {"some.py": [1]}),
+        "a.py::cached": (3, {}),
+        "b.py::elsewhere": (1, {"some.py": [1]}),
+        "a.py::endless": (90, {"some.py": [2]}),
+    }
+    content = {test: {"seconds": seconds, "lines": lines} for test, (seconds, lines) in ran.items()}
+    (tmp_path / "test.json").write_text(json.dumps(content))
+    tests = mutations.Tests()
+
+    def of(line, within=True):
+        return tests.of(mutations.Mutant("some.py", line, "", "", 0, 0, within))
+
+    # The endless one takes too long; a line of constants is that of the statement before.
+    rest = ["a.py::other", "a.py::cached"]
+    assert of(2) == of(4) == ["a.py::fast", "a.py::slow", *rest]
+    assert of(5) == ["a.py::slow", "a.py::fast", *rest]
+    assert of(1, within=False)[-1] == "tests/unit/test_reference.py"
