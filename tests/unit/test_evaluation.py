@@ -364,6 +364,8 @@ def test_declarations_agree_with_each_other():
         assert metric.needs <= {"clean", "images", "colour", "labels", "curve"}
         assert metric.sections <= {"experiments", "restoration"}
     assert len({metric.order for metric in known.values()}) == len(known)
+    places = [(m.panel.figure, m.panel.place) for m in known.values() if m.panel is not None]
+    assert len(set(places)) == len(places)
     assert panels("divergence") == [
         "sinkhorn_divergence",
         "truncated_divergence",

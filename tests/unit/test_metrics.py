@@ -93,9 +93,15 @@ def test_sliced_wasserstein_depends_on_the_seed_alone():
     assert sliced_wasserstein(a, b, seed=1) != first
 
 
-@pytest.mark.parametrize(("held", "few"), [(1, 1), (700, 250), (10**6, 10**6)])
-def test_sliced_wasserstein_of_parts(monkeypatch, held: int, few: int):
+@pytest.mark.parametrize(("held", "few", "most"), [(1, 1, 1), (700, 250, 6), (10**6, 10**6, 32)])
+def test_sliced_wasserstein_of_parts(monkeypatch, held: int, few: int, most: int):
     import ot
+
+    projected, at_once = sliced._projected, []
+
+    def noted(x, theta):
+        at_once.append(theta.shape[1])
+        return projected(x, theta)
 
     a, b = normal(60, 5), normal(45, 5, seed=1) + 0.5
     theta = rng(3, Stage.METRIC).standard_normal((5, 32))
@@ -104,9 +110,11 @@ def test_sliced_wasserstein_of_parts(monkeypatch, held: int, few: int):
 
     monkeypatch.setattr(sliced, "PROJECTED", held)
     monkeypatch.setattr(sliced, "SORTED", few)
+    monkeypatch.setattr(sliced, "_projected", noted)
     monkeypatch.setattr(hdf5, "PART_BYTES", 7 * a[:1].nbytes)
 
     assert sliced_wasserstein(a, b, 32, seed=3) == pytest.approx(expected, rel=1e-12)
+    assert max(at_once) == most  # of 105 samples each
 
 
 def test_samples_are_never_asked_for_all_at_once(monkeypatch):
@@ -497,6 +505,18 @@ def extractor(digits: dict[str, Split]) -> Extractor:
 def untrained(digits: dict[str, Split]) -> Extractor:
     """Two steps: enough where it does not matter what an extractor knows."""
     return train_extractor(*digits["train"], *digits["validation"], seed=0, steps=2)
+
+
+def test_an_extractor_becomes_as_sure_as_its_smoothed_labels():
+    # A tenth of the labels' weight is that of both classes, so that the best is 0.95 for one.
+    x = np.ones((256, 1, 4, 4), np.float32)
+    x[128:] = -1
+    label = np.repeat([0, 1], 128)
+
+    trained = train_extractor(x, label, x, label, seed=0, steps=80)
+
+    sure = trained(torch.from_numpy(x[[0, -1]])).softmax(dim=1).diagonal()
+    torch.testing.assert_close(sure, torch.full((2,), 0.95), rtol=0, atol=0.01)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The M-step: its loss, its optimizer, its average, and that it goes on where it was."""
 
 import csv
+import io
 import math
 import tracemalloc
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers import random_gaussian
 from torch import nn
+from tqdm import tqdm
 
 from diem.diffusion.covariances import CARD_ERROR
 from diem.diffusion.gaussian import moments, ppca
@@ -701,6 +703,19 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     expected = ppca(*moments(torch.from_numpy(lap.x).double()), 2)
     torch.testing.assert_close(prior.gaussian.mean, expected.mean.float())
     torch.testing.assert_close(prior.gaussian.noise, expected.noise.float())
+
+
+def test_the_bar_of_a_training_is_drawn_by_its_clock_and_not_with_every_chunk(lap):
+    drawn = io.StringIO()
+
+    with tqdm(file=drawn, mininterval=1e9) as bar:
+        before = drawn.getvalue().count("it/s")
+        lap.run(progress=bar, settings={"steps": 40})
+        after = drawn.getvalue().count("it/s")
+
+    assert (bar.n, bar.total) == (40, 40)
+    assert "loss=" in bar.postfix
+    assert after - before == 1  # when it is told how many steps there are
 
 
 @pytest.mark.parametrize("change", ["versions", "_code", "device"])
