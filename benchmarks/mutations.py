@@ -272,7 +272,7 @@ class Tests:
         """Returns the tests of a mutant, the fastest first.
 
         The others of their files come last: what a fixture or a cache keeps, the first test of a
-        file runs for all.
+        file runs for all. Of a module's or a class's own lines any may be the one that tells.
         """
         every = found = self.lines.get(mutant.file, {})
         # Of a statement of several lines, those with constants alone are not traced.
@@ -283,7 +283,7 @@ class Tests:
         files = {_file_of(test) for test in found}
         near = [test for test in self.seconds if _file_of(test) in files]
         chosen, total = [], 0.0
-        for test in sorted(near, key=lambda test: (test not in found, self.seconds[test])):
+        for test in sorted(near, key=lambda t: (mutant.within and t not in found, self.seconds[t])):
             if not chosen or total + self.seconds[test] <= BUDGET:
                 chosen.append(test)
                 total += self.seconds[test]
