@@ -272,7 +272,8 @@ class Tests:
         """Returns the tests of a mutant, the fastest first.
 
         The others of their files come last: what a fixture or a cache keeps, the first test of a
-        file runs for all. Of a module's or a class's own lines any may be the one that tells.
+        file runs for all. Of a module's or a class's own lines any may be the one that tells, most
+        likely of the file whose tests run the module the most.
         """
         every = found = self.lines.get(mutant.file, {})
         # Of a statement of several lines, those with constants alone are not traced.
@@ -280,10 +281,14 @@ class Tests:
             found = {test: lines for test, lines in every.items() if line in lines}
             if found:
                 break
-        files = {_file_of(test) for test in found}
-        near = [test for test in self.seconds if _file_of(test) in files]
+        ran = Counter(_file_of(test) for test in found)
+
+        def place(test: str) -> tuple[float, float]:
+            return test not in found if mutant.within else -ran[_file_of(test)], self.seconds[test]
+
+        near = [test for test in self.seconds if _file_of(test) in ran]
         chosen, total = [], 0.0
-        for test in sorted(near, key=lambda t: (mutant.within and t not in found, self.seconds[t])):
+        for test in sorted(near, key=place):
             if not chosen or total + self.seconds[test] <= BUDGET:
                 chosen.append(test)
                 total += self.seconds[test]
