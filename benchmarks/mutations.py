@@ -354,7 +354,8 @@ def fate(mutant: Mutant, tests: list[str]) -> str:
 
         importlib.machinery.SourceFileLoader.get_code = changed  # type: ignore[method-assign]
         files = dict.fromkeys(_file_of(test) for test in tests)
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", *files]
+        # Else pytest itself would load files of the library that are called *_test.py.
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *files]
         return int(pytest.main(arguments, plugins=[_Chosen(tests)]))
 
     status = forked(work, LIMIT)
