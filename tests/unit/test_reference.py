@@ -40,7 +40,7 @@ def test_every_option_says_what_it_means():
                 assert field.description, (name, component, key)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
+@pytest.mark.parametrize("name", ["config.yaml", "hour.yaml", "paper.yaml"])
 def test_the_schema_for_editors_takes_our_configurations(name):
     schema = json.loads((CONFIG / "schema.json").read_text(encoding="utf-8"))
     config = yaml.safe_load((CONFIG / name).read_text(encoding="utf-8"))
