@@ -1056,3 +1056,10 @@ def test_a_name_that_can_stand_for_nothing_tells_what_it_needs(config):
         f"{SOURCE}: there is nothing to make of 'evidence', which needs an experiment with"
         " calibration among its evaluation.metrics."
     )
+
+
+def test_a_batch_has_a_part_for_each_process_of_all_machines(config):
+    put(config, f"{LINE}.runs.other.m_step", {"batch": 7, "processes": 4})
+    resolve(config, SOURCE)
+    put(config, f"{LINE}.runs.other.m_step.nodes", 2)
+    assert "processes is 4 on each of 2 nodes, and a batch of 7 has no part" in refused(config)

@@ -219,6 +219,7 @@ REFUSED = {
         ["settings.evaluation.metrics lacks 'prediction'"],
     ),
     "processes": ({"settings": {"m_step": {"processes": 2}}}, ["settings.m_step.processes"]),
+    "nodes": ({"settings": {"m_step": {"nodes": 2}}}, ["settings.m_step.nodes"]),
     "augmentations": (
         {"settings": {"m_step": {"augment": {"flip": True}}}},
         ["settings.m_step.augment.flip needs images"],

@@ -127,6 +127,21 @@ def test_work_of_trainings_is_that_of_their_lengths(paper):
     )
 
 
+def test_several_machines_ask_slurm_for_nodes(paper):
+    place = ("experiments", "cifar10", "runs", "missing_75", "m_step")
+    alone = resources.training(changed(paper, *place, processes=4), CIFAR)
+    assert resources.on_slurm(paper, alone) == {}
+    config = changed(paper, *place, processes=4, nodes=2)
+    asked = resources.training(config, CIFAR)
+    wanted = {"nodes": 2, "tasks": 2, "mpi": "srun"}
+    assert resources.on_slurm(config, asked) == {**wanted, "gres": "gpu:4", "tasks_per_gpu": 0}
+    assert resources.on_slurm({**config, "device": "cpu"}, asked) == wanted
+    # Twice the GPUs take half of the time, and what a node needs is as before.
+    assert resources.minutes(config, asked, 1) < resources.minutes(paper, alone, 1)
+    memory = {resources.memory_mb(paper, each, 100, 1) for each in (alone, asked)}
+    assert len(memory) == 1
+
+
 def test_evaluations_ask_for_what_they_draw(paper):
     place = ("experiments", "cifar10", "evaluation")
     few = changed(paper, *place, metrics=["psnr"], samples=10, test_observations=4)

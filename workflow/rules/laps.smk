@@ -56,6 +56,7 @@ rule m_step:
         "../../envs/diem.yaml"
     threads: asked_threads(resources.training)
     resources:
+        **asked_on_slurm(resources.training),
         gpu=asked_gpus(resources.training),
         mem_mb=asked_memory(resources.training),
         runtime=asked_minutes(resources.training),

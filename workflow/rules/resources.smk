@@ -20,7 +20,25 @@ def asked_memory(job):
 
 
 def asked_gpus(job):
-    return lambda wildcards: resources.gpus(CONFIG, job(CONFIG, dict(wildcards.items())).processes)
+    def gpus(wildcards):
+        asked = job(CONFIG, dict(wildcards.items()))
+        return resources.gpus(CONFIG, asked.processes * asked.nodes)
+
+    return gpus
+
+
+def asked_on_slurm(job):
+    """Returns resources of Snakemake for a job that may share its work among nodes.
+
+    Those of a job on one machine are not set: None stands for that.
+    """
+
+    def resource(name):
+        return lambda wildcards: resources.on_slurm(
+            CONFIG, job(CONFIG, dict(wildcards.items()))
+        ).get(name)
+
+    return {name: resource(name) for name in ("nodes", "tasks", "mpi", "gres", "tasks_per_gpu")}
 
 
 def asked_threads(job):

@@ -26,6 +26,7 @@ use rule m_step as restoration_prior with:
         f"{RESULTS}/logs/restoration/{{comparison}}/prior.log",
     threads: asked_threads(resources.restoration_training)
     resources:
+        **asked_on_slurm(resources.restoration_training),
         gpu=asked_gpus(resources.restoration_training),
         mem_mb=asked_memory(resources.restoration_training),
         runtime=asked_minutes(resources.restoration_training),

@@ -38,8 +38,8 @@ with started(snakemake) as job:
         on_divergence=config["on_divergence"],
         checkpoint_seconds=config["checkpoint_seconds"],
     )
-    if len(devices) > 1:
-        launch(devices, log, lap, outputs.prior, outputs.losses, job)
+    if len(devices) > 1 or training["nodes"] > 1:
+        launch(devices, log, lap, outputs.prior, outputs.losses, job, training["nodes"])
     else:
         with progress(log, unit="step") as bar:
             m_step(

@@ -273,10 +273,11 @@ def _check_run(
                 f"{where}.m_step.augment.{name} needs {NEEDS[need]}"
                 f" (data.name {' or '.join(map(repr, _data_with(need)))})."
             )
-    if m_step["processes"] > m_step["batch"]:
+    if m_step["processes"] * m_step["nodes"] > m_step["batch"]:
+        nodes = f" on each of {m_step['nodes']} nodes" if m_step["nodes"] > 1 else ""
         raise DiemError(
-            f"{where}.m_step.processes is {m_step['processes']}, and a batch of {m_step['batch']}"
-            " has no part for each."
+            f"{where}.m_step.processes is {m_step['processes']}{nodes}, and a batch of"
+            f" {m_step['batch']} has no part for each."
         )
     restart = run["e_step"]["restart"] or []
     for level in restart:

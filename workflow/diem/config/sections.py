@@ -125,6 +125,12 @@ class MStep(Engine):
         "processes that share each batch, one GPU each: see [docs/cluster.md](../docs/cluster.md)."
         " It changes the last digits of the numbers, and with dropout its random masks",
     )
+    nodes: Count = option(
+        1,
+        "machines that share each batch, with so many `processes` on each: nodes of a Slurm"
+        " allocation, see [docs/cluster.md](../docs/cluster.md). Two machines of one process have"
+        " the numbers of one with two",
+    )
     drop_outside: Positive | None = option(
         None,
         "samples with a value outside `[-b, b]` are not trained on, or null",

@@ -98,11 +98,12 @@ def resolved(config: Mapping[str, Any]) -> dict[str, Any]:
             raise DiemError(
                 f"settings.evaluation.metrics lacks {Prediction.name!r}, by which laps are chosen."
             )
-        if experiment["runs"][RUN]["m_step"]["processes"] > 1:
-            raise DiemError(
-                "settings.m_step.processes is more than 1, and this is one process: learn with the"
-                " workflow on several GPUs."
-            )
+        for key in ("processes", "nodes"):
+            if experiment["runs"][RUN]["m_step"][key] > 1:
+                raise DiemError(
+                    f"settings.m_step.{key} is more than 1, and this is one process: learn with the"
+                    " workflow on several GPUs."
+                )
     return complete
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "long_minutes",
     "memory_mb",
     "minutes",
+    "on_slurm",
     "reconstruction",
     "restoration_training",
     "training",
@@ -58,13 +59,16 @@ class Asked:
         flops: The floating-point operations of its networks, in all of its processes.
         activations_mb: What a network keeps of a batch for a backward pass, in MiB.
         held_mb: The most that it holds of its input, in MiB.
-        processes: Its processes, each with as many threads, and with a GPU where there are any.
+        processes: Its processes on a machine, each with as many threads, and with a GPU where there
+            are any.
+        nodes: Its machines.
     """
 
     flops: float = 0.0
     activations_mb: float = 0.0
     held_mb: float = math.inf
     processes: int = 1
+    nodes: int = 1
 
 
 def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
@@ -133,7 +137,7 @@ def _training(
     fitted = kinds.entry["gaussian"]["observations"] * math.prod(kinds.shape)
     held = config["cache_mb"] + FLOAT * fitted / MIB
     activations = _activations_mb(kinds, m_step["batch"])
-    return Asked(flops, activations, held, m_step["processes"])
+    return Asked(flops, activations, held, m_step["processes"], m_step["nodes"])
 
 
 def _evaluated(experiment: Experiment, work: Callable[[], Amounts]) -> Asked:
@@ -153,6 +157,20 @@ def gpus(config: Mapping[str, Any], processes: int = 1) -> int:
     return processes if device == "auto" or device.startswith("cuda") else 0
 
 
+def on_slurm(config: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
+    """Returns what a job of several machines asks Slurm for, none of a job of one.
+
+    Snakemake's plugin starts a job with ``mpi`` in the batch step of its first node, and leaves it
+    to the job to start what runs on the others. There is a task a node, and ``gres`` is counted by
+    the node, where ``gpu`` could be given unevenly.
+    """
+    if asked.nodes == 1:
+        return {}
+    count = gpus(config, asked.processes)
+    gres = {"gres": f"gpu:{count}", "tasks_per_gpu": 0} if count else {}
+    return {"nodes": asked.nodes, "tasks": asked.nodes, "mpi": "srun", **gres}
+
+
 def minutes(config: Mapping[str, Any], asked: Asked, attempt: int) -> int:
     """Returns the limit of time to ask for, which doubles with every attempt.
 
@@ -162,7 +180,7 @@ def minutes(config: Mapping[str, Any], asked: Asked, attempt: int) -> int:
         attempt: 1 at first, 2 after a failure.
     """
     rate = gpus(config) * RATES["gpu"] or config["threads"] * RATES["cpu"]
-    spent = asked.flops / (rate * asked.processes) / 60
+    spent = asked.flops / (rate * asked.processes * asked.nodes) / 60
     return math.ceil(START + spent) * 2 ** (attempt - 1)
 
 
@@ -172,7 +190,7 @@ def long_minutes(attempt: int) -> int:
 
 
 def memory_mb(config: Mapping[str, Any], asked: Asked, input_mb: float, attempt: int) -> int:
-    """Returns the memory to ask for, in MB, which doubles with every attempt.
+    """Returns the memory to ask for on each machine, in MB, which doubles with every attempt.
 
     Arguments:
         config: The configuration.
