@@ -1,8 +1,10 @@
 """The M-step: its loss, its optimizer, its average, and that it goes on where it was."""
 
+import contextlib
 import csv
 import io
 import math
+import threading
 import tracemalloc
 
 import numpy as np
@@ -17,7 +19,7 @@ from diem.diffusion.gaussian import moments, ppca
 from diem.diffusion.prior import build_denoiser, read_prior
 from diem.em import loss, training
 from diem.em.adam import Adam
-from diem.em.batches import Batches
+from diem.em.batches import Batches, batches_on
 from diem.em.checkpoint import Checkpoint
 from diem.em.loss import Streams, denoising_error, validation_loss, weighted_error
 from diem.em.m_step import Lap, _warn_of_the_average, m_step
@@ -806,6 +808,57 @@ def test_samples_on_the_disk_give_the_same_bytes(lap, bound):
 
     assert held[0].read_bytes() == streamed[0].read_bytes()
     assert held[1].read_bytes() == streamed[1].read_bytes()
+
+
+class Recorded:
+    """Rows that tell who reads them, of which one may be damaged."""
+
+    def __init__(self, damaged=-1):
+        self.damaged, self.threads, self.read = damaged, set(), 0
+
+    def __getitem__(self, rows):
+        self.threads.add(threading.current_thread().name)
+        self.read += 1
+        if self.damaged in rows:
+            raise DiemError("x is damaged.")
+        return np.repeat(rows[:, None].astype(np.float32), 3, axis=1)
+
+
+def readers():
+    return [each for each in threading.enumerate() if each.name.startswith("read-ahead")]
+
+
+def test_a_batch_is_read_while_the_one_before_is_trained_on():
+    rows, order = Recorded(), Batches(20, 8, seed=0, lap=1)
+    found = batches_on(rows, order, range(3, 6), torch.device("cpu"))
+
+    for step, batch in zip(range(3, 6), found, strict=True):
+        assert batch[:, 0].tolist() == order[step].tolist()
+        assert len(readers()) == 1
+
+    assert rows.read == 3  # and none of the steps that may not come
+    assert {name.partition("_")[0] for name in rows.threads} == {"read-ahead"}
+    assert not readers()
+
+
+def test_a_batch_that_cannot_be_read_is_told_in_its_place():
+    order = Batches(20, 8, seed=0, lap=1)
+    damaged = next(row for row in order[1] if row not in order[0])
+    found = batches_on(Recorded(damaged), order, range(3), torch.device("cpu"))
+
+    assert next(found)[:, 0].tolist() == order[0].tolist()
+    with pytest.raises(DiemError, match=r"^x is damaged\.$"):
+        next(found)
+    assert not readers()
+
+
+def test_a_thread_that_reads_ends_with_the_training_that_fails():
+    rows, order = Recorded(), Batches(20, 8, seed=0, lap=1)
+    with contextlib.closing(batches_on(rows, order, range(9), torch.device("cpu"))) as found:
+        next(found)
+        assert readers()
+    assert not readers()
+    assert rows.read <= 2
 
 
 @pytest.mark.slow

@@ -235,7 +235,8 @@ class Config(Model):
         4096.0,
         "the most memory, in MiB, that an M-step's samples may take, on the CPU and on its device,"
         " and each set of clean images or samples of an extractor's training or an evaluation: the"
-        " rows of a larger one are read from the disk as they are needed. It changes no number",
+        " rows of a larger one are read from the disk as they are needed, of an M-step one batch"
+        " ahead. It changes no number",
     )
     on_divergence: Literal["stop", "lower_rate"] = option(
         "stop",

@@ -1,4 +1,7 @@
-"""Which samples a training step sees."""
+"""Which samples a training step sees, and how they come from the disk."""
+
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -7,7 +10,7 @@ from torch import Tensor
 from diem.files.hdf5 import Rows
 from diem.seeds import Stage, rng
 
-__all__ = ["Batches", "held_on", "rows_on"]
+__all__ = ["Batches", "batches_on", "held_on", "rows_on"]
 
 
 class Batches:
@@ -43,6 +46,40 @@ def rows_on(x: Tensor | Rows, rows: np.ndarray, device: torch.device) -> Tensor:
     if isinstance(x, Tensor):
         return x[torch.from_numpy(rows).to(device)]
     return torch.from_numpy(x[rows]).to(device)
+
+
+def batches_on(
+    x: Tensor | Rows, batches: Batches, steps: range, device: torch.device
+) -> Generator[Tensor, None, None]:
+    """Yields the batches of some steps on a device.
+
+    Of samples on the disk, a thread reads and checks one batch while the one before is trained on.
+    What it raises is raised here, in the place of that batch. Close the iterator, and the thread
+    has ended.
+
+    Arguments:
+        x: The samples, see :func:`rows_on`.
+        batches: The rows of each step.
+        steps: The steps.
+        device: The device.
+    """
+    if isinstance(x, Tensor):
+        yield from (rows_on(x, batches[step], device) for step in steps)
+        return
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        ahead: Future[Tensor] | None = None
+        for step in steps:
+            read = ahead or reader.submit(_read, x, batches[step], device)
+            batch = read.result()
+            if step + 1 < steps.stop:
+                ahead = reader.submit(_read, x, batches[step + 1], device)
+            yield batch.to(device, non_blocking=True)
+
+
+def _read(x: Rows, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Returns rows on the CPU, from where a GPU can fetch them without the CPU's waiting."""
+    batch = torch.from_numpy(x[rows])
+    return batch.pin_memory() if device.type == "cuda" else batch
 
 
 def held_on(x: Rows, device: torch.device) -> Tensor | Rows:

@@ -4,6 +4,7 @@ The optimizer is Adam with a clip of the gradient's global norm, together with a
 average of the weights. The average is what samples and what is evaluated.
 """
 
+import contextlib
 import copy
 import logging
 import math
@@ -19,7 +20,7 @@ from torch import Tensor
 from diem.em import distributed
 from diem.em.adam import Adam
 from diem.em.augmentations import Augmentation, augment, chosen
-from diem.em.batches import Batches, rows_on
+from diem.em.batches import Batches, batches_on
 from diem.em.checkpoint import Checkpoint
 from diem.em.laps import optimizer_steps
 from diem.em.loss import Streams, validation_loss, weighted_error
@@ -256,9 +257,11 @@ def _chunk(
     """Takes the steps of a chunk; returns the sum of their losses and the last learning rate."""
     training, device, rate = model.training, model.device, 0.0
     total = torch.zeros((), device=device)
-    with global_stream(streams.dropout, device):
-        for step in steps:
-            batch = rows_on(x, batches[step], device)
+    with (
+        global_stream(streams.dropout, device),
+        contextlib.closing(batches_on(x, batches, steps, device)) as found,
+    ):
+        for step, batch in zip(steps, found, strict=True):
             batch = augment(batch, training.augment, streams.generator)
             t, z = streams.noise(batch)
             rate = training.rate(step) / 2**halvings
