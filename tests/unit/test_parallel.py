@@ -119,16 +119,16 @@ def test_how_a_process_of_a_training_ends(tmp_path, monkeypatch, raised, code, t
         monkeypatch.setattr(launched.dist, name, lambda *_: None)
     monkeypatch.setenv("RANK", "0")
     lap, *files, _ = arguments(tmp_path)
-    refusal = tmp_path / "error.txt"
     call = {"lap": asdict(lap), "files": files, "job": {"seed": 1, "cache_mb": 1}, "device": "cpu"}
-    call |= {"log": str(tmp_path / "log"), "error": str(refusal), "threads": 1}
+    call |= {"log": str(tmp_path / "log"), "threads": 1}
     (tmp_path / "call.json").write_text(json.dumps(call))
 
     with pytest.raises(SystemExit) as ended:
         launched._main(str(tmp_path / "call.json"))
 
     assert ended.value.code == code
-    assert (refusal.read_text() if refusal.exists() else None) == told
+    assert [path.read_text() for path in tmp_path.glob("*.error")] == ([told] if told else [])
+    assert len(list(tmp_path.glob("*.stopped"))) == (told is None)
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_processes_see_the_gpus_of_their_job_alone(tmp_path, monkeypatch, seen, 
     found = {}
 
     @contextlib.contextmanager
-    def running(command, environment, stream):
+    def running(command, environment, stream, end):
         found.update(environment)
-        yield SimpleNamespace(wait=lambda: 0)
+        yield SimpleNamespace(poll=lambda: 0)
 
     monkeypatch.setattr(launched, "_running", running)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
