@@ -33,7 +33,7 @@ def test_a_job_runs_alone_once_there_is_what_it_reads(workflow):
 
     made = debug(workflow, "--all", prior)
     assert made.returncode == 0, made.stderr
-    assert "e_step experiment=tiny run=base lap=01 shard=1" in made.stdout
+    assert "e_step experiment=tiny run=base lap=01" in made.stdout
     before = workflow.path(prior).read_bytes()
 
     # Whether it is there or not, and in a debugger too.

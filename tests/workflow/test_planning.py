@@ -29,5 +29,5 @@ def test_every_rule_is_listed_with_a_sentence(workflow):
         _, _, told = line.partition(" (")
         assert told.endswith(")"), line
         assert "{" not in told, line
-    assert "e_step (E-step of <experiment>/<run>, lap <lap>, shard <shard>)" in lines
+    assert "e_step (E-step of <experiment>/<run>, lap <lap>)" in lines
     assert "tiny (All of tiny is in results.)" in lines

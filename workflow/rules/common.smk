@@ -117,13 +117,14 @@ def code_of(script, params):
     return code
 
 
-def names_of_input(wildcards, input):
-    """Returns the parameter that tells which files a job reads.
+def inputs_of(rule):
+    """Returns the parameter that tells which files a rule's jobs read.
 
     Snakemake's own look at them is off in the profiles: it sees how many shards a lap was drawn in,
-    and where a user's file lies.
+    and where a user's file lies. Of parameters that are made of a job's ``input`` it keeps no
+    record: this one is made of the wildcards.
     """
-    return input_digest(input)
+    return lambda wildcards: input_digest(rule.expand_input(dict(wildcards.items()))[0])
 
 
 onstart:

@@ -1,6 +1,7 @@
 LAP_SAMPLES = f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples.h5"
 SHARD = f"{RESULTS}/{{experiment}}/runs/{{run}}/lap_{{lap}}/samples_{{shard}}-of-{SHARDS}.h5"
 OF_SHARD = f"_{{shard}}-of-{SHARDS}" if SHARDS > 1 else ""
+TOLD_SHARD = ", shard {wildcards.shard}" if SHARDS > 1 else ""
 
 
 rule e_step:
@@ -22,7 +23,7 @@ rule e_step:
         network=IN.setting("network"),
         seed=IN.seed,
     message:
-        "E-step of {wildcards.experiment}/{wildcards.run}, lap {wildcards.lap}"
+        f"E-step of {{wildcards.experiment}}/{{wildcards.run}}, lap {{wildcards.lap}}{TOLD_SHARD}"
     script:
         "../scripts/e_step.py"
 
