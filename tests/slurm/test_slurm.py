@@ -53,63 +53,57 @@ def same(one, other, name, apart=()):
         np.testing.assert_array_equal(a[key], b[key], err_msg=f"{name}: {key}")
 
 
-def test_a_job_that_is_asked_to_stop_saves_and_its_retry_goes_on(slurm, on_slurm, tmp_path):
-    on_slurm.config["checkpoint_seconds"] = 1e9
-    on_slurm.experiment["m_step"].update(steps=6400)
-    target, log = on_slurm.lap(1, "prior.safetensors"), on_slurm.path("stderr.txt")
-    process = on_slurm.start(target)
+def train_and_stop(slurm, workflow, steps):
+    """Trains a prior, asks the job to stop, and waits for its retry; returns what Slurm told of it.
+
+    Slurm asks so by itself two minutes before the limit of time: of several nodes, the step.
+    """
+    workflow.config["checkpoint_seconds"] = 1e9
+    workflow.experiment["m_step"].update(steps=steps)
+    target, log = workflow.lap(1, "prior.safetensors"), workflow.path("stderr.txt")
+    process = workflow.start(target)
 
     def training():
-        steps = on_slurm.path("results/logs/tiny/base/lap_01_m_step.log")
-        begun = steps.is_file() and re.search(r"[1-9]\d*/6400", steps.read_text())
-        return begun and [job for job in slurm.jobs() if "m_step" in job["comment"]]
-
-    (job,) = wait_for(process, log, training)
-    assert not checkpoint_file(on_slurm.path(target)).exists()
-    # What Slurm does by itself two minutes before the limit of time.
-    subprocess.run(["scancel", "--signal=URG", job["id"]], check=True)
-    wait_for(process, log, checkpoint_file(on_slurm.path(target)).exists)
-    assert process.wait(timeout=SECONDS) == 0, log.read_text()
-    assert "The job was asked to stop and has kept its finished work" in log.read_text()
-
-    undisturbed = Workflow(tmp_path / "undisturbed")
-    undisturbed.folder.mkdir()
-    undisturbed.config = on_slurm.config
-    result = undisturbed.run(target)
-    assert result.returncode == 0, result.stderr
-    same(undisturbed, on_slurm, target)
-    same(undisturbed, on_slurm, on_slurm.lap(1, "losses.csv"))
-
-
-def test_two_nodes_train_and_stop_and_go_on_as_two_processes_do(slurm, on_slurm, tmp_path):
-    on_slurm.config["checkpoint_seconds"] = 1e9
-    on_slurm.experiment["m_step"].update(steps=1280, nodes=2)
-    target, log = on_slurm.lap(1, "prior.safetensors"), on_slurm.path("stderr.txt")
-    process = on_slurm.start(target)
-
-    def training():
-        steps = on_slurm.path("results/logs/tiny/base/lap_01_m_step.log")
-        begun = steps.is_file() and re.search(r"[1-9]\d*/1280", steps.read_text())
+        bar = workflow.path("results/logs/tiny/base/lap_01_m_step.log")
+        begun = bar.is_file() and re.search(rf"[1-9]\d*/{steps}", bar.read_text())
         return begun and [job for job in slurm.jobs() if "m_step" in job["comment"]]
 
     (job,) = wait_for(process, log, training)
     told = slurm.ask("scontrol", "show", "job", job["id"])
-    assert "NumNodes=2" in told
-    assert "gres:gpu:1" in told
-    # What Slurm does by itself two minutes before the limit of time: of this job it asks the step.
+    assert not checkpoint_file(workflow.path(target)).exists()
     subprocess.run(["scancel", "--signal=URG", job["id"]], check=True)
-    wait_for(process, log, checkpoint_file(on_slurm.path(target)).exists)
+    wait_for(process, log, checkpoint_file(workflow.path(target)).exists)
     assert process.wait(timeout=SECONDS) == 0, log.read_text()
     assert "The job was asked to stop and has kept its finished work" in log.read_text()
+    return told
 
-    undisturbed = Workflow(tmp_path / "undisturbed")
+
+def same_as_undisturbed(workflow, folder, apart=(), **m_step):
+    """Asserts that a training here, undisturbed, gives the same prior and losses."""
+    undisturbed = Workflow(folder)
     undisturbed.folder.mkdir()
-    undisturbed.config = copy.deepcopy(on_slurm.config)
-    undisturbed.experiment["m_step"].update(processes=2, nodes=1)
+    undisturbed.config = copy.deepcopy(workflow.config)
+    undisturbed.experiment["m_step"].update(m_step)
+    target = workflow.lap(1, "prior.safetensors")
     result = undisturbed.run(target)
     assert result.returncode == 0, result.stderr
-    same(undisturbed, on_slurm, target, apart={"sha256"})  # which is of the settings too
-    same(undisturbed, on_slurm, on_slurm.lap(1, "losses.csv"))
+    same(undisturbed, workflow, target, apart)
+    same(undisturbed, workflow, workflow.lap(1, "losses.csv"))
+
+
+def test_a_job_that_is_asked_to_stop_saves_and_its_retry_goes_on(slurm, on_slurm, tmp_path):
+    train_and_stop(slurm, on_slurm, 6400)
+    same_as_undisturbed(on_slurm, tmp_path / "undisturbed")
+
+
+def test_two_nodes_train_and_stop_and_go_on_as_two_processes_do(slurm, on_slurm, tmp_path):
+    on_slurm.experiment["m_step"].update(nodes=2)
+    told = train_and_stop(slurm, on_slurm, 1280)
+    assert "NumNodes=2" in told
+    assert "gres:gpu:1" in told
+    # The digest of the file is of the settings too.
+    apart = {"sha256"}
+    same_as_undisturbed(on_slurm, tmp_path / "undisturbed", apart, processes=2, nodes=1)
 
 
 def made(workflow):
