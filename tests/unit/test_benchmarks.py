@@ -1,13 +1,13 @@
 """The benchmarks still run: the smallest pieces of each, since all of them takes hours."""
 
 import json
-from importlib import util
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import yaml
+from importing import imported
 
 from diem.config.resolve import resolve
 
@@ -19,13 +19,7 @@ CPU = torch.device("cpu")
 def benchmark():
     """Imports a benchmark by its name."""
 
-    def load(name):
-        spec = util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
-        module = util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    return lambda name: imported(FOLDER / f"{name}.py")
 
 
 @pytest.mark.slow

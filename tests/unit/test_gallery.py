@@ -1,11 +1,11 @@
 """The pictures of the gallery are figures of the demo, and small."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from importing import imported
 from PIL import Image
 
 from diem.config.resolve import resolve
@@ -14,14 +14,7 @@ from diem.config.targets import targets
 ROOT = Path(__file__).parents[2]
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("gallery", ROOT / "docs/gallery.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-gallery = load()
+gallery = imported(ROOT / "docs/gallery.py")
 
 
 def test_the_pictures_are_figures_of_the_demo_and_small():

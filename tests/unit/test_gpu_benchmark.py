@@ -10,6 +10,7 @@ import zipfile
 from importlib import util
 from pathlib import Path
 
+import importing
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -130,9 +131,7 @@ def test_wheels_are_unpacked_where_parts_find_them(tmp_path, monkeypatch):
 
 
 def test_every_wheel_has_a_version():
-    spec = util.spec_from_file_location("benchmark_gpu_wheels", FOLDER / "gpu_wheels.py")
-    wheels = util.module_from_spec(spec)
-    spec.loader.exec_module(wheels)
+    wheels = importing.imported(FOLDER / "gpu_wheels.py")
     pins = wheels.pins()
     assert len(pins) == len(set(wheels.NAMES))
     assert all("==" in pin for pin in pins)

@@ -1,24 +1,16 @@
 """The tutorials run as they stand, print what they say, and draw their pictures."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from importing import imported
 
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-
-def load():
-    spec = importlib.util.spec_from_file_location("tutorials", DOCS / "tutorials.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tutorials = load()
+tutorials = imported(DOCS / "tutorials.py")
 
 
 def shape(text):
