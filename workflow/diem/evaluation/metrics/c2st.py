@@ -9,14 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diem.evaluation.arrays import pair
-from diem.evaluation.metrics.base import (
-    Label,
-    Measurement,
-    Metric,
-    Planned,
-    clean_test,
-    too_few,
-)
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test, too_few
 
 if TYPE_CHECKING:
     from diem.evaluation.arrays import Array

@@ -90,7 +90,7 @@ class Prediction(Metric):
                 *(f"{level} % intervals of hidden observations", "%", "", None),
                 heading=f"Hidden in {level} % intervals (%)",
             )
-            for level in (50, 90)
+            for level in LEVELS
         },
     }
     subject = "observations"
