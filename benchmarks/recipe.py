@@ -333,16 +333,21 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
     shown = {2**k for k in range(8)} | {3 * 2**k for k in range(7)} | {laps}
     for lap in range(1, laps + 1):
         level = restart_level(entry["e_step"]["restart"], lap)
-        drawn = PosteriorSampler.from_config(sampling_of_lap(entry["e_step"], lap == laps))
+        drawing = sampling_of_lap(entry["e_step"], lap == laps)
+        drawn = PosteriorSampler.from_config(drawing)
         for number, split in enumerate(("train", "validation")):
             y = case.y[split]
             stream = torch_generator(case.seed, Stage.E_STEP, lap, number)
             observed = (prior, case.operator[split], y, case.sigma_y)
-            start, most = samples[split] if level else None, entry["e_step"]["restart_residual"]
-            if level and most:
-                start = replace_contradicting(start, *observed, most, stream)
-            samples[split] = drawn(*observed, stream, start=start, sigma_start=level)
-            flops += per_sample * len(y) * (prior.denoiser is not None)
+            before, most = samples[split] if level else None, entry["e_step"]["restart_residual"]
+            draws = []
+            for _ in range(drawing["repeats"]):
+                start = before
+                if level and most:
+                    start = replace_contradicting(before, *observed, most, stream)
+                draws.append(drawn(*observed, stream, start=start, sigma_start=level))
+            samples[split] = torch.cat(draws)
+            flops += per_sample * len(samples[split]) * (prior.denoiser is not None)
         of_lap = training_of_lap(entry["m_step"], lap, lap == laps)
         x, bound = samples["train"], of_lap["drop_outside"]
         if bound:
@@ -354,11 +359,9 @@ def learn(case: Case, recipe: str, laps: int) -> Iterator[dict[str, Any]]:
         error = denoising_error(denoiser, samples["validation"], case.seed, training.batch)
         prior = Prior(fit_to_samples(x, rank), denoiser, {CARD_ERROR: error})
         if lap in shown:
-            measured = {
-                **case.distances("e_step", samples["train"]),
-                **case.measure(prior, sampler),
-            }
-            yield {"lap": lap, "flops": flops, **measured, **case.residuals(samples["train"])}
+            one = samples["train"][: len(case.y["train"])]  # of each observation
+            measured = {**case.distances("e_step", one), **case.measure(prior, sampler)}
+            yield {"lap": lap, "flops": flops, **measured, **case.residuals(one)}
 
 
 def floor(case: Case) -> dict[str, Any]:
@@ -393,10 +396,11 @@ def laps_for(case: Case, recipe: str, flops: float) -> int:
     entry = settings(case.name, recipe, 2)
     per_sample, per_step = flops_of(case, entry)
     lengths = [training_of_lap(entry["m_step"], lap, lap == 3)["steps"] for lap in (1, 2, 3)]
-    lap = per_sample * (len(case.y["train"]) + len(case.y["validation"])) + per_step * lengths[1]
-    # The first lap samples the Gaussian, which is no network.
+    drawing = per_sample * (len(case.y["train"]) + len(case.y["validation"]))
+    # The first lap samples the Gaussian, which is no network, and the last one may draw more.
     spent = per_step * (lengths[0] + lengths[2] - lengths[1])
-    return max(2, 1 + int((flops - spent) / lap))
+    spent += drawing * (entry["e_step"]["final"] - 1)
+    return max(2, 1 + int((flops - spent) / (drawing + per_step * lengths[1])))
 
 
 def case_of(name: str, seed: int, part: str, done: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
 from diem.diffusion.samplers import SAMPLERS, sigma_to_time
 from diem.em.e_step import EStep, e_step
-from diem.em.laps import training_of_lap
+from diem.em.laps import sampling_of_lap, training_of_lap
 from diem.em.m_step import Lap, m_step
 from diem.em.restart import Restart, replace_contradicting
 from diem.evaluation.evaluate import Evaluation, evaluate
@@ -319,9 +319,10 @@ def run_experiment(entry: Mapping[str, Any], folder: Path, job: Job) -> list[dic
         Prior(gaussian, None, {"lap": 0, "optimizer_steps": 0}).save(path)
         samples: list[Path] = []
         for lap in range(1, entry["laps"] + 1):
-            restart = Restart.from_config(run["e_step"], lap, samples)
+            drawing = sampling_of_lap(run["e_step"], lap == entry["laps"])
+            restart = Restart.from_config(drawing, lap, samples)
             shard, own = folder / f"samples_{lap}.h5", replace(job, keep=Job().keep)
-            settings = EStep.from_config(run["e_step"])
+            settings = EStep.from_config(drawing)
             e_step(shard, read_prior(path), observations, settings, lap, own, restart=restart)
             made = Lap(
                 number=lap,

@@ -46,6 +46,7 @@ def tiny():
         "whole": {"observations": "plain", "label": "C", "e_step": {"drop_last": False}},
         "blocks": {"observations": "plain", "e_step": {"drop_last": False, "block": 50}},
         "once": {"observations": "plain", "label": "D", "e_step": {"repeats": 1}},
+        "final": {"observations": "plain", "label": "H", "e_step": {"final": 5}},
         "longer": {"observations": "plain", "label": "E", "laps": 5},
         "larger": {"observations": "plain", "label": "F", "m_step": {"batch": 80}},
         "steps": {"observations": "plain", "label": "G", "m_step": {"epochs": None, "steps": 7}},
@@ -70,9 +71,12 @@ def trained(run, count):
     if e_step["drop_last"]:
         counts = whole_blocks(counts, e_step["block"])
     drawn = sum(map(len, blocks(counts, e_step["block"], e_step["repeats"])))
+    finals = [lap == run["laps"] for lap in range(1, run["laps"] + 1)]
     return [
-        Training.from_config(training_of_lap(run["m_step"], lap, lap == run["laps"]), drawn)
-        for lap in range(1, run["laps"] + 1)
+        Training.from_config(
+            training_of_lap(run["m_step"], lap, final), drawn * (e_step["final"] if final else 1)
+        )
+        for lap, final in enumerate(finals, 1)
     ]
 
 
@@ -115,7 +119,7 @@ def test_runs_that_train_alike_share_a_ceiling():
 
     named = {run: ceiling_of(entry, run) for run in runs}
 
-    alone = {"base", "whole", "once", "longer", "larger", "steps"}
+    alone = {"base", "whole", "once", "longer", "larger", "steps", "final"}
     assert named == {**{name: name for name in alone}, "again": "base", "blocks": "whole"}
     assert ceiling_labels(entry)["plain"] == {
         "base": "ceiling of A, B",

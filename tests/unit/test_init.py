@@ -61,6 +61,7 @@ def test_few_rows_are_sampled_often_and_learned_shortly(tmp_path, rows, repeats,
 
     entry = resolve(yaml.safe_load(made.text), "own.yaml")["experiments"]["own"]
     assert (entry["e_step"]["repeats"], entry["m_step"]["steps"]) == (repeats, steps)
+    assert entry["e_step"]["final"] == (1 if rows == 2047 else 4)
     assert entry["e_step"]["restart"] is not None  # the rest is the recipe's
 
 

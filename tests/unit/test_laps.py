@@ -27,6 +27,7 @@ def inputs(laps, **changes):
         (FAST, "06_final"),
         ({"m_step": {"steps": 10, "final": 3}}, "06_final"),
         ({"m_step": {"steps": 10, "final_decay": True}}, "06_final"),
+        ({"e_step": {"final": 2}}, "06_final"),
         ({"m_step": {"steps": 10, "first": 3}}, "06"),
         ({"e_step": {"sampler": {"name": "ddpm", "steps": 4, "spread": "last"}}}, "06_final"),
         ({"e_step": {"sampler": {"name": "ddpm", "steps": 4, "spread": "all"}}}, "06"),

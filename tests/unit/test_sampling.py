@@ -681,6 +681,31 @@ def test_a_restart_does_not_depend_on_shards(run, repeats):
 
 
 @pytest.mark.slow
+def test_more_chains_than_before_start_from_the_same_samples(run):
+    before = run("before", 1, repeats=2, lap=2)
+    few, many = watched(), watched()
+
+    run("few", 1, sampler=few, restart=Restart(before, 0.5), repeats=2, lap=3)
+    paths = run("many", 1, sampler=many, restart=Restart(before, 0.5), repeats=4, lap=3)
+
+    assert len(many.seen) == 2 * len(few.seen)
+    again = [*few.seen, *few.seen]  # the third sample starts where the first did
+    for chain, other in zip(many.seen, again, strict=True):
+        assert torch.equal(chain["start"], other["start"])
+        assert torch.equal(chain["y"], other["y"])
+    for x, _ in samples(paths).values():
+        assert len(np.unique(x, axis=0)) == len(x)  # and ends elsewhere
+
+
+@pytest.mark.parametrize(("drawn", "repeats"), [(2, 3), (2, 1)])
+def test_chains_that_do_not_divide_among_the_samples_before_are_told(run, drawn, repeats):
+    before = run("before", 1, repeats=drawn, lap=2)
+
+    with pytest.raises(DiemError, match=rf"46 samples of 'train', from which {repeats} chains of"):
+        run("after", 1, restart=Restart(before, 0.5), repeats=repeats, lap=3)
+
+
+@pytest.mark.slow
 def test_a_restart_replaces_what_contradicts(run):
     before = [run(f"before_{n}", n, lap=2) for n in (1, 3)]
 

@@ -263,16 +263,19 @@ def test_a_prior_without_the_error_is_refused():
 
 
 def test_the_spread_of_a_lap():
-    entry = {"sampler": {"name": "ddpm", "steps": 8, "spread": "last"}, "block": 4}
+    rest = {"repeats": 2, "final": 3}
+    entry = {"sampler": {"name": "ddpm", "steps": 8, "spread": "last"}, "block": 4, **rest}
 
     found = [sampling_of_lap(entry, final)["sampler"]["spread"] for final in (False, True)]
     assert found == ["none", "all"]
     assert entry["sampler"]["spread"] == "last"
-    for spread in ("none", "all"):
-        other = {"sampler": {"name": "ddpm", "spread": spread}}
-        assert sampling_of_lap(other, True) == sampling_of_lap(other, False) == other
-    other = {"sampler": {"name": "ddim"}}
-    assert sampling_of_lap(other, True) == other
+    for other in (
+        *({"name": "ddpm", "spread": spread} for spread in ("none", "all")),
+        {"name": "ddim"},
+    ):
+        for final, repeats in ((True, 6), (False, 2)):
+            found = sampling_of_lap({"sampler": other, **rest}, final)
+            assert found == {"sampler": other, "repeats": repeats}
 
 
 def test_outside_of_the_e_step_last_is_all():

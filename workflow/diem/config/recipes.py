@@ -12,6 +12,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             "limit": 1.5,
             "restart": [4.0, 0.5],
             "restart_residual": 5.0,
+            "final": 4,
         },
         "m_step": {"ema": 0.999, "ema_warmup": True, "final": 3, "final_decay": True},
     },

@@ -69,6 +69,12 @@ class EStep(Guiding):
         paper="null",
     )
     repeats: Count = option(1, "posterior samples of each observation", paper="1 / 1 / 2")
+    final: Count = option(
+        1,
+        "how many times as many samples of each observation as the others the last lap draws, to"
+        " train on. Its restarted chains start several from each sample",
+        paper="1",
+    )
     block: Count = option(
         256,
         "observations that share a random stream: the unit of shards and of resuming. It changes"

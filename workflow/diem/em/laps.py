@@ -46,8 +46,13 @@ def lap_name(run: Mapping[str, Any], lap: int) -> str:
         run: The resolved run.
         lap: The lap, from 1.
     """
-    m_step, sampler = run["m_step"], run["e_step"]["sampler"]
-    differs = m_step["final"] != 1 or m_step["final_decay"] or sampler.get("spread") == "last"
+    m_step, e_step = run["m_step"], run["e_step"]
+    differs = (
+        m_step["final"] != 1
+        or m_step["final_decay"]
+        or e_step["final"] != 1
+        or e_step["sampler"].get("spread") == "last"
+    )
     return f"{lap:02d}{FINAL if differs and lap == run['laps'] else ''}"
 
 
@@ -62,8 +67,18 @@ def is_final(name: str) -> bool:
 
 
 def sampling_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
-    """Returns an ``e_step`` entry whose sampler adds the spread, or does not, as in one lap."""
-    sampler = dict(entry["sampler"])
+    """Returns an ``e_step`` entry with the spread and the number of samples of one lap.
+
+    They take the place of a ``spread`` that is ``last``, and of ``final``.
+
+    Arguments:
+        entry: The config's ``e_step`` entry.
+        final: Whether the lap is done as the last one.
+    """
+    entry, sampler = dict(entry), dict(entry["sampler"])
+    times = entry.pop("final")
+    if final:
+        entry["repeats"] *= times
     if sampler.get("spread") == "last":
         sampler["spread"] = "all" if final else "none"
     return {**entry, "sampler": sampler}
@@ -150,7 +165,7 @@ def ceiling_settings(run: Mapping[str, Any]) -> dict[str, Any]:
         The ``m_step`` entry of the last lap, whose rates span the whole training, with the
         ``steps`` of all laps. Where laps are told in epochs, ``laps`` holds what their steps are
         counted by: the ``epochs`` of each, and an ``e_step`` that tells how many samples an epoch
-        has.
+        has. That of the last lap, which may draw more, counts as several.
     """
     names = [lap_name(run, n) for n in range(1, run["laps"] + 1)]
     laps = [training_of_lap(run["m_step"], n, is_final(name)) for n, name in enumerate(names, 1)]
@@ -158,10 +173,13 @@ def ceiling_settings(run: Mapping[str, Any]) -> dict[str, Any]:
     last.pop("warm_start")  # it starts from fresh weights
     if last["epochs"] is None:
         return {**last, "steps": sum(lap["steps"] for lap in laps)}
+    epochs = [lap["epochs"] for lap in laps]
+    if is_final(names[-1]):
+        epochs[-1] *= run["e_step"]["final"]
     e_step = {key: run["e_step"][key] for key in ("repeats", "drop_last")}
     # Without drop_last the size of blocks is of no weight.
     e_step["block"] = run["e_step"]["block"] if e_step["drop_last"] else None
-    return {**last, "laps": {"epochs": [lap["epochs"] for lap in laps], "e_step": e_step}}
+    return {**last, "laps": {"epochs": epochs, "e_step": e_step}}
 
 
 def ceiling_training(settings: Mapping[str, Any], observed: int) -> dict[str, Any]:

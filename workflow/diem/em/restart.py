@@ -65,25 +65,28 @@ class Restart:
         Arguments:
             prior: The prior, on the device to use.
             counts: The number of observations of each split.
-            repeats: The number of samples of each observation.
+            repeats: The number of chains of each observation, as many as the previous lap's or
+                several times as many: then several start from each sample.
 
         Raises:
             DiemError: If the samples do not fit the observations.
         """
         with contextlib.ExitStack() as opened:
             samples: dict[str, Rows] = {}
+            drawn: dict[str, int] = {}
             for split, count in counts.items():
                 # Each row is read once.
                 x = Rows(self.previous, f"{split}/x", prior.event_shape, cache_mb=0)
                 samples[split] = opened.enter_context(x)
-                if len(x) != count * repeats:
+                drawn[split], rest = divmod(len(x), count)
+                if rest or not drawn[split] or repeats % drawn[split]:
                     raise DiemError(
-                        f"{self.previous[0]}: its lap has {len(x)} samples of {split!r}, where"
-                        f" {count} observations and e_step.repeats {repeats} are used."
+                        f"{self.previous[0]}: its lap has {len(x)} samples of {split!r}, from which"
+                        f" {repeats} chains of each of {count} observations cannot start."
                     )
 
             def start(block: Block, observed: Observed, generator: torch.Generator) -> Tensor:
-                first = block.repeat * counts[block.split]
+                first = block.repeat % drawn[block.split] * counts[block.split]
                 rows = slice(first + block.rows.start, first + block.rows.stop)
                 x = torch.from_numpy(samples[block.split][rows]).to(generator.device)
                 if self.residual is None:

@@ -71,6 +71,7 @@ FEW = 2048
 FEW_ROWS = """\
     e_step:
       repeats: 8                     # samples of each row: few are not learned by heart then
+      final: 1                       # and no more of them in the last lap
 """
 
 

@@ -18,6 +18,7 @@ from diem.em.laps import (
     ceilings,
     evaluated_laps,
     sampled,
+    sampling_of_lap,
     training_of_lap,
 )
 from diem.evaluation.metrics import METRICS
@@ -69,9 +70,10 @@ class Experiment:
         file = ("path", "offset", "scale", "links") if self.own else ()
         return {**self.entry["observations"][name], **{k: self.entry["data"][k] for k in file}}
 
-    def sampled(self, run: str) -> dict[str, int]:
+    def sampled(self, run: str, lap: int) -> dict[str, int]:
         """Returns how many posterior samples a lap draws, by split."""
-        e_step = self.entry["runs"][run]["e_step"]
+        entry = self.entry["runs"][run]
+        e_step = sampling_of_lap(entry["e_step"], lap == entry["laps"])
         return {split: sampled(e_step, self.counts[split]) for split in ("train", "validation")}
 
     def drawn(self, observations: str, e_step: Mapping[str, Any], draws: float) -> Amounts:
@@ -81,7 +83,7 @@ class Experiment:
 
     def e_step(self, run: str, lap: int) -> Amounts:
         """An E-step, of all shards together."""
-        entry, samples = self.entry["runs"][run], sum(self.sampled(run).values())
+        entry, samples = self.entry["runs"][run], sum(self.sampled(run, lap).values())
         observations, e_step = entry["observations"], entry["e_step"]
         if lap == 1:
             return {self.kinds.exact(self.observations(observations), e_step["block"]): samples}
@@ -89,7 +91,7 @@ class Experiment:
 
     def m_step(self, run: str, lap: int) -> Amounts:
         """An M-step."""
-        entry, sampled = self.entry["runs"][run], self.sampled(run)
+        entry, sampled = self.entry["runs"][run], self.sampled(run, lap)
         training = training_of_lap(entry["m_step"], lap, lap == entry["laps"])
         return self.kinds.trainings(training, sampled["train"], sampled["validation"])
 
@@ -200,11 +202,12 @@ class Experiment:
     def _laps(self, run: str) -> Iterator[Stage]:
         count = self.entry["runs"][run]["laps"]
         laps = range(1, count + 1)
-        held = count if self.config["keep_samples"] else self._laps_held(run)
-        lap_bytes = sum(self.sampled(run).values()) * (self.event_bytes + 8)
+        # The last lap's samples are the most.
+        held = laps if self.config["keep_samples"] else laps[-self._laps_held(run) :]
+        samples = sum(sum(self.sampled(run, lap).values()) for lap in held)
         work = summed(self.e_step(run, lap) for lap in laps)
         jobs = count * self.config["shards"]
-        yield Stage(self.name, "E-steps", run, jobs, work, held * lap_bytes)
+        yield Stage(self.name, "E-steps", run, jobs, work, samples * (self.event_bytes + 8))
         work = summed(self.m_step(run, lap) for lap in laps)
         yield Stage(self.name, "M-steps", run, count, work, count * self.kinds.prior_bytes())
 

@@ -145,7 +145,8 @@ class Kinds:
         e_step = {**e_step, "compile": False}
         # The level of missing pixels, the noise and the number of steps are of no weight.
         settings = {**e_step, "sampler": {**e_step["sampler"], "steps": 0}}
-        settings = {key: settings[key] for key in settings if key not in ("repeats", "restart")}
+        others = ("repeats", "final", "restart")
+        settings = {key: settings[key] for key in settings if key not in others}
         operator = observations.get("path") or observations["operator"]["name"]
         prior = (self.entry[part] for part in ("network", "schedule", "gaussian"))
         key = [settings, operator, observations.get("samples"), *prior]
