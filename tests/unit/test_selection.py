@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import observe, random_gaussian
 
-from diem.data.observations import Observations, save_observations
+from diem.data.observations import Observations, Observed, save_observations
 from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
@@ -19,6 +19,7 @@ from diem.evaluation.metrics import prediction
 from diem.evaluation.metrics.prediction import crps
 from diem.evaluation.rows import CARD, write_rows
 from diem.evaluation.selection import select_laps, selected_lap
+from diem.evaluation.standard_error import standard_error
 from diem.files.hdf5 import write_hdf5
 from diem.inference.prior_denoiser import rows_of
 from diem.jobs.job import Job
@@ -101,13 +102,17 @@ def seen(truth, count=300):
     return observe(truth, {"name": "mask", "missing": 0.3}, count, 0.1)[0]
 
 
-def evaluated(path, gaussian, seed=0):
+def measured(path, gaussian, seed=0):
     prior = Prior(gaussian, None, {})
     sampler = PosteriorSampler(DDIM(steps=4))
     with Observations(path) as file:
         card = {"run": "r", "observations": "o", "stage": "lap", "lap": 1}
         evaluation = Evaluation(prior, file, sampler, SETTINGS, {}, {}, Job(seed))
-        rows, arrays = evaluate(evaluation, card)
+        return evaluate(evaluation, card)
+
+
+def evaluated(path, gaussian, seed=0):
+    rows, arrays = measured(path, gaussian, seed)
     row, *covered = rows
     row["covered"] = [other["value"] for other in covered]
     row["errors"] = [other["standard_error"] for other in covered]
@@ -202,8 +207,9 @@ def test_test_observations_choose_no_lap_and_validation_observations_do(tmp_path
     assert chosen("validation", validation=seen(other), test=test)[0] == 1
 
 
-def files(folder, scores):
+def files(folder, scores, groups=None):
     """Writes metric rows and scores as the evaluation of a floor and of laps does."""
+    told = {} if groups is None else {"prediction/group": groups}
     metrics, evaluations = [], []
     for (stage, run, lap), score in scores.items():
         row = dict.fromkeys(CARD, "") | {
@@ -214,10 +220,66 @@ def files(folder, scores):
         }
         name = folder / f"{run}_{lap}"
         write_rows(name.with_suffix(".csv"), [row, {**row, "metric": "residual_rms"}])
-        write_hdf5(name.with_suffix(".h5"), {"prediction/score": score}, {})
+        write_hdf5(name.with_suffix(".h5"), {"prediction/score": score, **told}, {})
         metrics.append(name.with_suffix(".csv"))
         evaluations.append(name.with_suffix(".h5"))
     return metrics, evaluations
+
+
+@pytest.mark.slow
+def test_observations_of_the_same_x_are_a_group(tmp_path):
+    truth, path = random_gaussian((1, 4, 4), 3), tmp_path / "observations.h5"
+    one = seen(truth)
+    thrice = Observed(one.operator, one.y, one.sigma_y, np.arange(300) // 3)
+    save_observations(path, {"validation": thrice, "test": thrice}, "mask", {})
+
+    (row, *_), arrays = measured(path, truth.to(torch.float32))
+
+    score, group = (arrays[f"prediction/{name}"] for name in ("score", "group"))
+    assert row["reference"] == "hidden halves of validation observations of 100 groups"
+    assert len(group) == len(score) and len(set(group)) == 100
+    assert row["standard_error"] == pytest.approx(standard_error(score, group))
+
+
+def test_the_standard_error_of_groups():
+    rng = np.random.default_rng(0)
+    few, each, alone = 400, 5, 3.0
+    groups = np.repeat(rng.permutation(few), each)
+
+    def drawn():
+        return rng.standard_normal(few)[groups] + alone * rng.standard_normal(few * each)
+
+    draws = [drawn() for _ in range(1000)]
+    # The variance of a mean over groups and of what is of each observation alone.
+    exact = (1 / few + alone**2 / (few * each)) ** 0.5
+
+    assert np.std([x.mean() for x in draws]) == pytest.approx(exact, rel=0.07)
+    assert standard_error(draws[0], groups) == pytest.approx(exact, rel=0.12)
+    assert np.mean([standard_error(x, groups) for x in draws]) == pytest.approx(exact, rel=0.01)
+    assert standard_error(draws[0]) < 0.9 * exact
+    # Groups of one are observations, and one group is no spread.
+    x = draws[0][:50]
+    assert standard_error(x, np.arange(50)) == pytest.approx(standard_error(x), rel=1e-12)
+    assert standard_error(x) == pytest.approx(np.std(x, ddof=1) / 50**0.5, rel=1e-12)
+    assert standard_error(x, np.zeros(50, int)) is standard_error(x[:1]) is None
+
+
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_laps_of_groups_are_told_apart_by_groups(tmp_path, size):
+    groups = np.arange(100) // size
+    shift = np.random.default_rng(1).standard_normal(100 // size)[groups]
+    scores = {("floor", "floor", 0): np.zeros(100), ("lap", "a", 1): shift - shift.mean() - 0.15}
+
+    table = select_laps(*files(tmp_path, scores, groups), {"a": "A"})
+
+    lap = table[table["lap"] == 1].iloc[0]
+    if size == 100:
+        assert lap["gaussian_standard_error"] == np.inf
+    else:
+        expected = shift[::size].std(ddof=1) / (100 / size) ** 0.5
+        assert lap["gaussian_standard_error"] == pytest.approx(expected)
+    assert lap["gaussian_verdict"] == "tie"
+    assert lap["verdict"] == "chosen"
 
 
 def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):

@@ -103,6 +103,9 @@ def test_the_splits_that_are_held_out_are_of_whole_groups(tmp_path):
 
     with Observations(output) as file:
         days = [set(day[file.load(split).index]) for split in SPLITS]
+        for split in SPLITS:
+            of_day = {*zip(day[file.load(split).index], file.groups(split), strict=True)}
+            assert len(of_day) == len({g for _, g in of_day}) == len(set(file.groups(split)))
     assert [len(part) for part in days] == [14, 2, 4]
     assert len(set.union(*days)) == 20
     counts = DATASETS.parse({"name": "hdf5", "path": str(path), "validation": 0.1, "test": 0.2})
@@ -128,6 +131,9 @@ def test_labels_of_groups_in_files_of_other_programs(tmp_path, kind):
 
     with Observations(output) as file:
         days = [set(day[file.load(split).index]) for split in SPLITS]
+        for split in SPLITS:
+            of_day = {*zip(day[file.load(split).index], file.groups(split), strict=True)}
+            assert len(of_day) == len({g for _, g in of_day}) == len(set(file.groups(split)))
     assert [len(part) for part in days] == [7, 1, 2]
 
 

@@ -226,6 +226,8 @@ def ingest(
             for name in names:
                 arrays[f"{split}/{name}"] = _copied(file, group, name, chosen, offset, scale)
             arrays[f"{split}/index"] = _index(file, group)[chosen]
+            if (groups := file.groups(group)) is not None:
+                arrays[f"{split}/groups"] = groups[chosen]
         if file.sigma_y is not None:
             arrays["sigma_y"] = _scaled_noise(file, file.sigma_y.numpy(), scale)
         attributes = {

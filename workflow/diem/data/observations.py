@@ -196,6 +196,17 @@ class Observations(Reader):
         """Returns the numbers of the rows of a split that stand for all, see :mod:`diem.seeds`."""
         return subset(self.count(split), count, seed, SPLITS.index(split))
 
+    def groups(self, split: str) -> np.ndarray | None:
+        """Returns the number of each observation's group, or nothing where each is alone.
+
+        Those of one ``x`` are a group too, where the file tells no others.
+        """
+        told = [name for name in ("groups", "index") if f"{split}/{name}" in self]
+        if not told:
+            return None
+        labels, group = np.unique(self.labels(f"{split}/{told[0]}"), return_inverse=True)
+        return group if len(labels) < len(group) else None
+
     def load(self, split: str, rows: Which = slice(None)) -> Observed:
         """Reads observations of a split and checks that they fit each other.
 

@@ -21,6 +21,7 @@ from diem.diffusion.prior import read_prior
 from diem.errors import DiemError
 from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.rows import provenance, read_rows
+from diem.evaluation.standard_error import standard_error
 from diem.files.hdf5 import Reader
 
 __all__ = [
@@ -48,10 +49,14 @@ TIE_ERRORS = 2.0
 
 
 class _Candidate(NamedTuple):
-    """A prior's row of predictions, and the scores of each observation that it is the mean of."""
+    """A prior's row of predictions, and the scores of each observation that it is the mean of.
+
+    Where observations form groups, ``groups`` has the number of each one's.
+    """
 
     row: dict[Any, Any]
     scores: np.ndarray
+    groups: np.ndarray | None
 
 
 def select_laps(
@@ -78,8 +83,10 @@ def select_laps(
     for row, path in zip(predictions, evaluations, strict=True):
         with Reader(path) as file:
             scores = file.read(f"{Prediction.name}/score", shape=())
+            group = f"{Prediction.name}/group"
+            groups = file.read(group, shape=()) if group in file else None
         row["coverage_90"] = covered.get(tuple(row[key] for key in KEYS), math.nan)
-        candidates.append(_Candidate(row, scores))
+        candidates.append(_Candidate(row, scores, groups))
     runs = dict.fromkeys(c.row["run"] for c in candidates if c.row["stage"] == "lap")
     return pd.DataFrame([row for run in runs for row in _compared(run, candidates, labels[run])])
 
@@ -127,7 +134,9 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
 def _difference(one: _Candidate, other: _Candidate) -> tuple[float, float]:
     """Returns the mean difference of scores of the same observations, and its standard error."""
     above = one.scores - other.scores
-    return float(above.mean()), float(above.std(ddof=1) / np.sqrt(len(above)))
+    error = standard_error(above, one.groups)
+    # Of a single group nothing tells how much it differs from others, so that all are ties.
+    return float(above.mean()), math.inf if error is None else error
 
 
 def selected(table: pd.DataFrame, run: str) -> dict[Any, Any]:

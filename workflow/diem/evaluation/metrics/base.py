@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, SupportsFloat
 
 from diem.components import Component
+from diem.evaluation.standard_error import standard_error
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -105,7 +107,11 @@ class Measurement(NamedTuple):
 
 
 def mean_of(
-    values: Tensor, subject: str, card: Mapping[str, Any] = {}, metric: str = ""
+    values: Tensor,
+    subject: str,
+    card: Mapping[str, Any] = {},
+    metric: str = "",
+    groups: np.ndarray | None = None,
 ) -> Measurement:
     """Returns the mean of a number of each observation, with its standard error.
 
@@ -114,8 +120,9 @@ def mean_of(
         subject: What was measured.
         card: What made them.
         metric: The name of the row, if it is not the metric's own.
+        groups: The groups of the observations, see :func:`standard_error`.
     """
-    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+    error = standard_error(values, groups)
     return Measurement(float(values.mean()), subject, card, metric, error)
 
 

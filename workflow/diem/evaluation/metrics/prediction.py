@@ -74,7 +74,8 @@ class Prediction(Metric):
     :func:`crps`; and how often their central intervals hold it tells, without clean data, whether
     the error bars can be believed. Halves, noise and random streams are the same for every prior.
     The score of each observation of which some values were hidden, the mean over its halves, is
-    left as the array ``prediction/score``.
+    left as the array ``prediction/score``, and where observations form groups the number of each
+    one's as ``prediction/group``: standard errors are those of groups then.
     """
 
     name = "prediction"
@@ -121,23 +122,29 @@ class Prediction(Metric):
             halves = [s for number in numbers for s in _scores(held, int(number), evaluation)]
             parts.append(torch.stack(halves).nanmean(dim=0))
         found = torch.cat(parts, dim=1)
-        scores, *covered = found[:, ~found[0].isnan()]
+        some = ~found[0].isnan()
+        scores, *covered = found[:, some]
         if len(scores) < 2:
             raise DiemError(
                 f"{observations.path}: the {SPLIT} observations are too few to predict hidden"
                 f" values of (evaluation.metrics, {self.name!r})."
             )
         evaluation.arrays[f"{self.name}/score"] = scores.numpy()
+        reference = f"hidden halves of {SPLIT} observations"
+        if (groups := observations.groups(SPLIT)) is not None:
+            groups = groups[rows][some.numpy()]
+            evaluation.arrays[f"{self.name}/group"] = groups
+            reference += f" of {len(np.unique(groups))} groups"
         compared = {
             "split": SPLIT,
-            "reference": f"hidden halves of {SPLIT} observations",
+            "reference": reference,
             "reference_samples": len(scores),
         }
         drawn = evaluation.posteriors.card(2 * self.divisions * len(scores))
         card = {**drawn, **compared}
-        yield mean_of(scores, "posterior", card)
+        yield mean_of(scores, "posterior", card, groups=groups)
         for level, share in zip(LEVELS, covered, strict=True):
-            yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}")
+            yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}", groups)
 
 
 def shown_half(operator: Operator, count: int, generator: Generator) -> Tensor:
