@@ -72,6 +72,7 @@ def _run(half: str, folder: Path, where: str) -> None:
             "sampler": {"name": "ddpm", "steps": 8 if tiny else 40},
             "block": 8,
             "repeats": 1,
+            "storage": "float32",
             "drop_last": False,
         }
         made_of = fingerprint([inputs / "start.safetensors"], entry, device=device)

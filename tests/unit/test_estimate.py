@@ -203,6 +203,23 @@ def test_samples_that_are_not_kept_take_the_disk_of_one_lap_or_two(
         assert planned["E-steps"].size == count * lap
 
 
+@pytest.mark.parametrize(("storage", "final"), [("float16", 1), ("float32", 4), ("float16", 3)])
+def test_the_disk_of_samples_follows_their_storage_and_number(storage, final):
+    entry = copy.deepcopy(TINY)
+    entry["experiments"]["tiny"]["e_step"] |= {"storage": storage, "final": final}
+    planned, usual = (
+        {stage.name: stage for stage in stages(resolved(given))}["E-steps"]
+        for given in (entry, copy.deepcopy(TINY))
+    )
+
+    data = resolved(entry)["experiments"]["tiny"]["data"]
+    size = 4 * np.prod(DATASETS.parse(data).event_shape())
+    laps = entry["experiments"]["tiny"]["laps"]
+    stored = size / (2 if storage == "float16" else 1) + 8
+    more = (laps - 1 + final) / laps * stored / (size + 8)
+    assert planned.size == pytest.approx(more * usual.size)
+
+
 def test_jobs_are_those_of_the_rules(plan):
     expected = {
         "observations": 2,  # clean data, observations

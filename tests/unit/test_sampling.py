@@ -437,7 +437,8 @@ def run(tmp_path):
     def run(
         name="run", shards=1, source=source, sampler=SAMPLER, prior=prior, fingerprint="", **options
     ):
-        shape = {key: options.pop(key) for key in ("repeats", "drop_last") if key in options}
+        shaping = ("repeats", "drop_last", "storage")
+        shape = {key: options.pop(key) for key in shaping if key in options}
         settings = EStep(sampler, options.pop("block", 5), **shape)
         lap, restart = options.pop("lap", 1), options.pop("restart", None)
         paths = [tmp_path / name / f"samples_{i}-of-{shards}.h5" for i in range(1, shards + 1)]
@@ -666,6 +667,30 @@ def watched():
     return sampler
 
 
+@pytest.mark.parametrize("cache_mb", [0, 1])
+def test_samples_in_half_precision_are_the_rounded_ones(run, cache_mb):
+    (exact,), (half,) = run("exact", lap=2), run("half", lap=2, storage="float16")
+
+    with Rows([exact], "train/x", cache_mb=cache_mb) as x, Rows([half], "train/x", VECTOR, 0) as y:
+        assert y[:].dtype == np.float32
+        assert np.array_equal(y[:], x[:].astype(np.float16).astype(np.float32))
+        assert not np.array_equal(y[:], x[:])
+    assert attributes(half)["storage"] == "float16"
+    # A chain goes on from what was stored.
+    paths = run("after", 1, restart=Restart([half], 0.5), lap=3)
+    assert not same(paths, run("other", 1, restart=Restart([exact], 0.5), lap=3))
+
+
+def test_samples_that_half_precision_cannot_hold_are_told(run):
+    class Far(PosteriorSampler):
+        def __call__(self, *args, **kwargs):
+            return super().__call__(*args, **kwargs) * 1e6
+
+    with pytest.raises(DiemError, match=r"of lap 2 are too large for e_step.storage float16: set"):
+        run("far", sampler=Far(SAMPLER.sampler), lap=2, storage="float16")
+    run("far", sampler=Far(SAMPLER.sampler), lap=2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("repeats", [1, 2])
 def test_a_restart_does_not_depend_on_shards(run, repeats):
@@ -743,14 +768,17 @@ def test_a_restart_goes_on_from_the_same_observation(run, tmp_path, index, repea
         assert b["sigma_start"] == 0.5
 
 
+@pytest.mark.parametrize("storage", ["float32", "float16"])
 @pytest.mark.parametrize("shards", [2, 20])
-def test_gathered_shards_are_the_samples_of_one_job(run, tmp_path, shards):
-    parts = run("sharded", shards, repeats=2)
+def test_gathered_shards_are_the_samples_of_one_job(run, tmp_path, shards, storage):
+    parts = run("sharded", shards, repeats=2, storage=storage)
     whole = tmp_path / "samples.h5"
     gather_samples(parts, whole)
 
-    (one,) = run("one", repeats=2)
+    (one,) = run("one", repeats=2, storage=storage)
     assert same([whole], [one])
+    with Rows([whole], "train/x") as x, Rows([whole], "train/index") as index:
+        assert (x.stored, index.stored) == (np.dtype(storage), np.int64)
     card, other = attributes(whole), attributes(one)
     seconds = sum(attributes(part)["seconds"] for part in parts)
     assert card.pop("seconds") == pytest.approx(seconds)

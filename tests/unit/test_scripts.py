@@ -29,6 +29,7 @@ E_STEP = {
     "restart": [4.0, 1.0],
     "block": 4,
     "repeats": 1,
+    "storage": "float32",
     "drop_last": False,
     "restart_residual": None,
 }

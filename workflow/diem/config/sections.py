@@ -1,6 +1,6 @@
 """The sections of an experiment: the diffusion, the two halves of a lap, the evaluation."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -74,6 +74,12 @@ class EStep(Guiding):
         "how many times as many samples of each observation as the others the last lap draws, to"
         " train on. Its restarted chains start several from each sample",
         paper="1",
+    )
+    storage: Literal["float32", "float16"] = option(
+        "float32",
+        "how samples are stored, `float32`, or `float16`, which takes half the disk and rounds them"
+        " to one part in two thousand",
+        paper="`float32`",
     )
     block: Count = option(
         256,

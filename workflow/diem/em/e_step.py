@@ -39,17 +39,19 @@ class EStep:
         block: The number of observations that share a random stream.
         repeats: The number of posterior samples of each observation.
         drop_last: Whether the observations of a last block that is not full are left out.
+        storage: How samples are stored, ``float32`` or ``float16``.
     """
 
     sampler: PosteriorSampler
     block: int = 256
     repeats: int = 1
     drop_last: bool = False
+    storage: str = "float32"
 
     @classmethod
     def from_config(cls, entry: Mapping[str, Any]) -> "EStep":
         """Builds the settings of a config's ``e_step`` entry."""
-        options = {key: entry[key] for key in ("block", "repeats", "drop_last")}
+        options = {key: entry[key] for key in ("block", "repeats", "drop_last", "storage")}
         return cls(PosteriorSampler.from_config(entry, "e_step"), **options)
 
 
@@ -105,7 +107,13 @@ def e_step(
                     f" {block.number}: the denoiser of the lap before, or the noise levels, are at"
                     " fault."
                 )
-            return {"x": x.cpu().numpy(), "index": observed.index}
+            stored = x.to(getattr(torch, settings.storage))
+            if not torch.isfinite(stored).all():
+                raise DiemError(
+                    f"{output}: posterior samples of lap {lap} are too large for e_step.storage"
+                    f" {settings.storage}: set it to float32."
+                )
+            return {"x": stored.cpu().numpy(), "index": observed.index}
 
         def sampled(block: Block) -> Mapping[str, np.ndarray]:
             return job.keep(str(block.number), partial(sample, block))
@@ -118,6 +126,7 @@ def e_step(
             "seed": job.seed,
             **settings.sampler.describe(prior),
             "sigma_start": restart.sigma if restart else "none",
+            "storage": settings.storage,
             "seconds": time.monotonic() - began,
         }
         write_samples(output, todo, sampled, attributes)

@@ -58,8 +58,12 @@ def gather_samples(shards: Sequence[str | Path], output: str | Path) -> None:
         arrays: dict[str, Any] = {}
         for name in ("train/x", "train/index", "validation/x", "validation/index"):
             if any(name in file for file in files):
-                arrays[name] = row_parts(opened.enter_context(Rows(shards, name, cache_mb=0)))
+                arrays[name] = _stored(opened.enter_context(Rows(shards, name, cache_mb=0)))
         write_hdf5(output, arrays, attributes)
+
+
+def _stored(rows: Rows) -> Iterator[np.ndarray]:
+    return (np.asarray(part).astype(rows.stored, copy=False) for part in row_parts(rows))
 
 
 def event_shape_of(paths: Sequence[str | Path]) -> tuple[int, ...]:

@@ -413,6 +413,7 @@ class Rows:
         shape: The shape of one row.
         total: The number of rows in the files, with those that :meth:`keep` forgets.
         held: The rows, if they are held in memory.
+        stored: The type of their values on the disk.
 
     Raises:
         DiemError: If no file holds the data set, or one holds it in another shape; and whenever
@@ -437,7 +438,10 @@ class Rows:
                 self._sources.append((file, dataset))
                 shape = dataset.shape[1:]
             self.shape: tuple[int, ...] = self._sources[0][1].shape[1:]
-            self._dtype = self._sources[0][1].dtype
+            self.stored: np.dtype = self._sources[0][1].dtype
+            # Half precision is for the disk alone.
+            half = self.stored == np.float16
+            self._dtype = np.dtype(np.float32) if half else self.stored
             self._ends = np.cumsum([len(dataset) for _, dataset in self._sources])
             self.total = int(self._ends[-1])
             self._chosen = np.arange(self.total)
@@ -458,7 +462,10 @@ class Rows:
         return len(self._chosen)
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        """Returns rows ``(N, *shape)``, in the order in which they are asked for."""
+        """Returns rows ``(N, *shape)``, in the order in which they are asked for.
+
+        Those that are stored in half precision are in single precision here.
+        """
         if self.held is not None:
             return self.held[rows]
         rows = self._chosen[rows]

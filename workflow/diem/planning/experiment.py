@@ -205,9 +205,11 @@ class Experiment:
         # The last lap's samples are the most.
         held = laps if self.config["keep_samples"] else laps[-self._laps_held(run) :]
         samples = sum(sum(self.sampled(run, lap).values()) for lap in held)
+        half = self.entry["runs"][run]["e_step"]["storage"] == "float16"
+        size = self.event_bytes / (2 if half else 1) + 8
         work = summed(self.e_step(run, lap) for lap in laps)
         jobs = count * self.config["shards"]
-        yield Stage(self.name, "E-steps", run, jobs, work, samples * (self.event_bytes + 8))
+        yield Stage(self.name, "E-steps", run, jobs, work, samples * size)
         work = summed(self.m_step(run, lap) for lap in laps)
         yield Stage(self.name, "M-steps", run, count, work, count * self.kinds.prior_bytes())
 

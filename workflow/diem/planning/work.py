@@ -145,7 +145,7 @@ class Kinds:
         e_step = {**e_step, "compile": False}
         # The level of missing pixels, the noise and the number of steps are of no weight.
         settings = {**e_step, "sampler": {**e_step["sampler"], "steps": 0}}
-        others = ("repeats", "final", "restart")
+        others = ("repeats", "final", "restart", "storage")
         settings = {key: settings[key] for key in settings if key not in others}
         operator = observations.get("path") or observations["operator"]["name"]
         prior = (self.entry[part] for part in ("network", "schedule", "gaussian"))
