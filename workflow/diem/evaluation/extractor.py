@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,10 @@ class Extractor(nn.Module):
         if x.shape[1:] != self.shape:
             raise ValueError(f"The extractor is for {self.shape}, got {tuple(x.shape[1:])}.")
         return torch.cat([self.body(part) for part in x.split(1024)])
+
+    def features_of(self, parts: Iterable[Array]) -> Tensor:
+        """Returns the :meth:`features` of consecutive parts of images at once."""
+        return torch.cat([self.features(part) for part in parts])
 
     @torch.no_grad()
     def accuracy(self, x: Array | Rows, label: Array) -> float:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ __all__ = [
     "load",
     "load_reference",
     "network_of",
+    "pooled_features",
 ]
 
 NAME = "inception-v3-compat"
@@ -111,6 +112,11 @@ class Reference:
     samples: int
     split: str
     extractor: tuple[str, str]
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What tells the reference on the card of a number."""
+        return {"reference": f"clean {self.split}", "reference_samples": self.samples}
 
     @classmethod
     def of(
@@ -199,3 +205,8 @@ def features_of(evaluation: "Evaluation", samples: "Samples") -> Iterator[tuple[
     keep = prefixed(evaluation.job.keep, f"inception/{samples.subject}")
     step = DATASETS.find(evaluation.data["name"]).step
     return network_of(evaluation).features(samples.x, step, keep)
+
+
+def pooled_features(evaluation: "Evaluation", samples: "Samples") -> Tensor:
+    """Returns the features of all samples at once, of shape ``(N, 2048)``."""
+    return torch.cat([pooled for pooled, _ in features_of(evaluation, samples)])

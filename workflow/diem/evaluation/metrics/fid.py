@@ -38,13 +38,9 @@ class FID(Metric):
 
         network = inception.network_of(evaluation)
         reference = inception.load_reference(evaluation.file("inception_reference"), network)
-        compared = {
-            "reference": f"clean {reference.split}",
-            "reference_samples": reference.samples,
-        }
         for samples in evaluation.samples:
             features = inception.features_of(evaluation, samples)
             fitted = feature_moments(pooled for pooled, _ in features)
             value = frechet_distance_of_moments(fitted, reference.moments)
-            card = {**samples.card, **network.card, **compared}
+            card = {**samples.card, **network.card, **reference.card}
             yield Measurement(value, samples.subject, card)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diem.evaluation.metrics.base import Label, Measurement, Metric, clean_test
-from diem.lazy import torch
 
 if TYPE_CHECKING:
-    from diem.evaluation.arrays import Array
     from diem.evaluation.evaluate import Evaluation
 
 __all__ = ["KernelDistance"]
@@ -39,12 +37,9 @@ class KernelDistance(Metric):
         from diem.files.hdf5 import row_parts
 
         test, extractor = evaluation.test, load_extractor(evaluation.file("extractor"))
-
-        def features(parts: Iterable[Array]) -> torch.Tensor:
-            return torch.cat([extractor.features(part) for part in parts])
-
-        reference = features(row_parts(test))
+        reference = extractor.features_of(row_parts(test))
         for subject, x, card in evaluation.samples:
             # Pixels are clipped to their range, as they would be in an image file.
-            value = kernel_distance(features(p.clip(-2, 2) for p in row_parts(x)), reference)
+            features = extractor.features_of(part.clip(-2, 2) for part in row_parts(x))
+            value = kernel_distance(features, reference)
             yield Measurement(value, subject, {**card, **clean_test(len(test)), **extractor.card})

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diem.evaluation.metrics.base import Label, Measurement, Metric, clean_test
-from diem.lazy import torch
 
 if TYPE_CHECKING:
     from diem.evaluation.evaluate import Evaluation
@@ -33,12 +32,8 @@ class KID(Metric):
         from diem.evaluation.kernel import kernel_distance
 
         network, test = inception.network_of(evaluation), Samples("test", evaluation.test, {})
-
-        def features(samples: Samples) -> torch.Tensor:
-            return torch.cat([pooled for pooled, _ in inception.features_of(evaluation, samples)])
-
-        reference = features(test)
+        reference = inception.pooled_features(evaluation, test)
         for samples in evaluation.samples:
-            value = kernel_distance(features(samples), reference)
+            value = kernel_distance(inception.pooled_features(evaluation, samples), reference)
             card = {**samples.card, **network.card, **clean_test(len(reference))}
             yield Measurement(value, samples.subject, card)
