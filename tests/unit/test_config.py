@@ -83,7 +83,7 @@ def refused(config):
     assert message.endswith(".")
     assert not message.endswith("..")
     assert "\n" not in message
-    assert len(message) < 400
+    assert len(message) < 500
     return message.removeprefix(f"{SOURCE}: ")
 
 

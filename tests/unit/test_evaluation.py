@@ -22,6 +22,7 @@ from diem.evaluation import inception
 from diem.evaluation.draws import Blocks, prior_samples
 from diem.evaluation.evaluate import Evaluation, Samples, evaluate
 from diem.evaluation.extractor import Extractor
+from diem.evaluation.extrapolation import frechet_distance_infinity
 from diem.evaluation.gaussians import (
     feature_moments,
     frechet_distance,
@@ -47,7 +48,7 @@ IMAGE, VECTOR = (1, 12, 12), (5,)
 MANIFOLD = {"name": "manifold", "dimensions": 5, "alpha": 3.0, "epsilon": 1e-3}
 OF_IMAGES = [
     *("sliced_wasserstein", "sinkhorn_divergence", "frechet_distance", "fid", "inception_score"),
-    *("kernel_distance", "kid", "observation_distance", "psnr"),
+    *("kernel_distance", "kid", "observation_distance", "psnr", "fid_infinity"),
 ]
 OF_VECTORS = [
     *("sliced_wasserstein", "truncated_divergence", "distance_to_manifold"),
@@ -176,6 +177,9 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
                 ),
                 "kid": kernel_distance(pooled, next(job.network.features(job.test, 4 / 256))[0]),
             }
+            if subject == "prior":
+                extrapolated = frechet_distance_infinity(pooled, job.reference.moments)
+                expected["fid_infinity"] = extrapolated
         for name, value in expected.items():
             assert found[name] == pytest.approx(float(value), rel=1e-5), (subject, name)
 

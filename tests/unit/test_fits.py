@@ -141,6 +141,18 @@ REFUSED = {
         evaluated("frechet_distance", data={**DIGITS, "test": 40}, samples=32),
         ["'frechet_distance' needs more evaluation.samples than its 32 features"],
     ),
+    "few samples of parts": (
+        evaluated("frechet_distance_infinity", data={**DIGITS, "test": 165}, samples=164),
+        ["'frechet_distance_infinity' needs 165 samples or more (evaluation.samples)"],
+    ),
+    "few test images of parts": (
+        evaluated("frechet_distance_infinity", data={**DIGITS, "test": 164}, samples=165),
+        ["'frechet_distance_infinity' needs 165 test samples or more (data.test)"],
+    ),
+    "few samples of Inception's parts": (
+        evaluated("fid_infinity", data=CIFAR, samples=10244),
+        ["'fid_infinity' needs 10245 samples or more (evaluation.samples)"],
+    ),
     "few validation observations": (
         evaluated("prediction", data={"validation": 1}),
         ["'prediction' needs two validation observations or more (data.validation)"],

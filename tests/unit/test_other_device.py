@@ -299,7 +299,7 @@ def files(tmp_path, monkeypatch):
     splits = ("train", "validation", "test")
     parts = {split: observe(truth, MASK, 12, 0.1, i)[0] for i, split in enumerate(splits)}
     save_observations(tmp_path / "observations.h5", parts, "mask", {})
-    x = truth.to(torch.float32).sample(40, torch.Generator()).numpy()
+    x = truth.to(torch.float32).sample(170, torch.Generator()).numpy()
     write_hdf5(tmp_path / "clean.h5", {"test/x": x, "train/x": x}, {})
     made = {"sampler": "ddpm", "denoiser_evaluations": 3, "precision": "float32", "steps": 3}
     arrays = {"train/x": x, "train/index": np.arange(len(x))}
@@ -322,7 +322,7 @@ def test_evaluations(files):
         for name, metric in METRICS.all().items()
         if "experiments" in metric.sections and "curve" not in metric.needs
     ]
-    settings = {**SETTINGS, "metrics": metrics, "test_observations": 4, "samples": 40}
+    settings = {**SETTINGS, "metrics": metrics, "test_observations": 4, "samples": 170}
     work = Job(device=DEVICE)
     with job.observations() as file:
         some = job.prior().to(DEVICE)

@@ -30,6 +30,7 @@ def test_stages_are_fixed_and_distinct():
         "DROPOUT": 17,
         "CALIBRATION": 18,
         "SUBSET": 19,
+        "PARTS": 20,
     }
 
 

@@ -53,6 +53,7 @@ class Stage(IntEnum):
     DROPOUT = 17
     CALIBRATION = 18
     SUBSET = 19
+    PARTS = 20
 
 
 def _sequence(seed: int, stage: Stage, lap: int, block: int) -> np.random.SeedSequence:
