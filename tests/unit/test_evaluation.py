@@ -18,11 +18,12 @@ from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers.ddim import DDIM
 from diem.errors import DiemError
-from diem.evaluation import inception
+from diem.evaluation import feature_network, inception
 from diem.evaluation.draws import Blocks, prior_samples
 from diem.evaluation.evaluate import Evaluation, Samples, evaluate
 from diem.evaluation.extractor import Extractor
 from diem.evaluation.extrapolation import frechet_distance_infinity
+from diem.evaluation.feature_network import FeatureNetwork, Reference
 from diem.evaluation.gaussians import (
     feature_moments,
     frechet_distance,
@@ -97,9 +98,9 @@ class Streamed:
             torch.manual_seed(0)
             self.extractor = Extractor(shape, 3, validation_accuracy=0.5).eval()
             self.extractor.save(folder / "extractor")
-            self.network = inception.Inception(TwoLayers().eval(), "a network", "0123")
+            self.network = FeatureNetwork(TwoLayers().eval(), "a network", "0123")
             monkeypatch.setattr(inception, "load", lambda path, device: self.network)
-            self.reference = inception.Reference.of(self.test, "train", self.network, 4 / 256)
+            self.reference = Reference.of(self.test, "train", self.network, 4 / 256)
             self.reference.save(folder / "reference")
 
     def run(self, cache_mb=0, keep=None):
@@ -189,7 +190,7 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
 def test_no_data_set_is_read_whole(tmp_path, monkeypatch, shape, wanted):
     job = Streamed(tmp_path, shape, wanted, monkeypatch)
     monkeypatch.setattr(hdf5, "PART_BYTES", PART * job.test[:1].nbytes)
-    monkeypatch.setattr(inception, "BATCH", PART)
+    monkeypatch.setattr(feature_network, "BATCH", PART)
     asked, read, made = [], Reader._rows_of, Blocks.__getitem__
 
     def reading(self, dataset, rows=slice(None), *options):

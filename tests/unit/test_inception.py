@@ -10,9 +10,10 @@ from torch.utils.data import Dataset
 
 from diem.data.sets.base import to_bytes
 from diem.errors import DiemError
-from diem.evaluation import inception
+from diem.evaluation import feature_network
+from diem.evaluation.feature_network import Reference, load_reference
 from diem.evaluation.gaussians import feature_moments, frechet_distance_of_moments
-from diem.evaluation.inception import Reference, load, load_reference
+from diem.evaluation.inception import load
 from diem.evaluation.metrics.inception_score import inception_score
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
 from diem.files.tensors import save_tensors
@@ -147,7 +148,7 @@ def test_one_sample_is_too_few():
 
 @pytest.mark.slow
 def test_batches_change_nothing(network, images, features, monkeypatch):
-    monkeypatch.setattr(inception, "BATCH", 5)
+    monkeypatch.setattr(feature_network, "BATCH", 5)
 
     for one, other in zip(
         whole(network.features(images[0].numpy(), STEP)), features[0], strict=True

@@ -27,6 +27,7 @@ from diem.errors import DiemError
 from diem.evaluation import inception
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.extractor import Extractor
+from diem.evaluation.feature_network import FeatureNetwork, Reference
 from diem.evaluation.lpips import LAYERS, Perceptual
 from diem.evaluation.metrics import METRICS
 from diem.evaluation.metrics.base import Fidelity
@@ -305,9 +306,9 @@ def files(tmp_path, monkeypatch):
     arrays = {"train/x": x, "train/index": np.arange(len(x))}
     write_hdf5(tmp_path / "samples.h5", arrays, made)
     Extractor(shape, 3, validation_accuracy=0.5).eval().save(tmp_path / "extractor")
-    network = inception.Inception(TwoLayers().eval().to(DEVICE), "a network", "0123")
+    network = FeatureNetwork(TwoLayers().eval().to(DEVICE), "a network", "0123")
     monkeypatch.setattr(inception, "load", lambda path, device: network)
-    inception.Reference.of(x, "train", network, 4 / 256).save(tmp_path / "inception_reference")
+    Reference.of(x, "train", network, 4 / 256).save(tmp_path / "inception_reference")
     names = ("extractor", "inception_reference", "inception_weights")
     found = {name: str(tmp_path / name) for name in names}
     found |= {"clean": str(tmp_path / "clean.h5"), "samples": [str(tmp_path / "samples.h5")]}

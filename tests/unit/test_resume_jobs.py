@@ -16,7 +16,8 @@ from diem.diffusion.prior import Prior, build_denoiser
 from diem.diffusion.samplers.ddpm import DDPM
 from diem.em.e_step import EStep, e_step
 from diem.evaluation import evaluate as evaluation
-from diem.evaluation import inception, transport
+from diem.evaluation import feature_network, transport
+from diem.evaluation.feature_network import FeatureNetwork, Reference
 from diem.evaluation.reconstruct import Reconstruction as Task
 from diem.evaluation.reconstruct import reconstruct
 from diem.files.hdf5 import Reader, write_hdf5
@@ -192,10 +193,10 @@ class Features(Job):
     def run(self, keep):
         network = TwoLayers()
         self.count_calls(network)
-        found = inception.Inception(network.eval(), "a network", "0123")
+        found = FeatureNetwork(network.eval(), "a network", "0123")
         with Reader(self.clean()) as file, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(inception, "BATCH", 3)
-            reference = inception.Reference.of(file.read("train/x"), "train", found, 4 / 256, keep)
+            patch.setattr(feature_network, "BATCH", 3)
+            reference = Reference.of(file.read("train/x"), "train", found, 4 / 256, keep)
         return reference.moments._asdict()
 
 

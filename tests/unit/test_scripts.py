@@ -14,7 +14,7 @@ from diem.data.sets.cifar10 import RECORD, TEST, TRAINING
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
 from diem.evaluation import inception
-from diem.evaluation.inception import Inception
+from diem.evaluation.feature_network import FeatureNetwork, load_reference
 from diem.files.hdf5 import Rows, write_hdf5
 from diem.seeds import subset
 
@@ -197,7 +197,7 @@ def test_the_fid_compares_with_clean_training_images(tmp_path, monkeypatch):
         records[name][:, 0] = 0
         records[name].tofile(tmp_path / name)
     data = {"name": "cifar10", "path": str(tmp_path), "train": 5, "validation": 3, "test": 3}
-    network = Inception(MeanColours(), "a network", "0123")
+    network = FeatureNetwork(MeanColours(), "a network", "0123")
     monkeypatch.setattr(inception, "load", lambda path, device: network)
     named = {"clean": str(tmp_path / "clean.h5"), "weights": str(tmp_path / TEST[0])}
     common = {
@@ -213,7 +213,7 @@ def test_the_fid_compares_with_clean_training_images(tmp_path, monkeypatch):
     made = SimpleNamespace(**common, input=Named(**named), params=Named(data=data), output=output)
     runpy.run_path(str(SCRIPTS / "inception_reference.py"), {"snakemake": made})
 
-    reference = inception.load_reference(output[0], network)
+    reference = load_reference(output[0], network)
 
     assert (reference.samples, reference.split) == (5, "train")
     pixels = np.concatenate([records[name][:, 1:] for name in TRAINING]).reshape(5, 3, -1)

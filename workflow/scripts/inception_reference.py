@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from diem.data.sets import DATASETS
 from diem.evaluation import inception
+from diem.evaluation.feature_network import Reference
 from diem.files.hdf5 import Rows
 from diem.jobs.job import started
 
@@ -15,5 +16,5 @@ with started(snakemake, unit="image") as job:
     step = DATASETS.find(snakemake.params.data["name"]).step
     # Each row is read once.
     with Rows([snakemake.input.clean], "train/x", cache_mb=0) as x:
-        reference = inception.Reference.of(x, "train", network, step, job.keep)
+        reference = Reference.of(x, "train", network, step, job.keep)
         reference.save(snakemake.output[0])

@@ -11,149 +11,29 @@ References:
 
 import hashlib
 import io
-import json
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-import torch.nn as nn
 from torch import Tensor
 
-from diem.data.sets import DATASETS
-from diem.data.sets.base import to_bytes
 from diem.errors import DiemError
-from diem.evaluation.gaussians import Moments, feature_moments
+from diem.evaluation import feature_network
+from diem.evaluation.feature_network import FeatureNetwork
 from diem.files.downloads import DOWNLOADS, INCEPTION_WEIGHTS
-from diem.files.hdf5 import HasRows
-from diem.files.tensors import load_tensors, save_tensors
-from diem.jobs.resume import Keep, no_cache, prefixed
 
 if TYPE_CHECKING:
     from diem.evaluation.evaluate import Evaluation, Samples
 
-__all__ = [
-    "Inception",
-    "Reference",
-    "features_of",
-    "load",
-    "load_reference",
-    "network_of",
-    "pooled_features",
-]
+__all__ = ["features_of", "load", "network_of", "pooled_features"]
 
 NAME = "inception-v3-compat"
 """What torch-fidelity calls the network that was ported from TensorFlow with its weights."""
 
-BATCH = 128
 
-
-@dataclass(frozen=True)
-class Inception:
-    """The Inception network, which takes colour images.
-
-    Arguments:
-        network: The network.
-        name: Its name, for the card of a metric.
-        digest: The first 16 hexadecimal digits of the SHA256 of the file of weights.
-    """
-
-    network: nn.Module
-    name: str
-    digest: str
-
-    @property
-    def card(self) -> dict[str, str]:
-        """What tells the network on the card of a number."""
-        return {"extractor": self.name, "extractor_digest": self.digest}
-
-    def features(
-        self, x: HasRows, step: float, keep: Keep = no_cache
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields what FID and the Inception score are made of, batch by batch.
-
-        Arguments:
-            x: Images in [-2, 2], of shape ``(N, 3, H, W)``, which are read where the piece was not
-                kept. They are rounded as an image file would be.
-            step: How far apart 8-bit pixels are, see :class:`diem.data.sets.DataSet`.
-            keep: Makes the pieces of the work that were not kept, see :mod:`diem.jobs.resume`.
-
-        Yields:
-            The pooled features, of shape ``(B, 2048)``, and the logits without bias, of shape
-            ``(B, 1008)``, on the CPU.
-        """
-        for number, start in enumerate(range(0, len(x), BATCH)):
-            piece = keep(str(number), partial(self._piece, x, slice(start, start + BATCH), step))
-            yield torch.from_numpy(piece["features"]), torch.from_numpy(piece["logits"])
-
-    @torch.no_grad()
-    def _piece(self, x: HasRows, rows: slice, step: float) -> dict[str, np.ndarray]:
-        device = next(self.network.parameters()).device
-        features, logits = self.network(to_bytes(torch.as_tensor(x[rows]), step).to(device))
-        return {"features": features.cpu().numpy(), "logits": logits.cpu().numpy()}
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The Gaussian fit of the features of a reference set.
-
-    Arguments:
-        moments: The fit.
-        samples: The number of images.
-        split: Their split of the clean data.
-        extractor: The name and the digest of the network.
-    """
-
-    moments: Moments
-    samples: int
-    split: str
-    extractor: tuple[str, str]
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """What tells the reference on the card of a number."""
-        return {"reference": f"clean {self.split}", "reference_samples": self.samples}
-
-    @classmethod
-    def of(
-        cls, x: HasRows, split: str, inception: Inception, step: float, keep: Keep = no_cache
-    ) -> "Reference":
-        """Returns the reference of images, see :meth:`Inception.features`."""
-        moments = feature_moments(features for features, _ in inception.features(x, step, keep))
-        return cls(moments, len(x), split, (inception.name, inception.digest))
-
-    def save(self, path: str | Path) -> None:
-        """Writes the reference as safetensors."""
-        card = {"samples": self.samples, "split": self.split, "extractor": self.extractor}
-        save_tensors(path, self.moments._asdict(), {"reference": json.dumps(card)})
-
-
-def load_reference(path: str | Path, inception: Inception) -> Reference:
-    """Reads a reference.
-
-    Raises:
-        DiemError: If the file is no reference, or one of another network.
-    """
-    tensors, header = load_tensors(path)
-    try:
-        card = json.loads(header["reference"])
-        card["extractor"] = tuple(card["extractor"])
-        reference = Reference(Moments(**tensors), **card)
-    except (LookupError, TypeError, ValueError):
-        raise DiemError(f"{path}: this is no reference of Inception features.") from None
-    if reference.extractor != (inception.name, inception.digest):
-        raise DiemError(
-            f"{path}: it was made with {' '.join(reference.extractor)}, and the weights are those"
-            f" of {inception.name} {inception.digest}."
-        )
-    return reference
-
-
-def load(path: str | Path, device: str | torch.device = "cpu") -> Inception:
+def load(path: str | Path, device: str | torch.device = "cpu") -> FeatureNetwork:
     """Returns the network with the weights of a file.
 
     Arguments:
@@ -192,21 +72,19 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Inception:
     except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError):
         raise DiemError(f"{path}: these are no weights of {NAME}.") from None
     name = NAME if official else f"{NAME} with other weights"
-    return Inception(network.to(device), name, sha256[:16])
+    return FeatureNetwork(network.to(device), name, sha256[:16])
 
 
-def network_of(evaluation: "Evaluation") -> Inception:
+def network_of(evaluation: "Evaluation") -> FeatureNetwork:
     """Returns the network of an evaluation, which several metrics share."""
     return evaluation.once(load, evaluation.file("inception_weights"), evaluation.device)
 
 
-def features_of(evaluation: "Evaluation", samples: "Samples") -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields the features and logits of samples; the pieces of one metric are those of another."""
-    keep = prefixed(evaluation.job.keep, f"inception/{samples.subject}")
-    step = DATASETS.find(evaluation.data["name"]).step
-    return network_of(evaluation).features(samples.x, step, keep)
+def features_of(evaluation: "Evaluation", samples: "Samples") -> Iterator[tuple[Tensor, ...]]:
+    """Yields the pooled features, ``(B, 2048)``, and the logits without bias, ``(B, 1008)``."""
+    return feature_network.features_of(evaluation, samples, network_of(evaluation), "inception")
 
 
 def pooled_features(evaluation: "Evaluation", samples: "Samples") -> Tensor:
     """Returns the features of all samples at once, of shape ``(N, 2048)``."""
-    return torch.cat([pooled for pooled, _ in features_of(evaluation, samples)])
+    return torch.cat([pooled for pooled, *_ in features_of(evaluation, samples)])

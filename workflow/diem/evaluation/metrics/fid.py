@@ -34,13 +34,14 @@ class FID(Metric):
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.evaluation import inception
+        from diem.evaluation.feature_network import load_reference
         from diem.evaluation.gaussians import feature_moments, frechet_distance_of_moments
 
         network = inception.network_of(evaluation)
-        reference = inception.load_reference(evaluation.file("inception_reference"), network)
+        reference = load_reference(evaluation.file("inception_reference"), network)
         for samples in evaluation.samples:
             features = inception.features_of(evaluation, samples)
-            fitted = feature_moments(pooled for pooled, _ in features)
+            fitted = feature_moments(pooled for pooled, *_ in features)
             value = frechet_distance_of_moments(fitted, reference.moments)
             card = {**samples.card, **network.card, **reference.card}
             yield Measurement(value, samples.subject, card)

@@ -39,9 +39,10 @@ class FIDInfinity(Metric):
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.evaluation import inception
+        from diem.evaluation.feature_network import load_reference
 
         network, samples = inception.network_of(evaluation), evaluation.samples[0]
-        reference = inception.load_reference(evaluation.file("inception_reference"), network)
+        reference = load_reference(evaluation.file("inception_reference"), network)
         features = inception.pooled_features(evaluation, samples)
         value = frechet_distance_infinity(features, reference.moments, evaluation.job.seed)
         card = {**samples.card, **network.card, **reference.card}
