@@ -18,7 +18,7 @@ from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers.ddim import DDIM
 from diem.errors import DiemError
-from diem.evaluation import feature_network, inception
+from diem.evaluation import dinov2, feature_network, inception
 from diem.evaluation.draws import Blocks, prior_samples
 from diem.evaluation.evaluate import Evaluation, Samples, evaluate
 from diem.evaluation.extractor import Extractor
@@ -49,7 +49,7 @@ IMAGE, VECTOR = (1, 12, 12), (5,)
 MANIFOLD = {"name": "manifold", "dimensions": 5, "alpha": 3.0, "epsilon": 1e-3}
 OF_IMAGES = [
     *("sliced_wasserstein", "sinkhorn_divergence", "frechet_distance", "fid", "inception_score"),
-    *("kernel_distance", "kid", "observation_distance", "psnr", "fid_infinity"),
+    *("kernel_distance", "kid", "observation_distance", "psnr", "fid_infinity", "fd_dinov2"),
 ]
 OF_VECTORS = [
     *("sliced_wasserstein", "truncated_divergence", "distance_to_manifold"),
@@ -99,15 +99,21 @@ class Streamed:
             self.extractor = Extractor(shape, 3, validation_accuracy=0.5).eval()
             self.extractor.save(folder / "extractor")
             self.network = FeatureNetwork(TwoLayers().eval(), "a network", "0123")
-            monkeypatch.setattr(inception, "load", lambda path, device: self.network)
+            for source in (inception, dinov2):
+                monkeypatch.setattr(source, "load", lambda path, device: self.network)
             self.reference = Reference.of(self.test, "train", self.network, 4 / 256)
             self.reference.save(folder / "reference")
 
     def run(self, cache_mb=0, keep=None):
         settings = {**SETTINGS, "samples": 50, "block": 16, "metrics": self.wanted}
         names = {"clean": "clean.h5", "extractor": "extractor", "inception_reference": "reference"}
+        names |= {"dinov2_reference": "reference"}
         files = {key: self.folder / name for key, name in names.items()}
-        files |= {"samples": self.shards, "inception_weights": "weights"}
+        files |= {
+            "samples": self.shards,
+            "inception_weights": "weights",
+            "dinov2_weights": "others",
+        }
         job = Job(keep=Pieces() if keep is None else keep, cache_mb=cache_mb)
         with Observations(self.folder / "y.h5") as file:
             evaluation = Evaluation(self.prior, file, POSTERIOR, settings, MANIFOLD, files, job)
@@ -178,6 +184,7 @@ def test_numbers_are_those_of_all_samples_at_once(tmp_path, monkeypatch, shape, 
                 ),
                 "kid": kernel_distance(pooled, next(job.network.features(job.test, 4 / 256))[0]),
             }
+            expected["fd_dinov2"] = expected["fid"]  # the same stands in for both networks
             if subject == "prior":
                 extrapolated = frechet_distance_infinity(pooled, job.reference.moments)
                 expected["fid_infinity"] = extrapolated

@@ -24,7 +24,7 @@ from diem.em.augmentations import AUGMENTATIONS, augment, chosen
 from diem.em.restart import replace_contradicting
 from diem.em.training import Training, train
 from diem.errors import DiemError
-from diem.evaluation import inception
+from diem.evaluation import dinov2, inception
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.extractor import Extractor
 from diem.evaluation.feature_network import FeatureNetwork, Reference
@@ -307,10 +307,12 @@ def files(tmp_path, monkeypatch):
     write_hdf5(tmp_path / "samples.h5", arrays, made)
     Extractor(shape, 3, validation_accuracy=0.5).eval().save(tmp_path / "extractor")
     network = FeatureNetwork(TwoLayers().eval().to(DEVICE), "a network", "0123")
-    monkeypatch.setattr(inception, "load", lambda path, device: network)
-    Reference.of(x, "train", network, 4 / 256).save(tmp_path / "inception_reference")
-    names = ("extractor", "inception_reference", "inception_weights")
-    found = {name: str(tmp_path / name) for name in names}
+    found = {"extractor": str(tmp_path / "extractor")}
+    for source, name in ((inception, "inception"), (dinov2, "dinov2")):
+        monkeypatch.setattr(source, "load", lambda path, device: network)
+        found[f"{name}_weights"] = "weights"
+        found[f"{name}_reference"] = str(tmp_path / "reference")
+    Reference.of(x, "train", network, 4 / 256).save(tmp_path / "reference")
     found |= {"clean": str(tmp_path / "clean.h5"), "samples": [str(tmp_path / "samples.h5")]}
     return job, found
 

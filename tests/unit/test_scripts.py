@@ -13,7 +13,7 @@ from diem.data.observations import Observations, save_observations
 from diem.data.sets.cifar10 import RECORD, TEST, TRAINING
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
-from diem.evaluation import inception
+from diem.evaluation import dinov2, inception
 from diem.evaluation.feature_network import FeatureNetwork, load_reference
 from diem.files.hdf5 import Rows, write_hdf5
 from diem.seeds import subset
@@ -189,7 +189,8 @@ class MeanColours(torch.nn.Module):
         return colours, colours
 
 
-def test_the_fid_compares_with_clean_training_images(tmp_path, monkeypatch):
+@pytest.mark.parametrize("source", [inception, dinov2])
+def test_the_fid_compares_with_clean_training_images(tmp_path, monkeypatch, source):
     # Five training files of one image, and a test file of three, in the official layout.
     stream, records = np.random.default_rng(0), {}
     for name, count in [*((name, 1) for name in TRAINING), *((name, 3) for name in TEST)]:
@@ -198,12 +199,12 @@ def test_the_fid_compares_with_clean_training_images(tmp_path, monkeypatch):
         records[name].tofile(tmp_path / name)
     data = {"name": "cifar10", "path": str(tmp_path), "train": 5, "validation": 3, "test": 3}
     network = FeatureNetwork(MeanColours(), "a network", "0123")
-    monkeypatch.setattr(inception, "load", lambda path, device: network)
+    monkeypatch.setattr(source, "load", lambda path, device: network)
     named = {"clean": str(tmp_path / "clean.h5"), "weights": str(tmp_path / TEST[0])}
     common = {
         "log": [str(tmp_path / "log")],
         "config": {**CONFIG, "device": "cpu"},
-        "wildcards": Named(experiment="e"),
+        "wildcards": Named(experiment="e", network=source.__name__.rpartition(".")[2]),
     }
     made = SimpleNamespace(
         **common, input=Named(), params=Named(data=data, seed=0), output=[named["clean"]]
@@ -211,7 +212,7 @@ def test_the_fid_compares_with_clean_training_images(tmp_path, monkeypatch):
     runpy.run_path(str(SCRIPTS / "clean_data.py"), {"snakemake": made})
     output = [str(tmp_path / "reference.safetensors")]
     made = SimpleNamespace(**common, input=Named(**named), params=Named(data=data), output=output)
-    runpy.run_path(str(SCRIPTS / "inception_reference.py"), {"snakemake": made})
+    runpy.run_path(str(SCRIPTS / "feature_reference.py"), {"snakemake": made})
 
     reference = load_reference(output[0], network)
 

@@ -50,14 +50,18 @@ rule extractor:
         "../scripts/extractor.py"
 
 
-rule inception_reference:
+rule feature_reference:
     input:
         clean=f"{RESULTS}/{{experiment}}/clean.h5",
-        weights=lambda wildcards: PATHS.inception_weights(wildcards.experiment),
+        weights=lambda wildcards: getattr(PATHS, f"{wildcards.network}_weights")(
+            wildcards.experiment
+        ),
     output:
-        f"{RESULTS}/{{experiment}}/inception_reference.safetensors",
+        f"{RESULTS}/{{experiment}}/{{network}}_reference.safetensors",
     log:
-        f"{RESULTS}/logs/{{experiment}}/inception_reference.log",
+        f"{RESULTS}/logs/{{experiment}}/{{network}}_reference.log",
+    wildcard_constraints:
+        network="inception|dinov2",
     conda:
         "../../envs/diem.yaml"
     threads: CONFIG["threads"]
@@ -66,9 +70,9 @@ rule inception_reference:
     params:
         data=IN.setting("data"),
     message:
-        "Reference of the FID of {wildcards.experiment}: Inception features of clean images"
+        "Features of clean images of {wildcards.experiment} by the network {wildcards.network}"
     script:
-        "../scripts/inception_reference.py"
+        "../scripts/feature_reference.py"
 
 
 rule corrupt:

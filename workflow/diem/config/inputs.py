@@ -35,7 +35,7 @@ SHARDS = "shards"
 OWN = "own"
 """The name of a job's input that is a file of the user's, which a parameter tells the digest of."""
 
-NO_NUMBER = ("laps", "inception_weights", "reconstruct")
+NO_NUMBER = ("laps", "inception_weights", "dinov2_weights", "reconstruct")
 """The keys of ``evaluation`` that change no number of an evaluation."""
 
 

@@ -74,10 +74,18 @@ class Paths:
     def inception_reference(self, experiment: str) -> str:
         return f"{self.results}/{experiment}/inception_reference.safetensors"
 
+    def dinov2_reference(self, experiment: str) -> str:
+        return f"{self.results}/{experiment}/dinov2_reference.safetensors"
+
     def inception_weights(self, experiment: str) -> str:
         """Returns the user's file, or the one that is downloaded."""
         given = self.experiments[experiment]["evaluation"]["inception_weights"]
         return given or self.download("weights-inception-2015-12-05-6726825d.pth")
+
+    def dinov2_weights(self, experiment: str) -> str:
+        """Returns the user's file, or the one that is downloaded."""
+        given = self.experiments[experiment]["evaluation"]["dinov2_weights"]
+        return given or self.download("dinov2_vitl14_pretrain.pth")
 
     def download(self, name: str) -> str:
         return f"{self.results}/downloads/{name}"

@@ -199,6 +199,12 @@ class Evaluation(Model):
         " `weights-inception-2015-12-05-6726825d.pth`, for `fid` and `inception_score`; null"
         " downloads it and checks its SHA256",
     )
+    dinov2_weights: Text | None = option(
+        None,
+        "the file of DINOv2's weights, `dinov2_vitl14_pretrain.pth` (1.2 GB), for `fd_dinov2`; null"
+        " downloads it and checks its SHA256",
+        paper="-",
+    )
     reconstruct: list[str] = option(
         [],
         "sets of observations, also such as no run is trained on, whose test images each run's"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from diem.errors import DiemError
 from diem.files.atomic import atomic
 
-__all__ = ["CIFAR10", "DOWNLOADS", "INCEPTION_WEIGHTS", "Download", "download"]
+__all__ = ["CIFAR10", "DINOV2_WEIGHTS", "DOWNLOADS", "INCEPTION_WEIGHTS", "Download", "download"]
 
 TIMEOUT = 60  # seconds without a byte
 
@@ -27,12 +27,18 @@ class Download(NamedTuple):
 
 
 CIFAR10 = "cifar-10-binary.tar.gz"
+DINOV2_WEIGHTS = "dinov2_vitl14_pretrain.pth"
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 
 DOWNLOADS = {
     CIFAR10: Download(
         f"https://www.cs.toronto.edu/~kriz/{CIFAR10}",
         "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    ),
+    # Its authors tell no SHA256; this is the one that others check it by, as finegrain-ai/refiners.
+    DINOV2_WEIGHTS: Download(
+        f"https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/{DINOV2_WEIGHTS}",
+        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
     ),
     INCEPTION_WEIGHTS: Download(
         f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION_WEIGHTS}",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar
 
 from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel
 
@@ -29,18 +30,25 @@ class FID(Metric):
     needs = frozenset({"clean", "colour"})
     subject = "samples"
     inputs = ("inception_weights", "inception_reference")
-    panel = Panel("distance", 2)
-    quality = 1
+    panel: ClassVar[Panel | None] = Panel("distance", 2)
+    quality: ClassVar[float | None] = 1
+
+    @staticmethod
+    def source() -> ModuleType:
+        """Returns the module of its network."""
+        from diem.evaluation import inception
+
+        return inception
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
-        from diem.evaluation import inception
         from diem.evaluation.feature_network import load_reference
         from diem.evaluation.gaussians import feature_moments, frechet_distance_of_moments
 
-        network = inception.network_of(evaluation)
-        reference = load_reference(evaluation.file("inception_reference"), network)
+        source = self.source()
+        network, (_, reference_file) = source.network_of(evaluation), self.inputs
+        reference = load_reference(evaluation.file(reference_file), network)
         for samples in evaluation.samples:
-            features = inception.features_of(evaluation, samples)
+            features = source.features_of(evaluation, samples)
             fitted = feature_moments(pooled for pooled, *_ in features)
             value = frechet_distance_of_moments(fitted, reference.moments)
             card = {**samples.card, **network.card, **reference.card}

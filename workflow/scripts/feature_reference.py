@@ -1,9 +1,9 @@
-"""Fits the reference of the FID: the Inception features of the clean training images."""
+"""Fits the reference of FID or FD-DINOv2: the features of the clean training images."""
 
 from typing import TYPE_CHECKING
 
 from diem.data.sets import DATASETS
-from diem.evaluation import inception
+from diem.evaluation import dinov2, inception
 from diem.evaluation.feature_network import Reference
 from diem.files.hdf5 import Rows
 from diem.jobs.job import started
@@ -11,8 +11,10 @@ from diem.jobs.job import started
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
+NETWORKS = {"inception": inception, "dinov2": dinov2}
+
 with started(snakemake, unit="image") as job:
-    network = inception.load(snakemake.input.weights, job.device)
+    network = NETWORKS[snakemake.wildcards.network].load(snakemake.input.weights, job.device)
     step = DATASETS.find(snakemake.params.data["name"]).step
     # Each row is read once.
     with Rows([snakemake.input.clean], "train/x", cache_mb=0) as x:
