@@ -39,6 +39,18 @@ def inception_weights(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def dinov2_weights(tmp_path_factory):
+    """Writes the weights of a small random network of DINOv2's kind."""
+    from diem.evaluation.dinov2 import VisionTransformer
+
+    path = tmp_path_factory.mktemp("dinov2") / "weights.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(VisionTransformer(64, 2).state_dict(), path)
+    return path
+
+
 @pytest.fixture
 def small_disk():
     """Returns a function that mounts a disk of some size, which asks for root."""

@@ -42,7 +42,7 @@ EXPERIMENT = {
         "laps": [],
         "samples": 10,
         "sampler": {"name": "ddim", "steps": 4},
-        "metrics": ["fid", "inception_score", "psnr"],
+        "metrics": ["fid", "inception_score", "fd_dinov2", "psnr"],
         "test_observations": 8,
         "posterior_samples": 2,
     },
@@ -63,10 +63,11 @@ def cifar10(workflow, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not MINI.is_dir(), reason="the real records are not here")
-def test_tables_and_figures(cifar10, inception_weights):
+def test_tables_and_figures(cifar10, inception_weights, dinov2_weights):
     experiment = cifar10.config["experiments"]["cifar10"]
     experiment["data"]["path"] = str(MINI)
     experiment["evaluation"]["inception_weights"] = str(inception_weights)
+    experiment["evaluation"]["dinov2_weights"] = str(dinov2_weights)
 
     cifar10.make()
 
@@ -77,16 +78,18 @@ def test_tables_and_figures(cifar10, inception_weights):
         for kind in ("pdf", "png")
     }
     rows = pd.read_csv(cifar10.path("results/tables/cifar10_rows.csv"), keep_default_na=False)
-    for metric in ("fid", "inception_score"):
+    networks = {"fid": "inception-v3-compat", "fd_dinov2": "dinov2-vit-l-14"}
+    for metric in ("fid", "inception_score", "fd_dinov2"):
+        network = f"{networks.get(metric, networks['fid'])} with other weights"
         part = rows[(rows["metric"] == metric) & (rows["subject"] == "prior")]
         assert part["stage"].tolist() == ["floor", "ceiling", "lap"]
         assert np.isfinite(part["value"]).all()
         assert set(part["samples"]) == {10}
-        assert set(part["extractor"]) == {"inception-v3-compat with other weights"}
+        assert set(part["extractor"]) == {network}
         assert (part["extractor_digest"].str.len() == 16).all()
-    fid = rows[rows["metric"] == "fid"]
-    assert set(fid["reference"]) == {"clean train"}
-    assert set(fid["reference_samples"].map(int)) == {12}
+    distances = rows[rows["metric"].isin(networks)]
+    assert set(distances["reference"]) == {"clean train"}
+    assert set(distances["reference_samples"].map(int)) == {12}
     published = cifar10.path("results/tables/cifar10_published.md").read_text(encoding="utf-8")
     lines = published.splitlines()
     here = [i for i, line in enumerate(lines) if line.startswith("| ours, tweedie | tweedie | 75%")]
@@ -117,10 +120,11 @@ def test_what_is_not_given_is_downloaded(cifar10):
 
     told = result.stdout + result.stderr
     assert result.returncode == 0, told
-    for name in ("cifar-10-binary.tar.gz", "weights-inception-2015-12-05-6726825d.pth"):
+    weights = ("weights-inception-2015-12-05-6726825d.pth", "dinov2_vitl14_pretrain.pth")
+    for name in ("cifar-10-binary.tar.gz", *weights):
         assert f"Downloading {name}" in told
     counts = dict(line.split() for line in told.splitlines() if len(line.split()) == 2)
-    assert (counts["download"], counts["m_step"]) == ("2", "10")
+    assert (counts["download"], counts["m_step"]) == ("3", "10")
     assert (counts["evaluate_floor"], counts["evaluate_ceiling"]) == ("3", "3")
 
     experiment["data"]["path"] = "somewhere"
