@@ -132,11 +132,12 @@ def test_every_published_number_is_listed():
 
     counts = table["part"].value_counts()
     for part, name, columns in (
-        ("heuristics", "heuristics_divergence", 4),
-        ("cifar10", "cifar10", 2),
-        ("restoration", "posterior_samplers_ffhq", 3),
+        ("heuristics", "heuristics_divergence", slice(1, 5)),
+        ("cifar10", "cifar10", slice(3, 6)),
+        ("restoration", "posterior_samplers_ffhq", slice(4, 7)),
     ):
-        assert counts[part] == columns * len(pd.read_csv(PUBLISHED / f"{name}.csv"))
+        numbers = pd.read_csv(PUBLISHED / f"{name}.csv").iloc[:, columns]
+        assert counts[part] == numbers.notna().to_numpy().sum()
     assert table["source"].map(bool).all()
     assert not table.duplicated(["part", "key"]).any()
 

@@ -70,7 +70,7 @@ def test_published_numbers_are_as_they_are_written(table):
 
     theirs = table[table["method"] != "ours"]
 
-    for column in ("method", "heuristic", "fid", "inception_score", "source"):
+    for column in ("method", "heuristic", "fid", "inception_score", "fd_dinov2", "source"):
         assert theirs[column].tolist() == given[column].tolist()
     assert theirs["corruption"].tolist() == given["corruption"].map(float).tolist()
     assert (theirs[["run", "lap", "samples"]] == "").all(axis=None)
@@ -112,9 +112,9 @@ def test_a_table_for_the_eye(table):
     readable = published.readable_published(table)
     lines = markdown(readable).splitlines()
 
-    assert "| DiEM | tweedie | 75% | - | - | 13.18 | 8.14 |" in lines
-    assert "| ours, most | tweedie | 75% | 2 | 64 | 120 | 120 |" in lines
-    assert "| AmbientDiffusion | - | 60% | - | - | 28.88 | 6.88 |" in lines
+    assert "| DiEM | tweedie | 75% | - | - | 13.18 | 644 | 8.14 |" in lines
+    assert "| ours, most | tweedie | 75% | 2 | 64 | 120 | - | 120 |" in lines
+    assert "| AmbientDiffusion | - | 60% | - | - | 28.88 | - | 6.88 |" in lines
     assert f"- {published.WARNING}" in lines
     notes = [note for note in readable.notes if note.startswith("AmbientDiffusion")]
     assert len(notes) == 1  # one source, said once
@@ -129,7 +129,7 @@ def test_one_metric_of_two():
     ours = table[table["run"] == "most"].iloc[0]
     assert ours["fid"] == 120 + 1 / 3
     assert ours["inception_score"] == ""
-    assert published.readable_published(table).body[4][-2:] == ["120", "-"]
+    assert published.readable_published(table).body[4][-3:] == ["120", "-", "-"]
 
 
 def test_observations_without_a_rate_of_missing_pixels():
@@ -142,5 +142,6 @@ def test_observations_without_a_rate_of_missing_pixels():
 
 
 def test_nothing_to_compare():
-    with pytest.raises(DiemError, match=r"published: .*cifar10\.csv has fid and inception_score"):
+    told = r"published: .*cifar10\.csv has fid, fd_dinov2, inception_score"
+    with pytest.raises(DiemError, match=told):
         published.with_published(metric_rows(metrics=["psnr"]), RUNS, CIFAR10)

@@ -94,7 +94,7 @@ def test_tables_and_figures(cifar10, inception_weights, dinov2_weights):
     lines = published.splitlines()
     here = [i for i, line in enumerate(lines) if line.startswith("| ours, tweedie | tweedie | 75%")]
     assert len(here) == 1
-    assert lines[here[0] - 1] == "| DiEM | tweedie | 75% | - | - | 13.18 | 8.14 |"
+    assert lines[here[0] - 1] == "| DiEM | tweedie | 75% | - | - | 13.18 | 644 | 8.14 |"
     assert "10 samples, ddim with 4 steps" in published
 
 

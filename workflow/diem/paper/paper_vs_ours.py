@@ -84,7 +84,7 @@ def _of_images(row: Mapping[Any, str]) -> Iterator[tuple]:
     """Yields the numbers of a row of corrupted CIFAR-10, by :data:`COLUMNS`."""
     heuristic, corruption = row["heuristic"], float(row["corruption"])
     method = row["method"] + (f" ({heuristic})" if heuristic else "")
-    for metric in (name for name in row if name in METRICS):
+    for metric in (name for name in row if name in METRICS and row[name]):
         words = "cifar10", method, f"{corruption:.0%} missing", METRICS[metric].name
         yield *words, row[metric], row["source"], (row["method"], heuristic, corruption, metric)
 
@@ -177,7 +177,7 @@ def _our_images(rows: pd.DataFrame, runs: Mapping[str, Mapping[str, Any]]) -> It
     for run in rows["run"].unique():
         group = rows[rows["run"] == run]
         last = group[group["lap"] == group["lap"].max()]
-        metrics = ("fid", "inception_score", "frechet_distance")
+        metrics = ("fid", "fd_dinov2", "inception_score", "frechet_distance")
         for row in last[last["metric"].isin(metrics)].to_dict("records"):
             name, covariance, missing = row["metric"], *runs[run].values()
             text = f"lap {row['lap']}, {provenance(row)}, {seeds_of(row)}"

@@ -51,7 +51,7 @@ def with_published(
     ]
     if measured.empty:
         raise DiemError(
-            f"published: {path} has {' and '.join(metrics)}, of which evaluation.metrics has none."
+            f"published: {path} has {', '.join(metrics)}, of which evaluation.metrics has none."
         )
     ours: dict[tuple, list[dict]] = {}
     for run in measured["run"].unique():
