@@ -245,7 +245,34 @@ def test_resolving_again_changes_nothing(config):
     assert resolve(once, SOURCE) == once
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+BESIDE = {"paper_evidence.yaml": "paper.yaml"}
+"""Configurations that change others, given beside them."""
+
+WHOLE = [p for p in sorted((ROOT / "config").glob("*.yaml")) if p.name not in BESIDE]
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_evidence_changes_no_prior_of_the_paper(name):
+    changes, base = (
+        yaml.safe_load((ROOT / "config" / file).read_text(encoding="utf-8"))
+        for file in (name, BESIDE[name])
+    )
+
+    with_evidence, plain = resolve(merge(base, changes), name), resolve(base, BESIDE[name])
+
+    assert set(changes["experiments"]) == set(plain["experiments"])
+    for key, entry in with_evidence["experiments"].items():
+        before, evaluation = plain["experiments"][key], entry["evaluation"]
+        assert {name for name in entry if entry[name] != before[name]} == {"evaluation", "figures"}
+        assert set(before["evaluation"]["metrics"]) < set(evaluation["metrics"])
+        assert set(before["figures"]) < set(entry["figures"])
+        assert "calibration" in evaluation["metrics"] and "calibration" in entry["figures"]
+        assert evaluation["test_observations"] >= 64 and evaluation["posterior_samples"] >= 32
+    assert targets_by_name(with_evidence, [])["evidence"]
+    assert not targets_by_name(plain, [])["evidence"]
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda p: p.name)
 def test_the_configurations_that_come_with_diem_are_valid(path):
     with path.open(encoding="utf-8") as file:
         once = resolve(yaml.safe_load(file), path.name)
