@@ -38,7 +38,8 @@ def check_sizes(experiment: Mapping[str, Any], data: DataSet, where: str) -> Non
         if told is None:
             _check_observations(entry, shape, f"{where}.observations.{name}")
         else:
-            _check_own(entry, told, shape, f"{where}.observations.{name}")
+            scale = experiment["data"].get("scale")
+            _check_own(entry, told, shape, scale, f"{where}.observations.{name}")
     for name, run in experiment["runs"].items():
         _check_augmentations(run["m_step"], shape, f"{where}.runs.{name}")
         if counts is not None:
@@ -76,10 +77,11 @@ def check_new_observations(
     with placed(f"{where}.observations: "):
         told, of = data.told(), data.event_shape()
     given = {"operator": {"name": entry.get("operator")}, "sigma_y": entry.get("sigma_y")}
+    learned = experiments[prior["experiment"]]["data"] if isinstance(prior, Mapping) else {}
     if told is not None:
-        _check_own(given, told, of, where)
-    if isinstance(prior, Mapping):
-        shape = DATASETS.parse(experiments[prior["experiment"]]["data"]).event_shape()
+        _check_own(given, told, of, learned.get("scale"), where)
+    if learned:
+        shape = DATASETS.parse(learned).event_shape()
         if of != shape:
             raise DiemError(
                 f"{where}.observations: {path} holds observations of x with shape"
@@ -144,10 +146,13 @@ def _check_observations(entry: Mapping[str, Any], shape: Sequence[int], where: s
         )
 
 
-def _check_own(entry: Mapping[str, Any], told: Told, shape: tuple[int, ...], where: str) -> None:
+def _check_own(
+    entry: Mapping[str, Any], told: Told, shape: tuple[int, ...], scale: Any, where: str
+) -> None:
     """Checks that a file and the configuration together tell the operator and the noise, once.
 
-    And that its observations have the shape of ``x``, if the operator keeps it.
+    And that its observations have the shape of ``x``, if the operator keeps it, and can be scaled
+    by column, if the data are.
     """
     operator = entry.get("operator", {}).get("name")
     if operator is None and told.operator is None:
@@ -172,6 +177,13 @@ def _check_own(entry: Mapping[str, Any], told: Told, shape: tuple[int, ...], whe
             f" attribute event_shape, and its y have rows of shape {told.observation_shape}: one of"
             " the two is not as it should be, or the operator is another."
         )
+    if isinstance(scale, list):
+        can = [name for name in OPERATORS.names if OPERATORS.find(name).elementwise]
+        if known not in can:
+            raise DiemError(
+                f"{where}.operator is {known!r}, and data.scale is a list, one number a column: it"
+                f" needs observations of single values of x, by {' or '.join(map(repr, can))}."
+            )
     given = entry.get("sigma_y") is not None
     if given == told.sigma_y:
         reason = "the file holds it" if given else "the file does not hold it"

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from diem import operators
-from diem.data.observations import SPLITS, Observations, check_noise
+from diem.components import short
+from diem.data.observations import SPLITS, Observations, Units, check_noise
 from diem.data.sets.hdf5 import held_out
 from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
@@ -207,7 +208,8 @@ def ingest(
         entry: The config's entry of ``observations``: ``operator`` and ``sigma_y`` where the file
             does not tell them.
         data: The config's ``data`` entry: the fractions to hold out, and the ``offset`` and
-            ``scale`` of ``x``; what is written is of ``(x - offset) / scale``.
+            ``scale`` of ``x``, numbers or lists of one a column; what is written is of ``(x -
+            offset) / scale``.
         seed: The config's seed.
         experiment: The experiment's name, for the file's attributes.
 
@@ -303,13 +305,15 @@ def _index(file: Observations, split: str) -> np.ndarray:
 
 
 def _copied(
-    file: Observations, group: str, name: str, chosen: np.ndarray, offset: float, scale: float
+    file: Observations, group: str, name: str, chosen: np.ndarray, offset: Units, scale: Units
 ) -> np.ndarray | Iterator[np.ndarray]:
     """Returns chosen rows of a data set, in parts; or all of it, if it is for all observations."""
     shape = file.shape(f"{group}/{name}")
-    if shape == ():
+    if name == "sigma_y" and np.ndim(scale):
+        pass  # divided by the scale of each column, it is one of each value
+    elif shape == ():
         return np.asarray(_rows(file, group, name, (), offset, scale))
-    if shape[0] == 1 < len(chosen):
+    elif shape[0] == 1 < len(chosen):
         return _rows(file, group, name, slice(None), offset, scale)
     return (
         _rows(file, group, name, rows, offset, scale)[chosen[rows]] for rows in file.blocks(group)
@@ -321,21 +325,24 @@ def _rows(
     group: str,
     name: str,
     rows: slice | tuple[()],
-    offset: float,
-    scale: float,
+    offset: Units,
+    scale: Units,
 ) -> np.ndarray:
     """Returns rows of a data set; ``y`` and ``sigma_y`` are those of ``(x - offset) / scale``."""
     if name == "y":  # what is not observed may be anything
         observed = file.load(group, rows)
         return (observed if (offset, scale) == (0, 1) else observed.scaled(offset, scale)).y.numpy()
     if name == "sigma_y" and not isinstance(rows, tuple):
-        sigma_y = file.load(group, rows).sigma_y.numpy()  # of what is missing too
+        observed = file.load(group, rows)
+        sigma_y = observed.sigma_y.numpy()  # of what is missing too
+        if np.ndim(scale):
+            return _scaled_noise(file, np.broadcast_to(sigma_y, observed.y.shape), scale)
         return _scaled_noise(file, sigma_y.reshape(-1, *file.shape(f"{group}/{name}")[1:]), scale)
     values = file.read(f"{group}/{name}", rows)
     return _scaled_noise(file, values, scale) if name == "sigma_y" else values
 
 
-def _scaled_noise(file: Observations, sigma_y: np.ndarray, scale: float) -> np.ndarray:
-    scaled = sigma_y / np.float32(scale)
-    check_noise(scaled, f"{file.path}: sigma_y divided by data.scale, {scale:g},")
+def _scaled_noise(file: Observations, sigma_y: np.ndarray, scale: Units) -> np.ndarray:
+    scaled = sigma_y / np.asarray(scale, np.float32)
+    check_noise(scaled, f"{file.path}: sigma_y divided by data.scale, {short(scale)},")
     return scaled.astype(np.float32)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +19,17 @@ from diem.files.hdf5 import Reader, Which, write_hdf5
 from diem.operators.base import Operator
 from diem.seeds import subset
 
-__all__ = ["SPLITS", "Observations", "Observed", "save_observations", "users_observations"]
+__all__ = [
+    "SPLITS",
+    "Observations",
+    "Observed",
+    "Units",
+    "save_observations",
+    "users_observations",
+]
+
+Units: TypeAlias = float | Sequence[float] | Tensor
+"""An ``offset`` or a ``scale`` of ``x``: a number, or for vectors ``(D,)`` one a column."""
 
 BLOCK = 2**22
 """So many values of ``x``, ``y`` and parameters together are in memory at a time."""
@@ -47,15 +57,27 @@ class Observed:
         y, sigma_y = self.y.to(device), self.sigma_y.to(device)
         return Observed(self.operator.to(device), y, sigma_y, self.index)
 
-    def scaled(self, offset: float, scale: float) -> "Observed":
+    def scaled(self, offset: Units, scale: Units) -> "Observed":
         """Returns the observations of ``(x - offset) / scale``, by the same operators.
 
         What was not observed is zero.
+
+        Raises:
+            DiemError: If each column has a scale, and the operators do not show single values.
         """
         y = self.y
-        if offset:
-            level = torch.full((len(y), *self.operator.event_shape), float(offset), device=y.device)
+        if not isinstance(offset, int | float) or offset:
+            level = torch.as_tensor(offset, dtype=torch.float32, device=y.device)
+            level = level.expand(len(y), *self.operator.event_shape)
             y = y - self.operator.forward(level.to(y))
+        if not isinstance(scale, int | float):
+            if not self.operator.elementwise:
+                raise DiemError(
+                    "operator: each column of x has a scale of its own (data.scale is a list), and"
+                    f" {type(self.operator).__name__} does not show single values of x, as a mask"
+                    " does."
+                )
+            scale = torch.as_tensor(scale, dtype=torch.float32, device=y.device).to(y)
         y = torch.where(self.operator.observed(), y / scale, 0.0)
         return Observed(self.operator, y, self.sigma_y / scale, self.index)
 

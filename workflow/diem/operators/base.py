@@ -45,6 +45,8 @@ class Operator(abc.ABC):
     name: ClassVar[str]
     keeps_shape: ClassVar[bool | None] = None
     """Whether ``y`` has the shape of ``x``; none if that is known only when it runs."""
+    elementwise: bool = False
+    """Whether each value of ``y`` is that of ``x`` at its place, or nothing."""
     kspace: ClassVar[bool] = False
     """Whether ``y`` are Fourier coefficients, real and imaginary parts as channels."""
     fields: ClassVar[tuple[str, ...]] = ()

@@ -27,6 +27,7 @@ class Mask(Operator):
 
     name = "mask"
     keeps_shape = True
+    elementwise = True
     fields = ("mask",)
     booleans = ("mask",)
 

@@ -26,6 +26,7 @@ class Partial(Operator):
         super().__init__(operator.event_shape, {})
         self.operator = operator
         self.shown = shown
+        self.elementwise = operator.elementwise
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

@@ -66,12 +66,13 @@ class HDF5(DataSet):
         "the fraction of `train` that is held out at random, if the file lacks this split; of its"
         " `groups`, where it holds them",
     )
-    offset: Number = option(
+    offset: Number | list[Number] = option(
         0.0,
         "`x` is `offset + scale u`, where `u` spans about [-2, 2] and is what is learned. `y`,"
-        " `sigma_y`, and what a loaded prior gives, keep the units of the file",
+        " `sigma_y`, and what a loaded prior gives, keep the units of the file. Of vectors it may"
+        " be a list, one number a column",
     )
-    scale: Positive = option(1.0, "see `offset`")
+    scale: Positive | list[Positive] = option(1.0, "see `offset`; a list needs the operator `mask`")
     links: bool = option(
         False,
         "lets the file read others of this machine: links, external storage, virtual data sets",
@@ -126,6 +127,14 @@ class HDF5(DataSet):
         with placed("data.path: "), self._opened() as file:
             there = [name for name in SPLITS if f"{name}/y" in file]
             self._held(there, self._units(file))
+        shape = self.event_shape()
+        for key in ("offset", "scale"):
+            values = getattr(self, key)
+            if isinstance(values, list) and (len(values),) != shape:
+                raise DiemError(
+                    f"data.{key} is a list of {len(values)}, which is one number a column of"
+                    f" vectors, and x has shape {shape}."
+                )
 
     def told(self) -> Told:
         with self._opened() as file:

@@ -1,0 +1,160 @@
+"""Offset and scale by column: tables whose columns have units of their own."""
+
+import numpy as np
+import pytest
+import torch
+from test_own_doors import CONFIG
+
+import diem
+from diem.config.resolve import resolve
+from diem.data.ingest import ingest
+from diem.data.observations import SPLITS, Observations, Observed
+from diem.errors import DiemError
+from diem.operators import Partial, build
+
+HELD_OUT = {"validation": 0.1, "test": 0.1}
+OFFSET, SCALE = [1013.0, 0.6, 0.0], [1000.0, 0.01, 2.0]
+NOISE = np.array([50.0, 0.002, 0.1], np.float32)
+
+
+def table(rows=60):
+    rng = np.random.default_rng(0)
+    y = np.array(OFFSET) + np.array(SCALE) * rng.standard_normal((rows, 3))
+    y[rng.random(y.shape) < 0.3] = np.nan
+    return y.astype(np.float32)
+
+
+def each(values):
+    """Returns noise of each value, NaN where nothing is observed, as a user may have it."""
+    return np.where(np.isnan(values), np.nan, NOISE).astype(np.float32)
+
+
+NOISES = {
+    "one number": lambda y: ({"y": y}, 0.1),
+    "one a column": lambda y: ({"y": y}, NOISE),
+    "one for the split": lambda y: ({"y": y, "sigma_y": np.float32(0.1)}, None),
+    "one an observation": lambda y: ({"y": y, "sigma_y": np.linspace(0.1, 1, len(y))}, None),
+    "one a value": lambda y: ({"y": y, "sigma_y": each(y)}, None),
+}
+
+
+def taken_in(folder, noise, offset, scale):
+    """Returns the splits of a table as the workflow has them, and those of its own file."""
+    split, sigma_y = NOISES[noise](table())
+    path, output = folder / "own.h5", folder / "observations.h5"
+    diem.write_observations(path, {"train": split}, operator="mask", sigma_y=sigma_y)
+    ingest(path, output, {}, {**HELD_OUT, "offset": offset, "scale": scale}, 0, "some")
+    with Observations(path) as own, Observations(output) as file:
+        return [(file.load(s), own.load("train")) for s in SPLITS]
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_each_column_is_scaled_by_its_own_numbers(tmp_path, noise):
+    for found, own in taken_in(tmp_path, noise, OFFSET, SCALE):
+        rows = found.index
+        seen = own.operator.observed()[rows]
+        expected = (own.y[rows] - torch.tensor(OFFSET)) / torch.tensor(SCALE)
+        sigma_y = own.sigma_y.expand_as(own.y)[rows] / torch.tensor(SCALE)
+
+        assert torch.equal(found.operator.observed(), seen)
+        torch.testing.assert_close(found.y, torch.where(seen, expected, 0.0))
+        torch.testing.assert_close(found.sigma_y.expand_as(found.y)[seen], sigma_y[seen])
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_list_of_one_number_is_that_number(tmp_path, noise):
+    by_column = taken_in(tmp_path, noise, [3.0] * 3, [7.0] * 3)
+    for (one, _), (other, _) in zip(taken_in(tmp_path, noise, 3.0, 7.0), by_column, strict=True):
+        assert torch.equal(one.y, other.y)
+        assert torch.equal(one.sigma_y.expand_as(one.y), other.sigma_y.expand_as(one.y))
+
+
+def test_a_column_s_noise_must_stay_in_bounds(tmp_path):
+    with pytest.raises(DiemError, match=r"own\.h5: sigma_y divided by data\.scale, \[1\.0, 1e\+20"):
+        taken_in(tmp_path, "one a column", OFFSET, [1.0, 1e20, 1.0])
+
+
+def test_only_single_values_have_the_scale_of_a_column():
+    mask = build("mask", (3,), {"mask": np.ones((1, 3), bool)})
+    matrix = build("projection", (3,), {"matrix": np.ones((1, 2, 3), np.float32)})
+    y = torch.tensor([[1113.0, 0.61, 4.0]])
+    half = Partial(mask, torch.tensor([[True, False, True]]))
+
+    found = observed(half, y).scaled(OFFSET, SCALE)
+    torch.testing.assert_close(found.y, torch.tensor([[0.1, 0.0, 2.0]]))
+    found = observed(matrix, y[:, :2]).scaled(OFFSET, 2.0)  # an offset is one of any operator
+    torch.testing.assert_close(found.y, (y[:, :2] - sum(OFFSET)) / 2)
+    with pytest.raises(DiemError, match=r"^operator: .*data\.scale.* Projection does not show"):
+        observed(matrix, y[:, :2]).scaled(OFFSET, SCALE)
+
+
+def observed(operator, y):
+    return Observed(operator, y, torch.tensor(0.1), np.arange(len(y)))
+
+
+def planned(**data):
+    entry = {**CONFIG["experiments"]["sky"], "data": {"name": "hdf5", **data}}
+    resolved = resolve({"experiments": {"sky": entry}}, "my.yaml")
+    return resolved["experiments"]["sky"]["data"]
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng, options = np.random.default_rng(0), {"sigma_y": 0.1}
+    diem.write_observations("own.h5", {"train": table()}, operator="mask", **options)
+    images = rng.standard_normal((60, 1, 1, 3))
+    diem.write_observations("images.h5", {"train": images}, operator="mask", **options)
+    parts = {"y": rng.standard_normal((60, 2)), "matrix": np.ones((1, 2, 3))}
+    options["event_shape"] = (3,)
+    diem.write_observations("parts.h5", {"train": parts}, operator="projection", **options)
+
+
+def test_a_plan_takes_lists_as_they_are(files):
+    assert planned(path="own.h5", scale=[1, 2.5, "1e3"])["scale"] == [1.0, 2.5, 1000.0]
+    assert planned(path="parts.h5", offset=OFFSET)["offset"] == OFFSET
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"scale": [1.0, 2.0]}, ["data.scale is a list of 2", "x has shape (3,)"]),
+        ({"offset": []}, ["data.offset is a list of 0", "x has shape (3,)"]),
+        ({"scale": [1.0, 0.0, 2.0]}, ["data.scale.1 is 0.0", "greater than 0"]),
+        ({"scale": [1.0, 1.0, -2.0]}, ["data.scale.2 is -2.0", "greater than 0"]),
+        ({"scale": [float("nan"), 1.0, 2.0]}, ["data.scale.0 is nan", "finite"]),
+        ({"offset": [0.0, float("inf"), 2.0]}, ["data.offset.1 is inf", "finite"]),
+        ({"scale": [1.0, "two", 1.0]}, ["data.scale.1 is 'two'", "number"]),
+        ({"scale": "two"}, ["data.scale is 'two'", "number or array"]),
+        ({"scale": 0.0}, ["data.scale is 0.0", "greater than 0"]),
+        (
+            {"path": "images.h5", "scale": SCALE},
+            ["data.scale is a list of 3", "x has shape (1, 1, 3)"],
+        ),
+        (
+            {"path": "parts.h5", "scale": SCALE},
+            ["observations.o.operator is 'projection'", "data.scale is a list", "'mask'"],
+        ),
+    ],
+)
+def test_a_plan_tells_which_list_does_not_fit(files, data, words):
+    with pytest.raises(DiemError) as error:
+        planned(**{"path": "own.h5", **data})
+
+    sentence = str(error.value)
+    assert sentence.startswith("my.yaml: experiments.sky.")
+    assert all(word in sentence for word in words), sentence
+    assert sentence.count("\n") == 0
+    assert sentence.endswith(".")
+
+
+def test_a_plan_tells_which_new_observations_do_not_fit(files):
+    sky = {**CONFIG["experiments"]["sky"], "data": {"name": "hdf5", "path": "own.h5"}}
+    sky["data"]["scale"] = SCALE
+    new = {"prior": {"experiment": "sky", "run": "base"}, "observations": "parts.h5"}
+    config = {"experiments": {"sky": sky}, "posterior": {"new": new}}
+
+    with pytest.raises(DiemError, match=r"^my\.yaml: posterior\.new\.operator is 'projection'"):
+        resolve(config, "my.yaml")
+    new["observations"] = "own.h5"
+    assert resolve(config, "my.yaml")["posterior"]["new"]["samples"] == 16
