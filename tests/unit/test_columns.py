@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from azula.noise import VESchedule
+from helpers import random_gaussian
 from test_own_doors import CONFIG
 
 import diem
 from diem.config.resolve import resolve
 from diem.data.ingest import ingest
 from diem.data.observations import SPLITS, Observations, Observed
+from diem.diffusion.prior import CARD_RANGE, Prior, read_prior
+from diem.em.gaussian_prior import gaussian_prior
 from diem.errors import DiemError
+from diem.inference.prior_denoiser import PriorDenoiser
+from diem.inference.sample_files import write_posteriors
+from diem.jobs.job import Job
 from diem.operators import Partial, build
 
 HELD_OUT = {"validation": 0.1, "test": 0.1}
@@ -158,3 +165,137 @@ def test_a_plan_tells_which_new_observations_do_not_fit(files):
         resolve(config, "my.yaml")
     new["observations"] = "own.h5"
     assert resolve(config, "my.yaml")["posterior"]["new"]["samples"] == 16
+
+
+# Priors
+
+
+def prior(gaussian=None, denoiser=None, **data):
+    gaussian = gaussian or random_gaussian((3,), 2, torch.float32)
+    card = {"lap": 0, CARD_RANGE: [-3.0, 3.0], "data": {"offset": 0.0, "scale": 1.0, **data}}
+    return Prior(gaussian, denoiser, card)
+
+
+def diffusion(**data):
+    """Returns a prior whose denoiser happens to be exact."""
+    gaussian = random_gaussian((3,), 2, torch.float32)
+    return prior(gaussian, gaussian.denoiser(VESchedule(0.01, 10.0)), **data)
+
+
+@pytest.mark.parametrize(
+    ("scale", "words"), [([1.0, 0.0, 2.0], "number data.scale"), ([1.0], "list data.scale")]
+)
+def test_a_file_with_other_lists_is_no_prior(tmp_path, scale, words):
+    prior(scale=scale).save(tmp_path / "prior.safetensors")
+    with pytest.raises(DiemError, match=words):
+        read_prior(tmp_path / "prior.safetensors")
+
+
+@pytest.mark.parametrize("make", [prior, diffusion])
+def test_a_prior_of_one_number_a_column_is_that_of_the_number(make):
+    y, settings = 3 + 7 * torch.randn(4, 3), {"sampler": {"steps": 4}}
+    y[0, 1] = y[2] = torch.nan
+    one = PriorDenoiser(make(offset=3.0, scale=7.0))
+    other = PriorDenoiser(make(offset=[3.0] * 3, scale=[7.0] * 3))
+
+    assert torch.equal(one.mean, other.mean)
+    assert torch.equal(one.sample(8, steps=4), other.sample(8, steps=4))
+    x = one.posterior(y, "mask", 0.1, 5, **settings)
+    assert torch.equal(x, other.posterior(y, "mask", 0.1, 5, **settings))
+    assert torch.equal(one.outlying(100 * x), other.outlying(100 * x))
+
+
+@pytest.mark.parametrize("make", [prior, diffusion])
+def test_samples_are_in_the_units_of_each_column(tmp_path, make):
+    plain, own = make(), make(offset=OFFSET, scale=SCALE)
+    if make is prior:
+        own.save(tmp_path / "prior.safetensors")
+        own = read_prior(tmp_path / "prior.safetensors")
+    plain, own = PriorDenoiser(plain), PriorDenoiser(own)
+    offset, scale = torch.tensor(OFFSET), torch.tensor(SCALE)
+
+    assert torch.equal(own.mean, offset + scale * plain.mean)
+    assert torch.equal(own.sample(8, steps=4), offset + scale * plain.sample(8, steps=4))
+    u = torch.randn(4, 3)
+    expected = plain.posterior(u, "mask", 0.1, 5, sampler={"steps": 4})
+    x = own.posterior(offset + scale * u, "mask", 0.1 * scale, 5, sampler={"steps": 4})
+    torch.testing.assert_close((x - offset) / scale, expected, rtol=1e-3, atol=1e-3)
+    assert own.outliers_told(2, 9).startswith(
+        "2 of 9 posterior samples have values of (x - offset) / scale far outside of -3 to 3,"
+    )
+
+
+def test_noise_of_one_sigma_is_refused_where_columns_differ():
+    own = PriorDenoiser(diffusion(scale=SCALE))
+    x_t, t = torch.zeros(2, 3), torch.tensor(0.5)
+    with pytest.raises(DiemError, match=r"data\.scale.*`sample` and `posterior`.*`denoiser`"):
+        own(x_t, t)
+    assert own.denoiser(x_t, t).mean.shape == (2, 3)
+
+    moved = PriorDenoiser(diffusion(offset=OFFSET, scale=2.0))  # one sigma fits all columns
+    plain = PriorDenoiser(diffusion())
+    torch.testing.assert_close(
+        moved(torch.tensor(OFFSET) + 2 * x_t, t).mean, torch.tensor(OFFSET) + 2 * plain(x_t, t).mean
+    )
+
+
+def test_operators_that_mix_columns_are_refused():
+    matrix = {"name": "projection", "matrix": np.ones((1, 2, 3), np.float32)}
+    y = torch.full((2, 2), sum(OFFSET))
+    with pytest.raises(DiemError, match=r"data\.scale is a list.* Projection"):
+        PriorDenoiser(prior(scale=SCALE)).posterior(y, matrix, 0.1)
+    assert PriorDenoiser(prior(offset=OFFSET)).posterior(y, matrix, 0.1).shape == (2, 1, 3)
+
+
+def test_posteriors_are_of_the_file_and_not_of_its_copy(tmp_path):
+    taken_in(tmp_path, "one a column", OFFSET, SCALE)
+    own = PriorDenoiser(prior(offset=OFFSET, scale=SCALE))
+
+    with Observations(tmp_path / "own.h5") as file:
+        assert write_posteriors(tmp_path / "p.h5", own, file, 2) == 0
+    again = pytest.raises(DiemError, match=r"already scaled.*own\.h5")
+    with Observations(tmp_path / "observations.h5") as file, again:
+        write_posteriors(tmp_path / "q.h5", own, file, 2)
+
+
+def test_the_posterior_of_unlike_columns_is_the_exact_one(tmp_path):
+    # Columns with standard deviations of 1000 and 0.01, which tell of each other.
+    mean, sd = np.array([1013.0, 0.6, -200.0]), np.array([1000.0, 0.01, 100.0])
+    noise = np.array([100.0, 0.001, 10.0])
+    correlation = np.array([[1.0, 0.8, -0.5], [0.8, 1.0, -0.3], [-0.5, -0.3, 1.0]])
+    covariance = sd * correlation * sd[:, None]
+    rng = np.random.default_rng(0)
+    y = rng.multivariate_normal(mean, covariance, 20_000) + noise * rng.standard_normal((20_000, 3))
+    y[rng.random(y.shape) < 0.3] = np.nan
+    path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
+    diem.write_observations(path, {"train": y}, operator="mask", sigma_y=noise)
+    data = {"offset": [1000.0, 0.59, -210.0], "scale": [1000.0, 0.01, 100.0]}
+    ingest(path, output, {}, {**HELD_OUT, **data}, 0, "some")
+    entry = {"rank": 2, "iterations": 32, "observations": 20_000, "every": 1}
+    with Observations(output) as file:
+        gaussian_prior(tmp_path / "g.safetensors", file, entry, {"data": data}, Job())
+    own = diem.load_prior(tmp_path / "g.safetensors")
+
+    # Of the fitted prior in the file's units: exact but for Monte Carlo.
+    seen, hidden, new = [0, 2], [1], np.array([2500.0, np.nan, -150.0])
+    fitted = own.prior.gaussian
+    factors = own.scale.numpy()[:, None] * fitted.factors.numpy().astype(float)
+    spread = factors @ factors.T + fitted.noise.item() * np.diag(own.scale.double().numpy() ** 2)
+    count = 40_000
+    x = own.posterior(new[None], "mask", noise, count)[0].double().numpy()
+    for law, slack in (
+        ((own.mean.double().numpy(), spread), 5 / np.sqrt(count)),
+        ((mean, covariance), 0.05),  # the truth, of which the prior was fitted to a sample
+    ):
+        expected, deviation = conditional(*law, new, noise, seen)
+        assert (abs(x.mean(axis=0) - expected) < slack * deviation).all()
+        np.testing.assert_allclose(x.std(axis=0), deviation, rtol=slack)
+    assert deviation[hidden[0]] < 0.7 * sd[hidden[0]]  # it is told by the others
+
+
+def conditional(mean, covariance, y, noise, seen):
+    """Returns means and standard deviations of x given its noisy values at some places."""
+    a = np.eye(len(mean))[seen]
+    gain = covariance @ a.T @ np.linalg.inv(a @ covariance @ a.T + np.diag(noise[seen] ** 2))
+    rest = covariance - gain @ a @ covariance
+    return mean + gain @ (y[seen] - mean[seen]), np.sqrt(np.diag(rest))

@@ -138,9 +138,13 @@ def _check_card(card: Any) -> None:
             raise ValueError(f"mapping '{key}.sampler'")
     for key, name in (("data", "offset"), ("data", "scale"), *(("schedule", n) for n in SCHEDULE)):
         value = card.get(key, {}).get(name, 1.0)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or (name != "offset" and value <= 0):
-            raise ValueError(f"usable number {key}.{name}")
+        values = value if isinstance(value, list) and key == "data" else [value]
+        if values is value and [len(values)] != card["event_shape"]:
+            raise ValueError(f"list {key}.{name} of one number a column")
+        for value in values:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or (name != "offset" and value <= 0):
+                raise ValueError(f"usable number {key}.{name}")
 
 
 def _check_sizes(network: Any, size: int) -> None:

@@ -77,6 +77,10 @@ class PriorDenoiser(Denoiser):
     \sigma_t z`. A Gaussian prior, which no network was trained for, has an exact denoiser, exact
     samples and exact posteriors.
 
+    Where each column has a scale of its own, noise of one :math:`\sigma_t` is not what the network
+    knows: samples and posterior samples are as ever, and :attr:`denoiser` is the azula denoiser, of
+    ``(x - offset) / scale``; this one is refused.
+
     Azula's samplers start best from this prior's mean: ``sampler.init((8, *prior.event_shape),
     mean=prior.mean)``.
 
@@ -84,12 +88,15 @@ class PriorDenoiser(Denoiser):
         prior: The prior.
 
     Attributes:
-        schedule: The noise schedule.
-        offset: The value of ``x`` that is 0 to the network.
-        scale: The difference of ``x`` that is 1 to the network.
+        schedule: The noise schedule, of ``(x - offset) / scale`` where each column has a scale.
+        offset: The value of ``x`` that is 0 to the network; a tensor if each column has one.
+        scale: The difference of ``x`` that is 1 to the network; a tensor if each column has one.
         card: What made the prior: data, operator, settings, seed, versions and, of an exported
             prior, its metrics.
     """
+
+    offset: float | Tensor
+    scale: float | Tensor
 
     def __init__(self, prior: Prior) -> None:
         super().__init__()
@@ -98,9 +105,15 @@ class PriorDenoiser(Denoiser):
         self.denoiser = prior.denoiser
         self.card = prior.card
         data = self.card.get("data", {})
-        self.offset, self.scale = data.get("offset", 0.0), data.get("scale", 1.0)
+        for name, default in (("offset", 0.0), ("scale", 1.0)):
+            value = data.get(name, default)
+            if isinstance(value, list):
+                self.register_buffer(name, torch.tensor(value).to(self._mean))
+            else:
+                setattr(self, name, value)
         levels = EXACT_SCHEDULE if prior.denoiser is None else prior.denoiser.schedule
-        self.schedule = VESchedule(self.scale * levels.sigma_min, self.scale * levels.sigma_max)
+        unit = 1.0 if isinstance(self.scale, Tensor) else self.scale
+        self.schedule = VESchedule(unit * levels.sigma_min, unit * levels.sigma_max)
         self.eval().requires_grad_(False)
 
     @property
@@ -117,6 +130,11 @@ class PriorDenoiser(Denoiser):
     def device(self) -> torch.device:
         """The device to sample on, see :meth:`torch.nn.Module.to`."""
         return self._mean.device
+
+    @property
+    def by_column(self) -> bool:
+        """Whether each column of ``x`` has an offset or a scale of its own."""
+        return isinstance(self.offset, Tensor) or isinstance(self.scale, Tensor)
 
     @property
     def mean(self) -> Tensor:
@@ -136,7 +154,16 @@ class PriorDenoiser(Denoiser):
             x_t: A noisy tensor, of shape ``(B, *event)``.
             t: The time, of shape ``()`` or ``(B,)``; of a Gaussian prior ``()``.
             kwargs: Passed to the network.
+
+        Raises:
+            DiemError: If each column has a scale.
         """
+        if isinstance(self.scale, Tensor):
+            inner = "" if self.exact else ", or take `denoiser`, which is of (x - offset) / scale"
+            raise DiemError(
+                "The prior was learned with a scale of each column (data.scale), and noise of one"
+                f" sigma does not fit them: draw with `sample` and `posterior`{inner}."
+            )
         u_t, prior = (x_t - self.offset) / self.scale, self.prior
         denoiser = self.denoiser or prior.gaussian.denoiser(EXACT_SCHEDULE)
         return DiracPosterior(self.offset + self.scale * denoiser(u_t, t, **kwargs).mean)
@@ -286,9 +313,12 @@ class PriorDenoiser(Denoiser):
 
     def outliers_told(self, count: int, total: int) -> str:
         """Returns a sentence that tells how many of some posterior samples are outliers."""
-        low, high = (self.offset + self.scale * v for v in self.card[CARD_RANGE])
+        low, high = self.card[CARD_RANGE]
+        what = "values of (x - offset) / scale" if self.by_column else "values"
+        if not self.by_column:
+            low, high = (self.offset + self.scale * v for v in (low, high))
         return (
-            f"{count} of {total} posterior samples have values far outside of {low:.3g} to"
+            f"{count} of {total} posterior samples have {what} far outside of {low:.3g} to"
             f" {high:.3g}, where the prior's lie: their chains blew up. Take more steps (sampler)"
             " or a lower limit, and look whether operator and sigma_y are right."
         )

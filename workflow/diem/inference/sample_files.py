@@ -190,7 +190,8 @@ def read_posteriors(
 
 
 def _check_units(prior: PriorDenoiser, observations: Observations) -> None:
-    if observations.has_attribute("scale") and (prior.offset, prior.scale) != (0, 1):
+    scaled = prior.by_column or (prior.offset, prior.scale) != (0, 1)
+    if scaled and observations.has_attribute("scale"):
         raise DiemError(
             f"{observations.path}: its y are already scaled to train on; posteriors are of the file"
             f" that it was made from, {observations.attribute('source')}."
