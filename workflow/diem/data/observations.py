@@ -184,6 +184,11 @@ class Observations(Reader):
         with self._intact(f"the attribute {name!r}"):
             return name in self.attributes
 
+    def units(self) -> str:
+        """Returns what the values of scaled observations are in units of, if columns differ."""
+        scale = self.attribute("scale") if self.has_attribute("scale") else 1.0
+        return ", each column in units of its data.scale" if np.ndim(scale) else ""
+
     def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
         sigma_y = np.asarray(sigma_y)
         check_noise(sigma_y, f"{self.path}: {name!r}")

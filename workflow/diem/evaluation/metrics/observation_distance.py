@@ -51,6 +51,7 @@ class ObservationDistance(Metric):
 
         size = evaluation.settings["block"]
         model, test = (Blocks(count, size, adjoint) for adjoint in (of_model, of_test))
-        compared = {"reference": "held-out observations", "reference_samples": count}
+        reference = f"held-out observations{observations.units()}"
+        compared = {"reference": reference, "reference_samples": count}
         card = {**evaluation.card, "samples": count, "split": "test", **compared}
         yield Measurement(sliced_wasserstein(model, test, seed=seed), "prior", card)

@@ -137,7 +137,7 @@ class Prediction(Metric):
             reference += f" of {len(np.unique(groups))} groups"
         compared = {
             "split": SPLIT,
-            "reference": reference,
+            "reference": reference + observations.units(),
             "reference_samples": len(scores),
         }
         drawn = evaluation.posteriors.card(2 * self.divisions * len(scores))
