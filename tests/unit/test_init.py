@@ -82,6 +82,63 @@ def test_the_scale_is_that_of_the_values(tmp_path, factor, shift, offset, scale)
     assert data["scale"] == pytest.approx(scale, rel=0.1)
 
 
+def written(path):
+    """Returns the text of a configuration to begin with, and its data."""
+    with users_observations(path) as file:
+        made = beginning(file, "own", "own.yaml")
+    return made.text, yaml.safe_load(made.text)["experiments"]["own"]["data"]
+
+
+def test_columns_of_unlike_units_have_a_scale_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # The last two are the same in all rows, and never seen.
+    mean, sd = [1013.25, 101325.0, 0.6, 0.0, 4.0, 0.0], [8.0, 12.0, 0.2, 1e-5, 0.0, 0.0]
+    y = np.array(mean) + np.array(sd) * rough(800, 6)
+    y[np.random.default_rng(1).random(y.shape) < 0.4] = np.nan
+    y[:, 5] = np.nan
+    diem.write_observations("own.h5", {"train": y}, operator="mask", sigma_y=1e-7)
+
+    text, data = written("own.h5")
+
+    resolved = resolve(yaml.safe_load(text), "own.yaml")["experiments"]["own"]["data"]
+    scale = np.array(resolved["scale"])
+    np.testing.assert_allclose(scale, [*sd[:4], 1.0, 1.0], rtol=0.1)
+    assert (abs(np.array(resolved["offset"]) - mean) < 0.15 * scale).all()
+    assert f"      offset: {data['offset']}\n      scale: {data['scale']}\n" in text
+    assert "-0.0" not in text
+
+
+def test_many_columns_are_written_on_lines_that_can_be_read(tmp_path):
+    y = np.geomspace(1e-3, 1e3, 60) * rough(400, 60)
+    diem.write_observations(tmp_path / "own.h5", {"train": y}, operator="mask", sigma_y=1e-4)
+
+    text, data = written(tmp_path / "own.h5")
+
+    assert len(data["scale"]) == len(data["offset"]) == 60
+    assert max(map(len, text.split("data:")[1].split("observations:")[0].splitlines())) <= 100
+
+
+def test_columns_that_one_number_serves_have_one(tmp_path):
+    unlike, eye = np.array([1.0, 100.0, 1e4]), np.eye(3)[None]
+    tables = {
+        "like": ({"train": 300 + 50 * rough(400, 3)}, "mask"),
+        "scaled": ({"train": np.array([0.5, 1.0, 1.3]) * rough(400, 3)}, "mask"),
+        "series": ({"train": unlike[:, None] * rough(400, 3, 33)}, "mask"),
+        "mixed": ({"train": {"y": unlike * rough(400, 3), "matrix": eye}}, "projection"),
+    }
+    for name, (splits, operator) in tables.items():
+        path, shape = tmp_path / f"{name}.h5", (3, 33) if name == "series" else (3,)
+        diem.write_observations(path, splits, operator, sigma_y=0.1, event_shape=shape)
+        assert isinstance(written(path)[1]["scale"], float), name
+
+
+def test_a_table_of_one_value_has_a_configuration_too(tmp_path):
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": np.full((80, 3), 7.0)}, "mask", sigma_y=0.1)
+    data = written(path)[1]
+    assert (data["offset"], data["scale"]) == (7.0, 1.0)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

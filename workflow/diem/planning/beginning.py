@@ -2,12 +2,14 @@
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from diem.data.observations import Observations, Observed
+from diem.data.observations import Observations, Observed, Units
 from diem.operators.base import Operator
 
 __all__ = ["KINDS", "Beginning", "beginning", "shows_values"]
@@ -124,8 +126,9 @@ def beginning(
     if visible and len(shape) == 3 and some.operator.observation_shape == shape:
         figures.append("inpainting")
     few = kind == "table" and count < FEW
-    noise = float(some.sigma_y.median())
-    offset, scale = _scaling(some)
+    own = ":" in file.operator
+    offset, scale = _scaling(some, kind == "table" and some.operator.elementwise and not own)
+    noise = float(some.scaled(offset, scale).sigma_y.median())
     told = [f"operator: {json.dumps(operator)}"] if operator else []
     told += [f"sigma_y: {sigma_y}"] if sigma_y else []
     note = "" if told else "  # the file tells operator and noise"
@@ -143,7 +146,7 @@ def beginning(
         scaling=_scaling_told(offset, scale, kind) + ("\n      links: true" if links else ""),
         observations=f"{{{', '.join(told)}}}{note}",
         network=network,
-        sigma_min=min(max(0.2 * noise / scale, 1e-3), 0.01),
+        sigma_min=min(max(0.2 * noise, 1e-3), 0.01),
         rank=min(64, size - 1) if size > 1 else 0,
         iterations=16 if size <= 256 else 8,
         e_step=FEW_ROWS if few else "",
@@ -190,18 +193,45 @@ def _network(kind: str, shape: Sequence[int]) -> tuple[str, bool]:
     return f"{{name: unet, channels: {channels}, blocks: 1{kernel}, dropout: 0.0}}", True
 
 
-def _scaling(some: Observed) -> tuple[float, float]:
+def _scaling(some: Observed, by_column: bool) -> tuple[Units, Units]:
     """Returns the mean and the size of x as far as observations show it, or that of data in place.
 
     Only operators whose observations are values of x show it.
+
+    Arguments:
+        some: The observations.
+        by_column: Whether each column may have its own, where one number does not do for all.
     """
     if not shows_values(some.operator):
         return 0.0, 1.0
-    values = some.y[some.operator.observed().expand_as(some.y)]
-    offset, scale = float(values.mean()), float(values.std())
-    if abs(offset) < 1 and 0.3 < scale < 1.5:
-        return 0.0, 1.0  # as it should be
-    return float(f"{offset:.3g}"), float(f"{scale:.3g}")
+    seen = some.operator.observed().expand_as(some.y)
+    offset, scale = float(some.y[seen].mean()), float(some.y[seen].std()) or 1.0
+    if _in_place(offset, scale):
+        offset, scale = 0.0, 1.0
+    else:
+        offset, scale = float(f"{offset:.3g}"), float(f"{scale:.3g}")
+    if by_column:
+        columns = [_of_column(some.y[seen[:, n], n]) for n in range(some.y.shape[1])]
+        if not all(_in_place((mean - offset) / scale, sd / scale) for mean, sd in columns):
+            return [mean for mean, _ in columns], [sd for _, sd in columns]
+    return offset, scale
+
+
+def _in_place(mean: float, sd: float) -> bool:
+    """Returns whether values are scaled as they should be."""
+    return abs(mean) < 1 and 0.3 < sd < 1.5
+
+
+def _of_column(values: Tensor) -> tuple[float, float]:
+    """Returns the mean and the size of a column, rounded to a few hundredths of the size.
+
+    Of one that is not seen, or the same in all rows, the size is 1.
+    """
+    mean = float(values.double().mean()) if len(values) else 0.0
+    sd = float(values.double().std()) if len(values) > 1 else 0.0
+    if sd < 1e-6 * abs(mean) or sd == 0:  # that of single precision is none
+        return float(f"{mean:.6g}"), 1.0
+    return round(mean, 2 - math.ceil(math.log10(sd))) + 0.0, float(f"{sd:.3g}")  # none is -0.0
 
 
 def shows_values(operator: Operator) -> bool:
@@ -211,10 +241,19 @@ def shows_values(operator: Operator) -> bool:
     return bool(seen.any()) and torch.allclose(ones[seen], torch.ones(()), atol=1e-3)
 
 
-def _scaling_told(offset: float, scale: float, kind: str) -> str:
+def _scaling_told(offset: Units, scale: Units, kind: str) -> str:
     note = "what is learned, u of x = offset + scale u, should span about -2 to 2"
+    if isinstance(scale, list):
+        lists = [f"offset: {offset}", f"scale: {scale}"]
+        wrapped = [
+            textwrap.fill(
+                line, 100, initial_indent=6 * " ", subsequent_indent=8 * " ", break_on_hyphens=False
+            )
+            for line in lists
+        ]
+        return "\n".join([f"      # {note}; one number a column", *wrapped])
     lines = [f"      offset: {offset}", f"      scale: {scale}"]
     lines[0] = f"{lines[0]:<37}# {note}"
     if kind == "table":
-        lines[1] = f"{lines[1]:<37}# one for all columns: standardise unlike ones beforehand"
+        lines[1] = f"{lines[1]:<37}# one for all columns; of masks a list gives each its own"
     return "\n".join(lines)
