@@ -49,6 +49,18 @@ def test_the_adjoint_stands_for_observations_of_another_shape():
     assert "Orange" not in note(figure)
 
 
+def test_columns_with_a_scale_each_share_an_axis():
+    plain, arrays = shown((3,)), shown((3,))
+    offset, scale = np.array([1013.0, 0.6, 5.0]), np.array([1000.0, 0.01, 2.0])
+    arrays = {k: scale * v + (0 if k == "sd" else offset) for k, v in arrays.items()}
+    figure = posteriors(arrays | {"offset": offset, "scale": scale}, "night")
+
+    *_, mean, seen = figure.axes[0].lines
+    np.testing.assert_allclose(mean.get_ydata(), plain["mean"][0])
+    np.testing.assert_allclose(seen.get_ydata(), plain["y"][0])
+    assert figure.axes[0].get_ylabel() == "(value - offset) / scale"
+
+
 @pytest.mark.parametrize("seen", ["y", "adjoint"])
 @pytest.mark.parametrize("shape", [(5,), (4, 3), (40, 2, 2)])
 def test_other_events_are_curves(shape, seen):

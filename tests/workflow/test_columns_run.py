@@ -9,6 +9,8 @@ from test_chain import one_sentence
 
 import diem
 from diem import cli
+from diem.data.observations import users_observations
+from diem.inference.sample_files import read_posteriors
 
 MEAN, SD = np.array([1013.0, 0.6, 5.0]), np.array([1000.0, 0.01, 2.0])
 UNITS = "each column in units of its data.scale"
@@ -55,6 +57,8 @@ def test_from_a_table_to_posteriors(own, monkeypatch):
     with h5py.File("x.h5") as file:
         assert (abs(file["x"][:].mean(axis=0) - MEAN) < 0.3 * SD).all()
         np.testing.assert_allclose(file["x"][:].std(axis=0), SD, rtol=0.4)
+    with users_observations("own.h5") as file:
+        assert read_posteriors("p.h5", file, 2)["scale"].tolist() == SD.tolist()
     with h5py.File("p.h5") as file, h5py.File("own.h5") as given:
         seen = given["train/operator/mask"][:]
         error = abs(file["train/mean"] - given["train/y"][:]) / SD

@@ -171,7 +171,8 @@ def read_posteriors(
     Returns:
         ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N, *event)``, and what was seen as an
         event: ``y`` with NaN where nothing was observed, if it has the event's shape, or else
-        ``adjoint``, :math:`A^\top y`.
+        ``adjoint``, :math:`A^\top y`. If each column has a scale, so do they: ``offset`` and
+        ``scale`` ``(D,)`` are there too.
     """
     split = observations.splits()[0]
     observed = observations.load(split, slice(0, count))
@@ -180,6 +181,10 @@ def read_posteriors(
         shown = {
             name: file.read(f"{split}/{name}", slice(0, count)) for name in ("x", "mean", "sd")
         }
+        data = json.loads(file.attribute("prior", default="{}")).get("data", {})
+    if isinstance(data.get("scale"), list):
+        for name in ("offset", "scale"):
+            shown[name] = np.broadcast_to(data.get(name, 0.0), shape)
     if shown["mean"].shape != (len(observed.y), *shape):
         raise DiemError(f"{path}: it holds no posteriors of {observations.path}.")
     if observed.operator.observation_shape == shape:

@@ -74,6 +74,8 @@ def _visible(x: np.ndarray) -> np.ndarray:
 def _curves(shown: Mapping[str, np.ndarray], title: str) -> Figure:
     x = shown["x"].reshape(*shown["x"].shape[:2], -1)
     mean, sd = (shown[key].reshape(len(x), -1) for key in ("mean", "sd"))
+    offset, scale = shown.get("offset", 0.0), shown.get("scale", 1.0)  # for one axis of all columns
+    x, mean, sd = (x - offset) / scale, (mean - offset) / scale, sd / scale
     places = np.arange(x.shape[2])
     count = min(4, len(x))
     figure = Figure(figsize=(WIDTH, 2.4))
@@ -83,10 +85,10 @@ def _curves(shown: Mapping[str, np.ndarray], title: str) -> Figure:
         ax.plot(places, x[i, :8].T, color="C0", alpha=0.35, linewidth=0.6, marker="")
         ax.plot(places, mean[i], color="C0", marker="o" if len(places) < 16 else "")
         if "y" in shown:
-            y = shown["y"][i].ravel()
+            y = (shown["y"][i].ravel() - offset) / scale
             ax.plot(places, y, color="C1", linestyle="", marker="x")
         ax.set(title=f"observation {i}", xlabel="component of $x$")
-    axes[0].set_ylabel("value")
+    axes[0].set_ylabel("(value - offset) / scale" if "scale" in shown else "value")
     seen = " Orange crosses are what was observed." if "y" in shown else ""
     annotate(
         figure,
