@@ -220,6 +220,14 @@ REFUSED = {
     ),
     "processes": ({"settings": {"m_step": {"processes": 2}}}, ["settings.m_step.processes"]),
     "nodes": ({"settings": {"m_step": {"nodes": 2}}}, ["settings.m_step.nodes"]),
+    "a column too few": (
+        {"settings": {"data": {"scale": [1.0, 2.0, 3.0]}}},
+        ["settings.data.scale is a list of 3", "shape (4,)"],
+    ),
+    "columns of a function": (
+        {"operator": lambda x: x, "settings": {"data": {"scale": [1.0, 2.0, 3.0, 4.0]}}},
+        ["data.scale is a list", "needs observations of single values", "'mask'"],
+    ),
     "augmentations": (
         {"settings": {"m_step": {"augment": {"flip": True}}}},
         ["settings.m_step.augment.flip needs images"],
@@ -250,6 +258,22 @@ def test_what_is_implausible_is_warned_of(nothing_left):
         prior = diem.fit(300 + 50 * y, "mask", 5.0, **QUICK)  # it is scaled
     assert prior.scale == pytest.approx(50, rel=0.2)
     assert prior.mean == pytest.approx(300, abs=50)
+
+
+@pytest.mark.slow
+def test_columns_of_unlike_units_are_scaled_each(nothing_left):
+    mean, sd = np.array([1013.0, 0.6, 0.0, -50.0]), np.array([1000.0, 0.01, 1.0, 10.0])
+    y = mean + sd * observations()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prior = diem.fit(y, "mask", 0.1 * sd, **QUICK)
+
+    np.testing.assert_allclose(prior.scale, sd, rtol=0.3)
+    assert (abs(prior.offset.numpy() - mean) < 0.5 * sd).all()
+    assert (abs(prior.mean.numpy() - mean) < sd).all()
+    hidden = np.isnan(y)
+    x = prior.posterior(y, "mask", 0.1 * sd, 2).numpy()
+    assert np.median((abs(x.mean(axis=1) - y) / sd)[~hidden]) < 0.3
 
 
 # Folders
