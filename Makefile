@@ -60,7 +60,7 @@ test-fast: $(READY)
 
 fuzz: export FUZZ_SECONDS := 3600
 fuzz: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit/test_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --capture=no tests/unit/test_fuzz.py
 
 coverage: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not slurm" --cov --cov-report term-missing:skip-covered

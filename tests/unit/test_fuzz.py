@@ -241,4 +241,6 @@ def test_whatever_is_tried_is_answered(kind):
         check=False,
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-6000:]
-    assert int(result.stdout.split()[-1]) >= EXAMPLES
+    count = int(result.stdout.split()[-1])
+    print(f"{count} {kind} were tried")
+    assert count >= EXAMPLES
