@@ -128,6 +128,7 @@ def test_runs_that_train_alike_share_a_ceiling():
         "longer": "ceiling of E",
         "larger": "ceiling of F",
         "steps": "ceiling of G",
+        "final": "ceiling of H",
     }
     for few, labels in (
         (["base", "again"], {"base": "ceiling"}),

@@ -161,7 +161,7 @@ ENTRY = {
                 **{"steps": 1, "epochs": None, "first": 1, "final": 1, "final_decay": False},
                 **{"drop_from": 1, "drop_outside": None, "warm_start": True},
             },
-            "e_step": {"sampler": {}},
+            "e_step": {"sampler": {}, "final": 1},
         }
     },
 }
