@@ -32,6 +32,7 @@ from diem.errors import DiemError
 from diem.jobs.code import code_digest, remember
 from diem.jobs.results import check_folder, hold, remove_pieces
 from diem.replicates import all_entries
+from scheduling import look_when_jobs_end
 from terminal import show_compactly
 from warm import fork_scripts
 
@@ -132,6 +133,7 @@ onstart:
         LOCK = hold(RESULTS)
     except DiemError as error:
         raise WorkflowError(str(error)) from None
+    look_when_jobs_end(workflow)
     show_compactly(workflow)
 
 
