@@ -18,7 +18,7 @@ from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.metrics import prediction
 from diem.evaluation.metrics.prediction import crps
 from diem.evaluation.rows import CARD, write_rows
-from diem.evaluation.selection import select_laps, selected_lap
+from diem.evaluation.selection import select_laps, selected_lap, selection_told
 from diem.evaluation.standard_error import standard_error
 from diem.files.hdf5 import write_hdf5
 from diem.inference.prior_denoiser import rows_of
@@ -275,11 +275,26 @@ def test_laps_of_groups_are_told_apart_by_groups(tmp_path, size):
     lap = table[table["lap"] == 1].iloc[0]
     if size == 100:
         assert lap["gaussian_standard_error"] == np.inf
+        assert "standard error unknown, of one group" in selection_told(lap)
     else:
         expected = shift[::size].std(ddof=1) / (100 / size) ** 0.5
         assert lap["gaussian_standard_error"] == pytest.approx(expected)
     assert lap["gaussian_verdict"] == "tie"
     assert lap["verdict"] == "chosen"
+
+
+@pytest.mark.parametrize(("size", "errors"), [(50, 13.97), (20, 2.87), (1, 2.03)])
+def test_few_groups_make_a_tie_of_more_standard_errors(tmp_path, size, errors):
+    groups = np.arange(100) // size
+    shift = np.random.default_rng(2).standard_normal(100 // size)
+    shift = ((shift - shift.mean()) / shift.std(ddof=1))[groups] / (size / 100) ** 0.5
+    for factor, verdict in ((0.97, "tie"), (1.03, "better")):
+        # The standard error of the mean is 1.
+        scores = {("floor", "floor", 0): 0 * shift, ("lap", "a", 1): shift - factor * errors}
+        table = select_laps(*files(tmp_path, scores, groups), {"a": "A"})
+        lap = table[table["lap"] == 1].iloc[0]
+        assert lap["gaussian_standard_error"] == pytest.approx(1.0, rel=0.01)
+        assert lap["gaussian_verdict"] == verdict
 
 
 def test_the_lowest_lap_is_chosen_and_what_could_be_as_good_is_a_tie(tmp_path):

@@ -141,6 +141,7 @@ def test_labels_of_groups_in_files_of_other_programs(tmp_path, kind):
     ("given", "words"),
     [
         ({"groups": np.arange(40)[:, None]}, "'train/groups' has shape"),
+        ({"groups": np.zeros(1)}, "'train' has 40 observations and 1 groups"),
         ({"groups": np.arange(40), "index": np.arange(40) // 2}, "into different groups"),
         ({"groups": np.arange(40) // 20}, "2 different x .or groups., too few"),
     ],
@@ -165,3 +166,40 @@ def test_groups_in_two_splits_of_a_file_are_told(tmp_path):
     told = [finding.sentence for finding in check_file(tmp_path / "own.h5")]
 
     assert "1 groups of 'test' are also in 'train'." in told
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_groups_of_another_number_are_told_by_the_check(tmp_path, split):
+    y = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    path = tmp_path / "own.h5"
+    parts = {name: {"y": y, "groups": np.arange(40) // 2} for name in SPLITS}
+    diem.write_observations(path, parts, "mask", 0.1)
+    with h5py.File(path, "r+") as file:
+        del file[f"{split}/groups"]
+        file[f"{split}/groups"] = np.arange(30)
+    words = f"'{split}' has 40 observations and 30 groups"
+
+    assert any(level == "error" and words in sentence for level, sentence in check_file(path))
+    with pytest.raises(DiemError, match=words):
+        ingest(path, tmp_path / "observations.h5", {}, HELD_OUT, 0, "some")
+
+
+@pytest.mark.parametrize("missing", [np.nan, None])
+def test_labels_that_are_missing_are_no_group(tmp_path, missing):
+    y = np.zeros((4, 4), np.float32)
+    given = {"y": y, "groups": np.array([1.5, missing, 2.0, 2.0], dtype=object)}
+
+    with pytest.raises(DiemError, match=r"train/groups has labels that are missing"):
+        diem.write_observations(tmp_path / "own.h5", {"train": given}, "mask", 0.1)
+
+
+@pytest.mark.parametrize(("groups", "told"), [(20, "will have 1 groups"), (400, None)])
+def test_too_few_groups_to_choose_by_are_told(tmp_path, groups, told):
+    y = np.random.default_rng(0).standard_normal((400, 4)).astype(np.float32)
+    given = {"y": y, "groups": np.arange(400) % groups}
+    diem.write_observations(tmp_path / "own.h5", {"train": given}, "mask", 0.1)
+
+    warnings = [s for level, s in check_file(tmp_path / "own.h5") if level == "warning"]
+
+    assert any(told and told in sentence for sentence in warnings) is (told is not None)
+    assert not (told is None and any("groups" in sentence for sentence in warnings))

@@ -123,6 +123,8 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
     if hasattr(values, "numpy"):  # a tensor
         values = values.numpy()
     if name.endswith("/groups") and np.dtype(values.dtype).kind not in "iub":
+        if any(label is None or label != label for label in np.asarray(values).ravel().tolist()):
+            raise DiemError(f"{path}: {name} has labels that are missing: give each one a group.")
         values = np.char.encode(np.asarray(values).astype(str), "utf-8")
     elif np.dtype(values.dtype).kind not in "fiub":
         problem = f"{values.dtype}, where numbers are needed"
@@ -284,12 +286,8 @@ def _units(file: Observations) -> np.ndarray:
     scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
     if "train/groups" not in file:
         return scene
-    labels = file.labels("train/groups")
-    if len(labels) != len(scene):
-        raise DiemError(
-            f"{file.path}: 'train' has {len(scene)} observations and {len(labels)} groups."
-        )
-    group = np.unique(labels, return_inverse=True)[1]
+    file.groups("train")  # which checks them
+    group = np.unique(file.labels("train/groups"), return_inverse=True)[1]
     if len(np.unique(np.stack([scene, group]), axis=1).T) > len(scenes):
         raise DiemError(
             f"{file.path}: 'train/groups' puts observations of the same x, by 'train/index', into"

@@ -227,11 +227,19 @@ class Observations(Reader):
         """Returns the number of each observation's group, or nothing where each is alone.
 
         Those of one ``x`` are a group too, where the file tells no others.
+
+        Raises:
+            DiemError: If the file does not tell that of each observation.
         """
         told = [name for name in ("groups", "index") if f"{split}/{name}" in self]
         if not told:
             return None
         labels, group = np.unique(self.labels(f"{split}/{told[0]}"), return_inverse=True)
+        if len(group) != self.count(split):
+            raise DiemError(
+                f"{self.path}: '{split}' has {self.count(split)} observations and {len(group)}"
+                f" {'groups' if told[0] == 'groups' else 'indices'}."
+            )
         return group if len(labels) < len(group) else None
 
     def load(self, split: str, rows: Which = slice(None)) -> Observed:

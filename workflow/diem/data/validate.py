@@ -25,6 +25,9 @@ RESCALE = (
 )
 """The remedy of data that are not scaled to [-2, 2]."""
 
+FEW_GROUPS = 10
+"""Of fewer groups a standard error tells little."""
+
 
 class Finding(NamedTuple):
     """What a check found.
@@ -108,6 +111,7 @@ def _check_contents(file: Observations, found: _Findings) -> None:
             held_out(str(file.path), scenes, lacking)
         except DiemError as error:
             found.error(f"{str(error).rstrip('.')} (data.validation and data.test).")
+        _count_groups(file, "validation" in lacking, found)
     for split, of_split in totals.items():
         if of_split.values == 0:
             found.error(f"{file.path}: {split}: no value is observed.")
@@ -121,6 +125,21 @@ def _check_contents(file: Observations, found: _Findings) -> None:
                     f"{shared:,} observations of {split!r} are also in {before!r}, so that what is"
                     " measured on held-out observations is not held out."
                 )
+
+
+def _count_groups(file: Observations, lacking: bool, found: _Findings) -> None:
+    """Warns of few groups of validation observations, which choose the lap."""
+    split = "train" if lacking else "validation"
+    if f"{split}/groups" not in file:
+        return
+    count = len(np.unique(file.labels(f"{split}/groups")))
+    if lacking:
+        count = max(1, round(FRACTIONS["validation"] * count))
+    if count < FEW_GROUPS:
+        found.warn(
+            f"validation {'will have' if lacking else 'has'} {count} groups, by which"
+            " laps are hardly told apart: hold out more (data.validation), or give more groups."
+        )
 
 
 def _compare_groups(file: Observations, before: str, split: str, found: _Findings) -> None:
@@ -145,9 +164,10 @@ def _read(file: Observations, split: str, found: _Findings) -> Totals:
         found.warn(f"{name!r} is not read: the operator {file.operator!r} does not know it.")
 
     totals, generator = Totals(), torch.Generator().manual_seed(0)
+    groups = file.groups(split)
     if f"{split}/groups" in file:
-        labels = file.labels(f"{split}/groups")
-        found.note(f"{split}: {len(np.unique(labels)):,} groups.")
+        number = count if groups is None else int(groups.max()) + 1
+        found.note(f"{split}: {number:,} groups.")
     for rows in file.blocks(split):
         totals.add(file.load(split, rows), generator)
     shape = operator.observation_shape

@@ -104,11 +104,12 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
     for candidate in compared:
         row, gaussian = candidate.row, ""
         difference, error = _difference(candidate, best)
-        verdict = TIE if difference < TIE_ERRORS * error else ""
+        errors = _tie_errors(candidate)
+        verdict = TIE if difference < errors * error else ""
         verdict = CHOSEN if candidate is best else verdict
         above_gaussian = _difference(candidate, compared[0])
         if candidate is not compared[0]:
-            tied = abs(above_gaussian[0]) < TIE_ERRORS * above_gaussian[1]
+            tied = abs(above_gaussian[0]) < errors * above_gaussian[1]
             gaussian = TIE if tied else BETTER if above_gaussian[0] < 0 else WORSE
         table.append(
             {
@@ -139,6 +140,16 @@ def _difference(one: _Candidate, other: _Candidate) -> tuple[float, float]:
     return float(above.mean()), math.inf if error is None else error
 
 
+def _tie_errors(candidate: _Candidate) -> float:
+    """Returns how many standard errors make a tie: of few groups, as many as Student's t has it."""
+    if candidate.groups is None:
+        return TIE_ERRORS
+    from scipy.stats import norm, t
+
+    groups = len(np.unique(candidate.groups))
+    return float(t.ppf(norm.cdf(TIE_ERRORS), max(1, groups - 1)))
+
+
 def selected(table: pd.DataFrame, run: str) -> dict[Any, Any]:
     """Returns the row of a run that a table of :func:`select_laps` has selected."""
     chosen = table[(table["run"] == run) & (table["verdict"] == CHOSEN)].to_dict("records")
@@ -161,9 +172,8 @@ def selection_told(row: Mapping[Any, Any]) -> str:
         beside = "a tie with the Gaussian prior"
     else:
         beside = "which predicts better than the Gaussian prior"
-    return (
-        f"lap {row['lap']} is chosen, {beside} (by {-difference:.2g}, standard error {error:.2g})."
-    )
+    told = "unknown, of one group" if math.isinf(error) else f"{error:.2g}"
+    return f"lap {row['lap']} is chosen, {beside} (by {-difference:.2g}, standard error {told})."
 
 
 SHOWN = (

@@ -1,5 +1,6 @@
 """The table of the laps to use, which :mod:`diem.evaluation.selection` selects."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,8 @@ RULE = (
     "Each prior, the Gaussian too, predicts hidden halves of the same validation observations from"
     " their other halves; the lap with the lowest mean score is chosen, and neither clean data nor"
     " test observations are looked at. Differences are of the same observations, with their"
-    " standard errors; what is within two of them is a tie."
+    " standard errors (of groups, where the file tells them); what is within two of them, of few"
+    " groups by Student's t, is a tie."
 )
 
 
@@ -35,7 +37,8 @@ def readable_selection(table: pd.DataFrame) -> Readable:
             numbers = [f"{row['prediction']:.4f}", rounded(row["coverage_90"])]
             for of, same in (("", row["verdict"] == CHOSEN), ("gaussian_", row["lap"] == 0)):
                 difference, error = (row[of + key] for key in ("difference", "standard_error"))
-                numbers.append(NONE if same else f"{rounded(difference)} ± {rounded(error)}")
+                told = "unknown" if math.isinf(error) else rounded(error)
+                numbers.append(NONE if same else f"{rounded(difference)} ± {told}")
             verdict = row["verdict"]
             if row["lap"] and verdict == CHOSEN and row["gaussian_verdict"] == TIE:
                 verdict += ", tie with the Gaussian"
