@@ -11,6 +11,7 @@ from diem.config.resolve import resolve
 from diem.em.laps import is_final, lap_name, lap_number
 
 PAPER, FAST = {}, {"recipe": "fast"}
+TINY_KEYS = {key: TINY["experiments"]["tiny"][key] for key in ("e_step", "m_step")}
 
 
 def inputs(laps, **changes):
@@ -39,6 +40,32 @@ def test_the_name_of_the_last_lap_tells_whether_it_differs(changes, last):
     assert [lap_name(run, lap) for lap in (1, 5, 6)] == ["01", "05", last]
     assert lap_number(last) == 6
     assert is_final(last) is (last != "06")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("e_step.final", 9), ("m_step.final", 9), ("m_step.final_decay", True)]
+)
+def test_what_the_last_lap_does_is_nothing_to_the_others(key, value):
+    section, name = key.split(".")
+    plain = inputs(6, **FAST)
+    other = inputs(6, **FAST, **{section: {**TINY_KEYS[section], name: value}})
+    told = ("e_step", "m_step", "provenance", "drawing", "lap_card", "evaluation")
+
+    for lap in ("01", "05"):
+        names = SimpleNamespace(experiment="tiny", run="base", lap=lap)
+        for what in told:
+            assert getattr(plain, what)(names) == getattr(other, what)(names), (lap, what)
+    floor = SimpleNamespace(experiment="tiny", observations="plain")
+    assert plain.drawing(floor) == other.drawing(floor)
+
+
+def test_how_samples_are_kept_is_nothing_to_other_posteriors():
+    names = SimpleNamespace(experiment="tiny", run="base", lap="02")
+    kept = {"storage": "float16", "repeats": 3, "restart_residual": 7.0}
+    plain, other = inputs(6), inputs(6, e_step={**TINY_KEYS["e_step"], **kept})
+
+    assert plain.drawing(names) == other.drawing(names)
+    assert plain.e_step(names) != other.e_step(names)
 
 
 @pytest.mark.parametrize("changes", [PAPER, FAST])

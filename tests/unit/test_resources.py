@@ -96,10 +96,14 @@ def test_work_of_an_e_step_is_its_passes(paper):
     assert resources.e_step(identity, CIFAR).flops == one
     twice = changed(paper, *place, repeats=2)
     assert resources.e_step(twice, CIFAR).flops == 2 * one
+    final = changed(paper, *place, final=3)
+    last = {**CIFAR, "lap": "32_final"}
+    assert [resources.e_step(final, names).flops for names in (CIFAR, last)] == [one, 3 * one]
+    assert resources.e_step(final, {**CIFAR, "lap": "01"}).flops == one
 
 
 def test_corrections_are_evaluations(paper):
-    names = {"experiment": "manifold", "run": "tweedie"}
+    names = {"experiment": "manifold", "run": "tweedie", "lap": "02"}
     place = ("experiments", "manifold", "runs", "tweedie", "e_step")
     corrected = resources.e_step(paper, names).flops
     predictor = changed(paper, *place, sampler={"name": "ddim", "steps": 4096})

@@ -603,6 +603,7 @@ def test_the_card_of_a_shard(run):
         "compile": False,
         "vector_jacobian_products": 20,
         "sigma_start": "none",
+        "repeats": 1,
         "storage": "float32",
     }
 

@@ -13,10 +13,12 @@ from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
 from diem.diffusion.outside import outside_e_step
 from diem.em.laps import (
+    OF_LAPS,
     ceiling_labels,
     ceiling_settings,
     is_final,
     lap_number,
+    repeats_of_lap,
     sampling_of_lap,
     training_of_lap,
     without_batch,
@@ -183,7 +185,8 @@ class Inputs:
         """Returns what made a prior beside the settings of its training, for its card."""
         run = self.run(names)
         learned_from = self.learned_from(names, run["observations"])
-        return {**learned_from, "e_step": without_batch(run["e_step"])}
+        e_step = repeats_of_lap(without_batch(run["e_step"]), is_final(names.lap))
+        return {**learned_from, "e_step": e_step}
 
     # Evaluation
 
@@ -197,6 +200,7 @@ class Inputs:
         entry = self.experiment(names)
         e_step = entry["runs"][names.run]["e_step"] if hasattr(names, "run") else entry["e_step"]
         changes = posterior_settings(entry["evaluation"]["posterior"])
+        e_step = {key: value for key, value in e_step.items() if key not in OF_LAPS}
         return outside_e_step(without_batch(e_step), changes)
 
     def _evaluation_input(self, names: Wildcards, observations: str, prior: str) -> dict[str, Any]:

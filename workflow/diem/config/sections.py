@@ -78,7 +78,7 @@ class EStep(Guiding):
     storage: Literal["float32", "float16"] = option(
         "float32",
         "how samples are stored, `float32`, or `float16`, which takes half the disk and rounds them"
-        " to one part in two thousand",
+        " to one part in two thousand: for noise of 0.001 or more, in units of what is learned",
         paper="`float32`",
     )
     block: Count = option(

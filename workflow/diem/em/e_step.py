@@ -126,6 +126,7 @@ def e_step(
             "seed": job.seed,
             **settings.sampler.describe(prior),
             "sigma_start": restart.sigma if restart else "none",
+            "repeats": settings.repeats,
             "storage": settings.storage,
             "seconds": time.monotonic() - began,
         }

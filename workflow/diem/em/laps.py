@@ -8,6 +8,7 @@ from diem.replicates import all_entries
 
 __all__ = [
     "FINAL",
+    "OF_LAPS",
     "ceiling_labels",
     "ceiling_of",
     "ceiling_settings",
@@ -18,6 +19,7 @@ __all__ = [
     "lap_name",
     "lap_number",
     "optimizer_steps",
+    "repeats_of_lap",
     "sampled",
     "sampling_of_lap",
     "training_of_lap",
@@ -66,6 +68,19 @@ def is_final(name: str) -> bool:
     return name.endswith(FINAL)
 
 
+def repeats_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
+    """Returns an ``e_step`` entry with the number of samples of one lap, see the next function."""
+    entry = dict(entry)
+    times = entry.pop("final")
+    if final:
+        entry["repeats"] *= times
+    return entry
+
+
+OF_LAPS = ("repeats", "final", "storage", "drop_last", "restart", "restart_residual")
+"""The keys of ``e_step`` that tell what a lap draws and keeps, and nothing of other posteriors."""
+
+
 def sampling_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
     """Returns an ``e_step`` entry with the spread and the number of samples of one lap.
 
@@ -75,10 +90,7 @@ def sampling_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
         entry: The config's ``e_step`` entry.
         final: Whether the lap is done as the last one.
     """
-    entry, sampler = dict(entry), dict(entry["sampler"])
-    times = entry.pop("final")
-    if final:
-        entry["repeats"] *= times
+    entry, sampler = repeats_of_lap(entry, final), dict(entry["sampler"])
     if sampler.get("spread") == "last":
         sampler["spread"] = "all" if final else "none"
     return {**entry, "sampler": sampler}

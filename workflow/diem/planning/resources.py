@@ -72,11 +72,12 @@ class Asked:
 
 
 def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
-    """A shard of an E-step: of a job with the names ``experiment`` and ``run``."""
+    """A shard of an E-step: of a job with the names ``experiment``, ``run`` and ``lap``."""
     experiment, run = Experiment(config, names["experiment"]), names["run"]
     settings = experiment.entry["runs"][run]["e_step"]
     # The first lap's draws are exact, and nothing tells their time: they ask for the second's.
-    flops = _flops(experiment.kinds, experiment.entry["data"], lambda: experiment.e_step(run, 2))
+    lap = max(2, lap_number(names["lap"]))
+    flops = _flops(experiment.kinds, experiment.entry["data"], lambda: experiment.e_step(run, lap))
     batch = settings["batch"] or settings["block"]
     return Asked(flops / config["shards"], _activations_mb(experiment.kinds, batch))
 
