@@ -14,10 +14,12 @@ from diem.data.observations import SPLITS, Observations, Observed
 from diem.diffusion.prior import CARD_RANGE, Prior, read_prior
 from diem.em.gaussian_prior import gaussian_prior
 from diem.errors import DiemError
+from diem.in_python.settings import EXPERIMENT, configured
 from diem.inference.prior_denoiser import PriorDenoiser
 from diem.inference.sample_files import write_posteriors
 from diem.jobs.job import Job
 from diem.operators import Partial, build
+from diem.operators.mask import Mask
 
 HELD_OUT = {"validation": 0.1, "test": 0.1}
 OFFSET, SCALE = [1013.0, 0.6, 0.0], [1000.0, 0.01, 2.0]
@@ -245,6 +247,30 @@ def test_operators_that_mix_columns_are_refused():
     with pytest.raises(DiemError, match=r"data\.scale is a list.* Projection"):
         PriorDenoiser(prior(scale=SCALE)).posterior(y, matrix, 0.1)
     assert PriorDenoiser(prior(offset=OFFSET)).posterior(y, matrix, 0.1).shape == (2, 1, 3)
+
+
+def test_an_operator_made_of_a_mask_does_not_pass_for_one():
+    class Sums(Mask):
+        def forward(self, x):
+            return self.parameters["mask"] * x.cumsum(dim=1)
+
+    class Named(Mask):
+        elementwise = True
+
+    assert not Sums.elementwise and Named.elementwise and Mask.elementwise
+
+
+def test_settings_of_python_may_be_arrays(tmp_path):
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": table()}, "mask", 1.0)
+    given = {"data": {"offset": np.array(OFFSET), "scale": torch.tensor(SCALE)}, "laps": 1}
+    tuples = {"data": {"offset": tuple(OFFSET), "scale": tuple(SCALE)}, "laps": 1}
+
+    for settings in (given, tuples):
+        made = resolve(configured(path, "mask", settings, None, 0, "cpu"), "settings")
+        data = made["experiments"][EXPERIMENT]["data"]
+        assert data["offset"] == OFFSET
+        assert data["scale"] == pytest.approx(SCALE)
 
 
 def test_posteriors_are_of_the_file_and_not_of_its_copy(tmp_path):

@@ -56,7 +56,7 @@ def configured(
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise DiemError(f"settings is {short(settings)}, where a mapping is needed.")
-    settings = dict(settings or {})
+    settings = {key: _plain(value) for key, value in (settings or {}).items()}
     known = (*OF_RUNS, *OF_EXPERIMENTS)
     for key in map(str, settings):
         if key not in known:
@@ -78,6 +78,15 @@ def configured(
     if fixed := sorted(data.keys() & {"class", "name", "path"}):
         raise DiemError(f"settings.data.{fixed[0]} cannot be set: the data are y.")
     return {"seed": seed, "device": device, **settings, "experiments": {EXPERIMENT: changed}}
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value with lists in the place of arrays and tuples, as a configuration has them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

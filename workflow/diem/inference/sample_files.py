@@ -182,9 +182,9 @@ def read_posteriors(
             name: file.read(f"{split}/{name}", slice(0, count)) for name in ("x", "mean", "sd")
         }
         data = json.loads(file.attribute("prior", default="{}")).get("data", {})
-    if isinstance(data.get("scale"), list):
-        for name in ("offset", "scale"):
-            shown[name] = np.broadcast_to(data.get(name, 0.0), shape)
+    units = {name: data.get(name, default) for name, default in (("offset", 0.0), ("scale", 1.0))}
+    if any(isinstance(value, list) for value in units.values()):
+        shown |= {name: np.broadcast_to(value, shape) for name, value in units.items()}
     if shown["mean"].shape != (len(observed.y), *shape):
         raise DiemError(f"{path}: it holds no posteriors of {observations.path}.")
     if observed.operator.observation_shape == shape:

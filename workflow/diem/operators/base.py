@@ -46,7 +46,7 @@ class Operator(abc.ABC):
     keeps_shape: ClassVar[bool | None] = None
     """Whether ``y`` has the shape of ``x``; none if that is known only when it runs."""
     elementwise: bool = False
-    """Whether each value of ``y`` is that of ``x`` at its place, or nothing."""
+    """Whether each value of ``y`` is that of ``x`` at its place, or nothing; not inherited."""
     kspace: ClassVar[bool] = False
     """Whether ``y`` are Fourier coefficients, real and imaginary parts as channels."""
     fields: ClassVar[tuple[str, ...]] = ()
@@ -57,6 +57,10 @@ class Operator(abc.ABC):
     """The options of :meth:`simulate`, of which each is a key of the config's ``operator``."""
     _device: torch.device | None = None
     """Where :meth:`to` has put an operator, which one without parameters cannot tell otherwise."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.elementwise = vars(cls).get("elementwise", False)
 
     def __init__(self, event_shape: Sequence[int], parameters: Mapping[str, Tensor]) -> None:
         self.event_shape = tuple(event_shape)

@@ -128,7 +128,10 @@ def beginning(
     few = kind == "table" and count < FEW
     own = ":" in file.operator
     offset, scale = _scaling(some, kind == "table" and some.operator.elementwise and not own)
-    noise = float(some.scaled(offset, scale).sigma_y.median())
+    seen = some.operator.observed().expand_as(some.y)
+    learned = some.scaled(offset, scale).sigma_y.expand_as(some.y)[seen]
+    # Where columns have a scale each, their noise may differ by orders of magnitude.
+    noise = float(learned.amin() if isinstance(scale, list) else learned.median())
     told = [f"operator: {json.dumps(operator)}"] if operator else []
     told += [f"sigma_y: {sigma_y}"] if sigma_y else []
     note = "" if told else "  # the file tells operator and noise"
@@ -211,7 +214,11 @@ def _scaling(some: Observed, by_column: bool) -> tuple[Units, Units]:
     else:
         offset, scale = float(f"{offset:.3g}"), float(f"{scale:.3g}")
     if by_column:
-        columns = [_of_column(some.y[seen[:, n], n]) for n in range(some.y.shape[1])]
+        sigma_y = some.sigma_y.expand_as(some.y)
+        columns = [
+            _of_column(some.y[shown, n], sigma_y[shown, n])
+            for n, shown in enumerate(seen.unbind(1))
+        ]
         if not all(_in_place((mean - offset) / scale, sd / scale) for mean, sd in columns):
             return [mean for mean, _ in columns], [sd for _, sd in columns]
     return offset, scale
@@ -222,13 +229,16 @@ def _in_place(mean: float, sd: float) -> bool:
     return abs(mean) < 1 and 0.3 < sd < 1.5
 
 
-def _of_column(values: Tensor) -> tuple[float, float]:
+def _of_column(values: Tensor, sigma_y: Tensor) -> tuple[float, float]:
     """Returns the mean and the size of a column, rounded to a few hundredths of the size.
 
-    Of one that is not seen, or the same in all rows, the size is 1.
+    Of one that is not seen, or the same in all rows, the size is 1; none is less than its noise,
+    which a few values may be by chance.
     """
     mean = float(values.double().mean()) if len(values) else 0.0
     sd = float(values.double().std()) if len(values) > 1 else 0.0
+    if len(values) and sd:
+        sd = max(sd, float(sigma_y.median()))
     if sd < 1e-6 * abs(mean) or sd == 0:  # that of single precision is none
         return float(f"{mean:.6g}"), 1.0
     return round(mean, 2 - math.ceil(math.log10(sd))) + 0.0, float(f"{sd:.3g}")  # none is -0.0
