@@ -60,9 +60,10 @@ def test_a_large_network_has_as_many_weights_as_is_told():
     with torch.device("meta"):
         network = VisionTransformer(1024, 24)
 
-    assert sum(value.numel() for value in network.parameters()) == 304_368_640
+    count = sum(value.numel() for value in network.parameters())
+    assert count == 304_368_640
     # The file of the published weights is of that size, in single precision.
-    assert pytest.approx(1_217_586_395, rel=1e-4) == 4 * 304_368_640
+    assert 4 * count == pytest.approx(1_217_586_395, rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (40, 28), (256, 256)])
@@ -115,6 +116,10 @@ REFUSED = {
     "another shape": {**weights(), "norm.bias": torch.zeros(32)},
     "integers": {**weights(), "norm.bias": torch.zeros(64, dtype=torch.int64)},
     "no whole heads": weights(96, 1),
+    "no blocks": {k: v for k, v in weights().items() if not k.startswith("blocks.")},
+    "no finite ones": {**weights(), "norm.bias": torch.full((64,), torch.nan)},
+    "complex ones": {**weights(), "norm.bias": torch.zeros(64, dtype=torch.complex64)},
+    "sparse ones": {**weights(), "norm.bias": torch.zeros(64).to_sparse()},
     "a weight too many": {**weights(), "register_tokens": torch.zeros(1, 4, 64)},
     "a weight too few": {k: v for k, v in weights().items() if k != "blocks.0.mlp.fc1.weight"},
 }

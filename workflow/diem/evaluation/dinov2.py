@@ -165,8 +165,11 @@ def _with(weights: Mapping[str, Tensor]) -> VisionTransformer:
         raise TypeError
     width = weights["cls_token"].shape[-1]
     depth = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
-    if width % HEAD:
+    sound = (w.layout == torch.strided and w.isfinite().all() for w in weights.values())
+    if width % HEAD or not depth or not all(sound):
         raise ValueError
+    if not all(w.is_floating_point() for w in weights.values()):
+        raise TypeError
     with torch.device("meta"):  # nothing is drawn that the weights replace
         network = VisionTransformer(width, depth)
     network.load_state_dict(weights, assign=True)
