@@ -85,6 +85,7 @@ class Streamed:
         self.test, self.trained = self.x[:47], self.x[47:]
         write_hdf5(folder / "clean.h5", {"test/x": self.test}, {})
         made = {"sampler": "ddpm", "denoiser_evaluations": 3, "precision": "float32", "steps": 3}
+        self.made = made
         self.shards = [folder / f"{i}.h5" for i in range(2)]
         for path, x in zip(self.shards, (self.trained[:20], self.trained[20:]), strict=True):
             write_hdf5(path, {"train/x": x, "train/index": np.arange(len(x))}, made)
@@ -120,6 +121,20 @@ class Streamed:
             rows, arrays = evaluate(evaluation, {})
             arrays["prior/x"] = np.concatenate(list(arrays["prior/x"]))
         return pd.DataFrame(rows), arrays
+
+
+def test_of_several_samples_of_each_observation_one_is_measured(tmp_path, monkeypatch):
+    job = Streamed(tmp_path, VECTOR, ["sliced_wasserstein"], monkeypatch)
+    job.shards = job.shards[:1]
+    once, _ = job.run()
+    x, index = job.trained[:20], np.arange(20)
+    both = {"train/x": np.concatenate([x, 9 + x]), "train/index": np.tile(index, 2)}
+    write_hdf5(job.shards[0], both, {**job.made, "repeats": 2})
+
+    twice, _ = job.run()
+
+    assert once[once["subject"] == "e_step"]["samples"].tolist() == [20]
+    pd.testing.assert_frame_equal(once, twice)
 
 
 CASES = pytest.mark.parametrize(

@@ -142,8 +142,9 @@ class Evaluation:
         with Reader(shards[0]) as file:
             sampled = {name: file.attribute(name) for name in names}
             sampled["sampler_steps"] = file.attribute("steps")
-            # One of each observation, which come first: distances of more samples are less.
-            trained.keep(np.arange(len(trained)) < trained.total // file.attribute("repeats"))
+            repeats = file.attribute("repeats", default=1)
+        # One of each observation, which come first: distances of more samples are less.
+        trained.keep(np.arange(len(trained)) < trained.total // repeats)
         card = {"samples": len(trained), "split": "train", **sampled}
         return [*drawn, Samples("e_step", trained, card)]
 
