@@ -80,6 +80,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/recipe.py
+	$(BIN)/python benchmarks/evidence.py
 
 gpu: $(READY)
 	$(BIN)/python benchmarks/gpu.py

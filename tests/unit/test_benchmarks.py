@@ -170,3 +170,21 @@ def test_a_mutant_meets_the_tests_of_its_line_before_others_of_their_files(
     # Most tests that run the module are of a.py.
     own = ["a.py::fast", *rest, "a.py::slow", "b.py::elsewhere", "tests/unit/test_reference.py"]
     assert of(1, within=False) == own
+
+
+def test_the_evidence_is_means_over_seeds_and_paired_differences(benchmark):
+    values = {"one": (1.0, 2.0, 3.0), "four": (0.5, 1.0, 1.5), "floor": (4.0, 4.0, 4.0)}
+    p = {"one": (0.5, 0.001, 0.25)}
+    rows = pd.DataFrame(
+        {"metric": metric, "subject": "posterior", "prior": prior, "seed": seed, "value": value}
+        for metric, found in (("calibration_crps", values), ("calibration_p_total", p))
+        for prior, numbers in found.items()
+        for seed, value in enumerate(numbers)
+    )
+
+    lines = benchmark("evidence").table(rows).splitlines()[2:]
+
+    crps, rank = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    assert crps[0].startswith("CRPS")
+    assert crps[2:] == ["lowest", "4 ± 0", "2 ± 0.58", "1 ± 0.29", "-1 ± 0.29"]
+    assert rank[2:] == ["uniform", "", "0.5, 0.001, 0.25", "", ""]
