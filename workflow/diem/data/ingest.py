@@ -286,8 +286,7 @@ def _units(file: Observations) -> np.ndarray:
     scenes, scene = np.unique(_index(file, "train"), return_inverse=True)
     if "train/groups" not in file:
         return scene
-    file.groups("train")  # which checks them
-    group = np.unique(file.labels("train/groups"), return_inverse=True)[1]
+    group = file.numbered("train", "groups")
     if len(np.unique(np.stack([scene, group]), axis=1).T) > len(scenes):
         raise DiemError(
             f"{file.path}: 'train/groups' puts observations of the same x, by 'train/index', into"

@@ -231,16 +231,25 @@ class Observations(Reader):
         Raises:
             DiemError: If the file does not tell that of each observation.
         """
-        told = [name for name in ("groups", "index") if f"{split}/{name}" in self]
-        if not told:
-            return None
-        labels, group = np.unique(self.labels(f"{split}/{told[0]}"), return_inverse=True)
-        if len(group) != self.count(split):
+        for name in ("groups", "index"):
+            if f"{split}/{name}" in self:
+                group = self.numbered(split, name)
+                return group if group.max() + 1 < len(group) else None
+        return None
+
+    def numbered(self, split: str, name: str) -> np.ndarray:
+        """Returns labels of the observations of a split as numbers from 0 on, of shape ``(N,)``.
+
+        Raises:
+            DiemError: If there are more or fewer than observations.
+        """
+        number = np.unique(self.labels(f"{split}/{name}"), return_inverse=True)[1]
+        if len(number) != self.count(split):
             raise DiemError(
-                f"{self.path}: '{split}' has {self.count(split)} observations and {len(group)}"
-                f" {'groups' if told[0] == 'groups' else 'indices'}."
+                f"{self.path}: '{split}' has {self.count(split)} observations and {len(number)}"
+                f" {'groups' if name == 'groups' else 'indices'}."
             )
-        return group if len(labels) < len(group) else None
+        return number
 
     def load(self, split: str, rows: Which = slice(None)) -> Observed:
         """Reads observations of a split and checks that they fit each other.

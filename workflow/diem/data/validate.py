@@ -164,10 +164,8 @@ def _read(file: Observations, split: str, found: _Findings) -> Totals:
         found.warn(f"{name!r} is not read: the operator {file.operator!r} does not know it.")
 
     totals, generator = Totals(), torch.Generator().manual_seed(0)
-    groups = file.groups(split)
     if f"{split}/groups" in file:
-        number = count if groups is None else int(groups.max()) + 1
-        found.note(f"{split}: {number:,} groups.")
+        found.note(f"{split}: {file.numbered(split, 'groups').max() + 1:,} groups.")
     for rows in file.blocks(split):
         totals.add(file.load(split, rows), generator)
     shape = operator.observation_shape
