@@ -101,17 +101,17 @@ def e_step(
                 start=start,
                 sigma_start=restart.sigma if restart else None,
             )
-            if not torch.isfinite(x).all():
+            stored = x.to(getattr(torch, settings.storage))
+            if not torch.isfinite(stored).all():
+                if torch.isfinite(x).all():
+                    raise DiemError(
+                        f"{output}: posterior samples of lap {lap} are too large for e_step.storage"
+                        f" {settings.storage}: set it to float32."
+                    )
                 raise DiemError(
                     f"{output}: the posterior samples of lap {lap} are not finite in block"
                     f" {block.number}: the denoiser of the lap before, or the noise levels, are at"
                     " fault."
-                )
-            stored = x.to(getattr(torch, settings.storage))
-            if not torch.isfinite(stored).all():
-                raise DiemError(
-                    f"{output}: posterior samples of lap {lap} are too large for e_step.storage"
-                    f" {settings.storage}: set it to float32."
                 )
             return {"x": stored.cpu().numpy(), "index": observed.index}
 

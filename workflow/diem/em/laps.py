@@ -69,7 +69,7 @@ def is_final(name: str) -> bool:
 
 
 def repeats_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
-    """Returns an ``e_step`` entry with the number of samples of one lap, see the next function."""
+    """Returns an ``e_step`` entry whose ``repeats`` are those of one lap, without ``final``."""
     entry = dict(entry)
     times = entry.pop("final")
     if final:

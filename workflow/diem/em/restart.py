@@ -73,22 +73,22 @@ class Restart:
         """
         with contextlib.ExitStack() as opened:
             samples: dict[str, Rows] = {}
-            drawn: dict[str, int] = {}
             for split, count in counts.items():
                 # Each row is read once.
                 x = Rows(self.previous, f"{split}/x", prior.event_shape, cache_mb=0)
                 samples[split] = opened.enter_context(x)
-                drawn[split], rest = divmod(len(x), count)
-                if rest or not drawn[split] or repeats % drawn[split]:
+                drawn, rest = divmod(len(x), count)
+                if rest or not drawn or repeats % drawn:
                     raise DiemError(
                         f"{self.previous[0]}: its lap has {len(x)} samples of {split!r}, from which"
                         f" {repeats} chains of each of {count} observations cannot start."
                     )
 
             def start(block: Block, observed: Observed, generator: torch.Generator) -> Tensor:
-                first = block.repeat % drawn[block.split] * counts[block.split]
+                before = samples[block.split]
+                first = block.repeat * counts[block.split] % len(before)
                 rows = slice(first + block.rows.start, first + block.rows.stop)
-                x = torch.from_numpy(samples[block.split][rows]).to(generator.device)
+                x = torch.from_numpy(before[rows]).to(generator.device)
                 if self.residual is None:
                     return x
                 likelihood = (observed.operator, observed.y, observed.sigma_y)
