@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diem.config.resolve import posterior_settings
 from diem.data.sets import DATASETS
 from diem.diffusion.outside import outside_e_step
@@ -205,8 +207,8 @@ class Experiment:
         # The last lap's samples are the most.
         held = laps if self.config["keep_samples"] else laps[-self._laps_held(run) :]
         samples = sum(sum(self.sampled(run, lap).values()) for lap in held)
-        half = self.entry["runs"][run]["e_step"]["storage"] == "float16"
-        size = self.event_bytes / (2 if half else 1) + 8
+        stored = np.dtype(self.entry["runs"][run]["e_step"]["storage"]).itemsize
+        size = math.prod(self.shape) * stored + 8
         work = summed(self.e_step(run, lap) for lap in laps)
         jobs = count * self.config["shards"]
         yield Stage(self.name, "E-steps", run, jobs, work, samples * size)

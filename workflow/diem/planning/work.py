@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diem.data.sets import DATASETS
-from diem.em.laps import optimizer_steps
+from diem.em.laps import OF_LAPS, optimizer_steps
 from diem.networks import NETWORKS
 from diem.networks.base import Network
 from diem.planning import declared
@@ -145,8 +145,7 @@ class Kinds:
         e_step = {**e_step, "compile": False}
         # The level of missing pixels, the noise and the number of steps are of no weight.
         settings = {**e_step, "sampler": {**e_step["sampler"], "steps": 0}}
-        others = ("repeats", "final", "restart", "storage")
-        settings = {key: settings[key] for key in settings if key not in others}
+        settings = {key: settings[key] for key in settings if key not in OF_LAPS}
         operator = observations.get("path") or observations["operator"]["name"]
         prior = (self.entry[part] for part in ("network", "schedule", "gaussian"))
         key = [settings, operator, observations.get("samples"), *prior]
