@@ -6,6 +6,7 @@ from typing import Any
 from diem.data.sets import DATASETS
 from diem.em.laps import ceiling_of, ceilings, evaluated_laps, lap_name
 from diem.evaluation.metrics import find_all
+from diem.files.downloads import DINOV2_WEIGHTS, INCEPTION_WEIGHTS
 from diem.replicates import all_entries, same_entry
 
 __all__ = ["PAGES", "Paths"]
@@ -80,12 +81,12 @@ class Paths:
     def inception_weights(self, experiment: str) -> str:
         """Returns the user's file, or the one that is downloaded."""
         given = self.experiments[experiment]["evaluation"]["inception_weights"]
-        return given or self.download("weights-inception-2015-12-05-6726825d.pth")
+        return given or self.download(INCEPTION_WEIGHTS)
 
     def dinov2_weights(self, experiment: str) -> str:
         """Returns the user's file, or the one that is downloaded."""
         given = self.experiments[experiment]["evaluation"]["dinov2_weights"]
-        return given or self.download("dinov2_vitl14_pretrain.pth")
+        return given or self.download(DINOV2_WEIGHTS)
 
     def download(self, name: str) -> str:
         return f"{self.results}/downloads/{name}"
