@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from diem.config.paths import Paths
+from diem.config.resolve import resolve
 from diem.evaluation.rows import read_rows
 from diem.files.atomic import atomic
 from diem.report.tables.labels import SUBJECTS, heading_of
@@ -65,20 +67,16 @@ difference is paired, seed by seed.
 """
 
 
-def rows_of(name: str, laps: int, seeds: list[int]) -> pd.DataFrame:
+def rows_of(paths: Paths, name: str) -> pd.DataFrame:
     """Returns the metric rows of an experiment at all seeds, with the column ``prior``."""
-    folders = [RESULTS / (name if seed == seeds[0] else f"{name}-seed{seed}") for seed in seeds]
-    last = f"runs/*/lap_{laps:02d}*/metrics.csv"
-    patterns = (last, "observations/*/floor/metrics.csv")
-    paths = [p for folder in folders for pattern in patterns for p in sorted(folder.glob(pattern))]
-    rows = read_rows(paths)
+    rows = read_rows(paths.metrics(name))
     rows["prior"] = rows["run"].where(rows["stage"] == "lap", rows["stage"])
     return rows[rows["subject"] == rows["metric"].map(TAKEN).fillna(rows["subject"])]
 
 
 def told(values: pd.Series, metric: str) -> str:
     """Returns numbers at the seeds as their mean with its standard error, or all p-values."""
-    if values.empty:
+    if values.isna().all():
         return ""
     if PERFECT[metric] == "uniform":
         return ", ".join(f"{v:.2g}" for v in values)
@@ -89,29 +87,27 @@ def table(rows: pd.DataFrame) -> str:
     """Returns the table of an experiment, a row a number."""
     lines = []
     for metric, perfect in PERFECT.items():
-        for subject in SUBJECTS:
-            found = rows[(rows["metric"] == metric) & (rows["subject"] == subject)]
-            if found.empty:
-                continue
-            at = found.pivot(index="seed", columns="prior", values="value")
-            of = {prior: at[prior].dropna() if prior in at else at.iloc[:0, 0] for prior in COLUMNS}
-            difference = "" if perfect == "uniform" else told(of[FOUR] - of[ONE], metric)
-            name = " ".join(heading_of(metric))
-            cells = {title: told(of[prior], metric) for prior, title in COLUMNS.items()}
-            what = {"number": name, "of": SUBJECTS[subject], "perfect": perfect}
-            lines.append({**what, **cells, "four - one": difference})
+        found = rows[rows["metric"] == metric]
+        if found.empty:
+            continue
+        at = found.pivot(index="seed", columns="prior", values="value").reindex(columns=[*COLUMNS])
+        cells = {title: told(at[prior], metric) for prior, title in COLUMNS.items()}
+        difference = "" if perfect == "uniform" else told(at[FOUR] - at[ONE], metric)
+        name, of = " ".join(heading_of(metric)), SUBJECTS[found["subject"].iloc[0]]
+        what = {"number": name, "of": of, "perfect": perfect}
+        lines.append({**what, **cells, "four - one": difference})
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
 
 
 def main() -> None:
     """Runs the workflow, and writes the tables."""
+    read = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config = resolve({**read, "results": str(RESULTS)}, CONFIG.name)
     snakemake = Path(sys.executable).with_name("snakemake")
     settings = ["--configfile", CONFIG, "--config", f"results={RESULTS}"]
     subprocess.run([snakemake, "--cores", "all", *settings], cwd=HERE.parent, check=True)
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    tables = []
-    for name, entry in config["experiments"].items():
-        tables.append(f"## {name}\n\n{table(rows_of(name, entry['laps'], config['seeds']))}")
+    paths = Paths(config)
+    tables = [f"## {name}\n\n{table(rows_of(paths, name))}" for name in config["experiments"]]
     with atomic(HERE / "evidence.md") as temporary:
         temporary.write_text("\n\n".join([HEAD.strip(), *tables]) + "\n", encoding="utf-8")
 
