@@ -6,10 +6,10 @@ import io
 import re
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
+from diem.config.paths import Paths
 from diem.data.sets import DATASETS
 from diem.errors import DiemError
 from diem.files import downloads
@@ -108,10 +108,9 @@ def test_every_file_has_an_address_and_a_checksum():
 
 
 def test_the_configuration_asks_for_files_that_are_known():
-    library = Path(__file__).parents[2] / "workflow" / "diem"
-    paths = (library / "config" / "paths.py").read_text(encoding="utf-8")
-    asked = re.findall(r'\.download\("([^"]+)"\)', paths)
-    assert asked
+    evaluation = {"inception_weights": None, "dinov2_weights": None}
+    paths = Paths({"results": "results", "experiments": {"images": {"evaluation": evaluation}}})
+    asked = {paths.inception_weights("images"), paths.dinov2_weights("images")}
     of_data = DATASETS.parse({"name": "cifar10"}).downloads()
 
-    assert {of_data, *asked} <= set(DOWNLOADS)
+    assert asked | {paths.download(of_data)} == {f"results/downloads/{name}" for name in DOWNLOADS}
