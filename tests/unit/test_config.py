@@ -113,6 +113,7 @@ def test_defaults_of_every_level(config):
     assert digits["gaussian"] == {
         "rank": 63,
         "iterations": 16,
+        "shrinkage": 0.0,
         "observations": 16384,
         "every": 1,
     }

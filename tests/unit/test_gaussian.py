@@ -488,6 +488,34 @@ def test_full_observation_recovers_the_ppca_of_the_samples(rank):
     torch.testing.assert_close(dense(fitted).double(), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dense_size", [256, 0])
+def test_a_shrunken_fit_is_that_of_more_observations(dense_size, monkeypatch):
+    # Where all is seen without noise, its covariance is known: that of 40 rows and of 10 more,
+    # which vary alike in all directions and as much as the rows do on the average.
+    monkeypatch.setattr(module, "DENSE_SIZE", dense_size)
+    observed, _ = observe(random_gaussian(VECTOR, 2), {"name": "projection", "rows": 5}, 40, 1e-4)
+    observed.operator.parameters["matrix"][:] = torch.eye(5)
+
+    fitted = fit_to_observations(
+        observed.operator, observed.y, 1e-4, 4, 60, torch.Generator(), shrinkage=10.0
+    )
+
+    mean, covariance = moments(observed.y.double())
+    shrunken = (40 * covariance + 10 * covariance.trace() / 5 * torch.eye(5)) / 50
+    torch.testing.assert_close(fitted.mean.double(), mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(dense(fitted).double(), shrunken, rtol=1e-3, atol=1e-3)
+
+
+def test_a_gaussian_that_is_not_shrunken_is_the_same_to_the_last_bit():
+    gaussian = random_gaussian(IMAGE, 2, torch.float32)
+    same = gaussian.shrunk(0.0)
+    for name in ("mean", "noise", "factors"):
+        assert torch.equal(getattr(same, name), getattr(gaussian, name))
+    flat = gaussian.shrunk(1.0)
+    variance = dense(gaussian).diagonal().mean()
+    torch.testing.assert_close(dense(flat), variance * torch.eye(8))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "shape"),

@@ -47,6 +47,7 @@ CASES = [
     pytest.param(SMALL | {"patch": 2, "attention": {0: 4}}, (1, 8, 12), id="unet-patch"),
     pytest.param(SMALL, (16,), id="unet-series"),
     pytest.param(SMALL | {"patch": 2, "attention": {1: 2}}, (3, 16), id="unet-series-patch"),
+    pytest.param({"name": "residual_mlp", "width": 8, "blocks": 1}, (5,), id="residual_mlp"),
 ]
 
 
@@ -206,6 +207,48 @@ def test_mlp_matches_its_definition():
         h = (h - h.mean(1, True)) / (h.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
         h = layer(h)
     torch.testing.assert_close(network(x, t), h)
+
+
+AROUND = {"name": "residual_mlp", "width": 8, "blocks": 1, "gaussian": True}
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 1, 3)])
+def test_a_network_that_begins_with_a_gaussian_denoises_exactly(shape):
+    gaussian = random_gaussian(shape, 2)
+    schedule = {"sigma_min": 0.01, "sigma_max": 20.0}
+    denoiser = build_denoiser(AROUND, schedule, shape, seed=0).double()
+
+    denoiser.backbone.begin_with(gaussian.mean.flatten(), gaussian.dense())
+
+    exact = gaussian.denoiser(denoiser.schedule)
+    for t in torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]:
+        x_t = gaussian.mean + denoiser.schedule.sigma(t) * torch.randn(4, *shape).double()
+        torch.testing.assert_close(denoiser(x_t, t).mean, exact(x_t, t).mean)
+
+
+def test_a_gaussian_is_no_weight_and_is_kept_by_files(tmp_path):
+    gaussian = random_gaussian((6,), 2, torch.float32)
+    schedule = {"sigma_min": 0.01, "sigma_max": 20.0}
+    denoiser = build_denoiser(AROUND, schedule, (6,), seed=0)
+    plain = build_denoiser(AROUND | {"gaussian": False}, schedule, (6,), seed=0)
+    denoiser.backbone.begin_with(gaussian.mean, gaussian.dense())
+    assert count(denoiser) == count(plain)
+    plain.backbone.begin_with(gaussian.mean, gaussian.dense())  # which has none
+
+    card = {"network": AROUND, "schedule": schedule}
+    Prior(gaussian, denoiser, card).save(tmp_path / "prior")
+    loaded = read_prior(tmp_path / "prior").denoiser
+
+    x, t = torch.randn(3, 6), torch.tensor([0.5])
+    assert torch.equal(loaded(x, t).mean, denoiser(x, t).mean)
+
+
+def test_a_gaussian_of_too_many_values_is_refused():
+    entry = NETWORKS.parse(AROUND)
+    entry.check((4096,))
+    for refuse in (entry.check, entry.build):
+        with pytest.raises(DiemError, match=r"gaussian is true.* \(4097,\) have more than 4,096"):
+            refuse((4097,))
 
 
 def test_channel_norm():

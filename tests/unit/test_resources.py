@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 CASES = [
     ({"name": "mlp", "hidden": [32, 48], "embedding": 16}, (5,)),
     ({"name": "residual_mlp", "width": 32, "blocks": 3, "embedding": 16}, (1, 8, 8)),
+    ({"name": "residual_mlp", "width": 32, "blocks": 1, "gaussian": True}, (1, 8, 8)),
     (
         {
             "name": "unet",

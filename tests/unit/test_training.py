@@ -627,6 +627,9 @@ def test_a_checkpoint_of_another_fingerprint_is_not_used(tmp_path, short):
 # The M-step, end to end
 
 
+RANK_1 = {"rank": 1, "observations": 1000}
+
+
 class LapFiles:
     """The files of a lap, and its M-step with settings that a test changes."""
 
@@ -705,6 +708,22 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
     expected = ppca(*moments(torch.from_numpy(lap.x).double()), 2)
     torch.testing.assert_close(prior.gaussian.mean, expected.mean.float())
     torch.testing.assert_close(prior.gaussian.noise, expected.noise.float())
+
+
+def test_fresh_weights_begin_with_the_gaussian_of_the_samples(lap):
+    network = {"name": "residual_mlp", "width": 8, "blocks": 1, "embedding": 4, "gaussian": True}
+    slow = {"learning_rate": 1e-12}
+    x, t = torch.randn(5, *VECTOR), torch.tensor([0.5])
+
+    first, _ = lap.run("first", network=network, settings=slow)
+    second, _ = lap.run("second", network=network, lap=2, previous=first, gaussian=RANK_1)
+
+    prior = read_prior(first)
+    exact = prior.gaussian.denoiser(prior.denoiser.schedule)(x, t).mean
+    torch.testing.assert_close(prior.denoiser(x, t).mean, exact, rtol=1e-3, atol=1e-4)
+    # Later laps go on with it, and not with the Gaussian of their own samples.
+    kept = read_prior(second).denoiser.backbone.gaussian
+    assert torch.equal(kept.values, prior.denoiser.backbone.gaussian.values)
 
 
 def test_the_bar_of_a_training_is_drawn_by_its_clock_and_not_with_every_chunk(lap):

@@ -31,6 +31,12 @@ class Gaussian(Model):
         paper="64 / - / 64",
     )
     iterations: Count = option(16, "EM iterations from `N(0, I)`", paper="16")
+    shrinkage: Annotated[Number, Field(ge=0)] = option(
+        0.0,
+        "shrinks the covariance as so many more observations would, which vary alike in all"
+        " directions. Of few rows it is otherwise too narrow in some",
+        paper="0",
+    )
     observations: Count = option(
         16384,
         "the training observations, drawn at random and at most so many, that it is fitted to; and"

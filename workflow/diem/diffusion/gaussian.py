@@ -85,6 +85,21 @@ class Gaussian:
         """The covariance, as azula's."""
         return DPLRCovariance(self.noise.expand(self.mean.shape), self.factors)
 
+    def shrunk(self, weight: float) -> Self:
+        """Returns it with so large a part of its covariance the identity times its mean variance.
+
+        Arguments:
+            weight: The part, from 0, which leaves it as it is, to 1.
+        """
+        mean = self.noise + self.factors.square().sum() / self.mean.numel()
+        noise = (1 - weight) * self.noise + weight * mean
+        return type(self)(self.mean, noise, math.sqrt(1 - weight) * self.factors)
+
+    def dense(self) -> Tensor:
+        """Returns the covariance of the flattened event, of shape ``(size, size)``."""
+        v = self.factors.flatten(0, -2)
+        return self.noise * torch.eye(len(v), dtype=v.dtype, device=v.device) + v @ v.T
+
     def denoiser(self, schedule: Schedule) -> GaussianDenoiser:
         """Returns the exact denoiser of this prior, as azula's."""
         return GaussianDenoiser(self.mean, self.covariance, schedule)
@@ -325,13 +340,14 @@ def fit_to_observations(
     iterations: int,
     generator: torch.Generator,
     keep: Keep = no_cache,
+    shrinkage: float = 0.0,
 ) -> Gaussian:
     r"""Fits a Gaussian prior to observations alone, by expectation maximization from ``N(0, I)``.
 
     Each iteration takes the first two moments of the posteriors :math:`p(x \mid y_i)`, averaged
     over the observations, and fits a PPCA to them, which cannot lower the observations' marginal
-    likelihood. Small events have their moments in closed form; in larger ones they are those of
-    one exact draw an observation.
+    likelihood, unless the covariance is shrunk. Small events have their moments in closed form; in
+    larger ones they are those of one exact draw an observation.
 
     Arguments:
         operator: The forward operators, one an observation.
@@ -342,6 +358,8 @@ def fit_to_observations(
         generator: The random stream of the draws.
         keep: Makes the pieces of the work that were not kept, see :mod:`diem.jobs.resume`: after
             each iteration, the prior and the state of the stream.
+        shrinkage: As so many more observations, whose covariance is the identity times the mean
+            variance, shrink the covariance.
     """
     gaussian = Gaussian.standard(operator.event_shape).to(y)
     size = math.prod(operator.event_shape)
@@ -359,6 +377,7 @@ def fit_to_observations(
                 for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
             ]
             gaussian = fit_to_samples(torch.cat(draws), rank)
+        gaussian = gaussian.shrunk(shrinkage / (len(y) + shrinkage))
         after = {**vars(gaussian.to(y)), "stream": generator.get_state()}
         return {name: value.cpu().contiguous().numpy() for name, value in after.items()}
 
@@ -388,11 +407,10 @@ def _dense_moments(
     gaussian: Gaussian, dense: Tensor, y: Tensor, sigma_y: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns the mean and covariance of ``x`` under the average of all posteriors, exactly."""
-    v = gaussian.factors.flatten(0, -2)
-    prior = gaussian.noise * torch.eye(len(v), dtype=v.dtype, device=v.device) + v @ v.T
+    prior = gaussian.dense()
     cross = dense @ prior  # (N, m, size)
     system = cross @ dense.mT
-    var_y = torch.as_tensor(sigma_y, dtype=v.dtype, device=v.device) ** 2
+    var_y = torch.as_tensor(sigma_y, dtype=prior.dtype, device=prior.device) ** 2
     system = system + torch.diag_embed(var_y.expand(y.shape).flatten(1))
     gain = torch.linalg.solve(system, cross).mT  # (N, size, m)
     residual = y.double().flatten(1) - dense @ gaussian.mean.flatten()

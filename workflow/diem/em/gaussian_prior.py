@@ -40,6 +40,7 @@ def gaussian_prior(
         entry["iterations"],
         torch_generator(job.seed, Stage.GAUSSIAN, device=job.device),
         job.keep,
+        entry["shrinkage"],
     )
     told = {
         **card,

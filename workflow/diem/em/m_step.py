@@ -75,21 +75,25 @@ class Lap:
         settings = (self.m_step, self.network, self.schedule, seed, self.number)
         return fingerprint(files, *settings, device=device)
 
-    def start(self, shape: tuple[int, ...], seed: int) -> tuple[KarrasDenoiser, int]:
+    def start(self, gaussian: Gaussian, seed: int) -> tuple[KarrasDenoiser, int]:
         """Returns the denoiser to start from, and how many steps it was trained for.
 
         Arguments:
-            shape: The shape of one sample.
+            gaussian: The Gaussian of the samples, with which fresh weights may begin.
             seed: The config's seed.
 
         Raises:
             DiemError: If the previous prior is of another network or event.
         """
+        shape = tuple(gaussian.mean.shape)
         if self.previous is not None:
             prior = read_prior(self.previous, network=self.network, event_shape=shape)
             return prior.denoiser, prior.card["optimizer_steps"]
         stream = stream_seed(seed, Stage.NETWORK, self.number)
-        return build_denoiser(self.network, self.schedule, shape, stream), 0
+        denoiser = build_denoiser(self.network, self.schedule, shape, stream)
+        if begin_with := getattr(denoiser.backbone, "begin_with", None):
+            begin_with(gaussian.mean.flatten(), gaussian.dense())
+        return denoiser, 0
 
 
 def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
@@ -109,9 +113,9 @@ def m_step(lap: Lap, output: str | Path, losses: str | Path, job: Job) -> None:
         open_samples(lap.samples, split, shape, lap.m_step["drop_outside"], job.cache_mb)
         for split in ("train", "validation")
     )
-    denoiser, past = lap.start(shape, job.seed)
     fitted = torch.from_numpy(x[subset(len(x), lap.gaussian["observations"], job.seed)])
     gaussian = fit_to_samples(fitted, lap.gaussian["rank"])
+    denoiser, past = lap.start(gaussian, job.seed)
 
     training = Training.from_config(lap.m_step, x.total, lap.on_divergence)
     for change in training.augment:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diem.networks.modules.embedding import noise_embedding
+from diem.networks.modules.gaussian_output import GaussianOutput
 
 __all__ = ["ResidualMLP"]
 
@@ -23,7 +24,14 @@ class ResidualMLP(nn.Module):
         https://arxiv.org/abs/1512.03385
     """
 
-    def __init__(self, event_shape: Sequence[int], width: int, blocks: int, embedding: int):
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        width: int,
+        blocks: int,
+        embedding: int,
+        gaussian: bool = False,
+    ) -> None:
         """Builds the network.
 
         Arguments:
@@ -31,6 +39,7 @@ class ResidualMLP(nn.Module):
             width: The number of features of each layer.
             blocks: The number of residual blocks.
             embedding: The number of noise embedding features, even.
+            gaussian: Whether the denoiser begins as that of a Gaussian, see :meth:`begin_with`.
         """
         super().__init__()
         size = math.prod(event_shape)
@@ -42,6 +51,20 @@ class ResidualMLP(nn.Module):
             for _ in range(blocks)
         )
         self.last = nn.Linear(width, size)
+        self.gaussian = GaussianOutput(size) if gaussian else None
+        if gaussian:  # the network adds nothing yet
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)
+
+    def begin_with(self, mean: Tensor, covariance: Tensor) -> None:
+        """Takes the Gaussian that the denoiser begins with, if it begins with any.
+
+        Arguments:
+            mean: Its mean, of shape ``(size,)``.
+            covariance: Its covariance, of shape ``(size, size)``.
+        """
+        if self.gaussian is not None:
+            self.gaussian.begin_with(mean, covariance)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Evaluates the network.
@@ -57,4 +80,7 @@ class ResidualMLP(nn.Module):
         for block in self.blocks:
             h = h + block(F.layer_norm(h, h.shape[1:]))
         h = F.silu(F.layer_norm(h, h.shape[1:]))
-        return self.last(h).view_as(x)
+        h = self.last(h)
+        if self.gaussian is not None:
+            h = h + self.gaussian(x.flatten(1), t)
+        return h.view_as(x)
