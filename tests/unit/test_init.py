@@ -61,8 +61,37 @@ def test_few_rows_are_sampled_often_and_learned_shortly(tmp_path, rows, repeats,
 
     entry = resolve(yaml.safe_load(made.text), "own.yaml")["experiments"]["own"]
     assert (entry["e_step"]["repeats"], entry["m_step"]["steps"]) == (repeats, steps)
-    assert entry["e_step"]["final"] == (1 if rows == 2047 else 4)
+    few = rows == 2047
+    assert entry["e_step"]["final"] == (1 if few else 4)
+    assert (entry["gaussian"]["shrinkage"] > 0) is entry["network"]["gaussian"] is few
+    assert max(entry["evaluation"]["laps"]) < entry["laps"]
     assert entry["e_step"]["restart"] is not None  # the rest is the recipe's
+
+
+@pytest.mark.parametrize(("count", "steps"), [(300, 250), (2000, 620), (3200, 1000), (9000, 1000)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 64)])
+def test_a_lap_of_a_unet_is_twenty_passes_within_bounds(tmp_path, shape, count, steps):
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": smooth(count, *shape)}, operator="mask", sigma_y=0.1)
+
+    with users_observations(path) as file:
+        made = beginning(file, "own", "own.yaml")
+
+    entry = resolve(yaml.safe_load(made.text), "own.yaml")["experiments"]["own"]
+    assert entry["network"]["name"] == "unet"
+    assert entry["m_step"]["steps"] == steps
+
+
+def test_a_table_of_more_columns_than_a_gaussian_is_for(tmp_path):
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": rough(80, 4097)}, operator="mask", sigma_y=0.1)
+
+    with users_observations(path) as file:
+        made = beginning(file, "own", "own.yaml")
+
+    assert not resolve(yaml.safe_load(made.text), "own.yaml")["experiments"]["own"]["network"][
+        "gaussian"
+    ]
 
 
 @pytest.mark.parametrize(

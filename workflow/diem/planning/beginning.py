@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diem.data.observations import Observations, Observed, Units
+from diem.networks.residual_mlp import LARGEST
 from diem.operators.base import Operator
 
 __all__ = ["KINDS", "Beginning", "beginning", "shows_values"]
@@ -48,15 +49,14 @@ experiments:
       all: {observations}
     network: {network}
     schedule: {{sigma_min: {sigma_min:.3g}, sigma_max: 20.0}}  # from below the noise to beyond x
-    gaussian: {{rank: {rank}, iterations: {iterations}}}
-    laps: 8
+    gaussian: {{{gaussian}}}
+    laps: {laps}
 {e_step}    m_step:
       steps: {steps}
-      first: 3                       # the first lap starts from fresh weights
-      batch: {batch}
+{first}      batch: {batch}
       learning_rate: {rate}
     evaluation:
-      laps: [1, 2, 4, 6]
+      laps: {evaluated}
       samples: {samples}
       sampler: {{steps: 64}}
       predicted_observations: {predicted}
@@ -68,13 +68,16 @@ experiments:
 
 
 FEW = 2048
-"""A perceptron learns a table of fewer rows by heart, if it trains for long on a sample of each."""
+"""A perceptron learns a table of fewer rows by heart, unless it begins with what is known of them
+(a Gaussian that is shrunk) and trains shortly on several samples of each."""
 
 FEW_ROWS = """\
     e_step:
       repeats: 8                     # samples of each row: few are not learned by heart then
       final: 1                       # and no more of them in the last lap
 """
+
+FIRST = "      first: 3                       # the first lap starts from fresh weights\n"
 
 
 class Beginning(NamedTuple):
@@ -119,13 +122,10 @@ def beginning(
     reason = "as you say"
     if kind is None:
         kind, reason = _kind(shape, some)
-    size = math.prod(shape)
-    network, convolved = _network(kind, shape)
     visible = len(shape) != 3 or shape[0] in (1, 3)
     figures = ["prior"] if visible else []
     if visible and len(shape) == 3 and some.operator.observation_shape == shape:
         figures.append("inpainting")
-    few = kind == "table" and count < FEW
     own = ":" in file.operator
     offset, scale = _scaling(some, kind == "table" and some.operator.elementwise and not own)
     seen = some.operator.observed().expand_as(some.y)
@@ -148,16 +148,9 @@ def beginning(
         path=json.dumps(str(file.path)),
         scaling=_scaling_told(offset, scale, kind) + ("\n      links: true" if links else ""),
         observations=f"{{{', '.join(told)}}}{note}",
-        network=network,
+        **_learning(kind, shape, count),
         sigma_min=min(max(0.2 * noise, 1e-3), 0.01),
-        rank=min(64, size - 1) if size > 1 else 0,
-        iterations=16 if size <= 256 else 8,
-        e_step=FEW_ROWS if few else "",
-        steps=250 if few else 1000 if convolved else 2000,
-        batch=64 if convolved else 256,
-        rate="5.0e-4",
         samples=1024 if len(shape) < 3 else 64,
-        predicted=128 if convolved else 256,
         figures=", ".join([*figures, "lap_choice", "losses"]),
     )
     return Beginning(kind, reason, text)
@@ -183,17 +176,44 @@ def _kind(shape: Sequence[int], some: Observed) -> tuple[str, str]:
     return "table", "neighbouring values do not resemble each other"
 
 
-def _network(kind: str, shape: Sequence[int]) -> tuple[str, bool]:
+def _learning(kind: str, shape: Sequence[int], count: int) -> dict[str, object]:
+    """Returns how data of a kind are learned, by the names of these places of the page."""
+    few, size = kind == "table" and count < FEW, math.prod(shape)
+    network, convolved = _network(kind, shape, few)
+    batch = 64 if convolved else 256
+    iterations = 32 if few else 16 if size <= 256 else 8
+    gaussian = f"rank: {min(64, size - 1)}, iterations: {iterations}"
+    return {
+        "network": network,
+        "gaussian": gaussian + (", shrinkage: 3" if few else ""),
+        "laps": 4 if few else 8,
+        "evaluated": [1, 2, 3] if few else [1, 2, 4, 6],
+        "e_step": FEW_ROWS if few else "",
+        "first": "" if few else FIRST,
+        "steps": _steps(count, batch) if convolved else 250 if few else 2000,
+        "batch": batch,
+        "rate": "1.0e-3" if convolved else "1.0e-4" if few else "5.0e-4",
+        "predicted": 128 if convolved else 256,
+    }
+
+
+def _network(kind: str, shape: Sequence[int], few: bool) -> tuple[str, bool]:
     """Returns the network's entry, and whether it is a U-Net."""
     size = shape[1:] if len(shape) > 1 else shape
     levels = 0
     while levels < LEVELS and all(n % 2**levels == 0 and n >= 4 * 2**levels for n in size):
         levels += 1
     if kind not in ("images", "series") or levels < 2:
-        return "{name: residual_mlp, width: 256, blocks: 4}", False
+        start = ", gaussian: true" if few and math.prod(shape) <= LARGEST else ""
+        return f"{{name: residual_mlp, width: 256, blocks: 4{start}}}", False
     channels = [32, 64, 128][:levels] if kind == "images" else [32, 64, 64][:levels]
     kernel = ", kernel: 5" if kind == "series" else ""
     return f"{{name: unet, channels: {channels}, blocks: 1{kernel}, dropout: 0.0}}", True
+
+
+def _steps(count: int, batch: int) -> int:
+    """Returns the steps of a lap of a U-Net: twenty passes, within bounds."""
+    return min(max(10 * round(2 * count / batch), 250), 1000)
 
 
 def _scaling(some: Observed, by_column: bool) -> tuple[Units, Units]:
