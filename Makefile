@@ -81,6 +81,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/recipe.py
 	$(BIN)/python benchmarks/evidence.py
+	$(BIN)/python benchmarks/own_data.py
 
 gpu: $(READY)
 	$(BIN)/python benchmarks/gpu.py

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -188,3 +189,41 @@ def test_the_evidence_is_means_over_seeds_and_paired_differences(benchmark):
     assert crps[0].startswith("CRPS")
     assert crps[2:] == ["lowest", "4 ± 0", "2 ± 0.58", "1 ± 0.29", "-1 ± 0.29"]
     assert rank[2:] == ["uniform", "", "0.5, 0.001, 0.25", "", ""]
+
+
+def test_gaps_are_filled_linearly(benchmark):
+    own = benchmark("own_data")
+    row = np.array([np.nan, 1.0, np.nan, np.nan, 4.0, np.nan])
+    np.testing.assert_allclose(own._interpolated(row), [1, 1, 2, 3, 4, 4])
+    plane = 2.0 * np.arange(4)[:, None] + np.arange(5)
+    image = np.stack([plane, -plane])
+    image[:, 1:3, 1:4] = image[1, 0, 0] = np.nan
+    np.testing.assert_allclose(own._interpolated(image)[0], plane)
+    assert own._interpolated(image)[1, 0, 0] == -1.0  # of the nearest, beyond the others
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "part"),
+    [("wine", (178, 13), 0.4), ("pulse waves", (1500, 48), 0.35), ("photographs", (3, 8, 8), 0.5)],
+)
+def test_a_part_of_the_values_is_hidden(name, shape, part, benchmark):
+    made = benchmark("own_data").MAKERS[name](np.random.default_rng(0))
+
+    assert made.x.shape[-len(shape) :] == shape
+    assert made.x.std() == pytest.approx(1.0, abs=1e-3)
+    assert np.broadcast_to(made.hidden, made.x.shape).mean() == pytest.approx(part, abs=0.02)
+    assert made.neighbours is (name != "wine")
+
+
+def test_own_data_are_summed_up_with_paired_differences(benchmark):
+    rows = pd.DataFrame(
+        {"data": "waves", "seed": seed, "method": method, "CRPS": crps + seed}
+        for method, crps in (("Gaussian", 1.0), ("chosen", 0.5))
+        for seed in (0, 1, 2)
+    )
+
+    line = benchmark("own_data").summary(rows).splitlines()[-1]
+
+    assert [cell.strip() for cell in line.split("|")[2:-1]] == [
+        *("chosen", "1.500 ± 0.577", "-0.500 ± 0.000")
+    ]
