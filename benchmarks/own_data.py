@@ -1,7 +1,8 @@
 """Own observations: what `diem.fit` predicts at its defaults beside what fills gaps usually.
 
 In each set of data, values are hidden at random, and the others have a little noise. A fifth of the
-rows is held out: the hidden values of these are predicted from the others, by draws of
+rows, at most 128, is held out: the hidden values of these are predicted from the others, by draws
+of
 
 - ``diem.fit`` at its defaults, those of ``diem init``: the chosen prior, and the last lap's;
 - its Gaussian prior, which the laps begin with;
@@ -40,9 +41,9 @@ from diem.evaluation.ranks import coverage, pit
 from diem.files.atomic import atomic
 
 HERE = Path(__file__).parent
-DRAWS = 32
-WAVES, LENGTH = 1500, 48
-PATCHES = {"train": 1500, "size": 8, "reduce": 2}
+DRAWS, HELD = 32, 128
+WAVES, LENGTH = 1300, 48
+PATCHES = {"train": 1300, "size": 8, "reduce": 2}
 NEAREST = 32
 """The iterative imputer predicts each value from so many others at most."""
 
@@ -52,7 +53,7 @@ POINTS = ("nearest neighbours", "interpolation")
 HEAD = f"""# Own observations
 
 Made by `benchmarks/own_data.py`, whose head says what is compared; {DRAWS} draws predict the hidden
-values of a fifth of the rows. Means over the seeds, with their standard errors. Differences from
+values of held-out rows. Means over the seeds, with their standard errors. Differences from
 the Gaussian are paired, seed by seed.
 """
 
@@ -183,7 +184,7 @@ def case(name: str, seed: int) -> list[dict[str, object]]:
     x, hidden, noise, neighbours = MAKERS[name](stream)
     hidden = np.broadcast_to(hidden, x.shape)
     y = np.where(hidden, np.nan, x + noise * stream.standard_normal(x.shape)).astype(np.float32)
-    held = len(x) // 5
+    held = min(len(x) // 5, HELD)
     truth, of_held = torch.from_numpy(x[:held]), torch.from_numpy(hidden[:held].copy())
     rows: list[dict[str, object]] = []
     of_fit = learned(y[:held], y[held:], noise, seed)

@@ -204,7 +204,7 @@ def test_gaps_are_filled_linearly(benchmark):
 
 @pytest.mark.parametrize(
     ("name", "shape", "part"),
-    [("wine", (178, 13), 0.4), ("pulse waves", (1500, 48), 0.35), ("photographs", (3, 8, 8), 0.5)],
+    [("wine", (178, 13), 0.4), ("pulse waves", (1300, 48), 0.35), ("photographs", (3, 8, 8), 0.5)],
 )
 def test_a_part_of_the_values_is_hidden(name, shape, part, benchmark):
     made = benchmark("own_data").MAKERS[name](np.random.default_rng(0))
