@@ -51,8 +51,11 @@ def test_the_kind_of_data_decides(tmp_path, monkeypatch, y, kind, network):
     assert resolved["gaussian"]["rank"] < np.prod(y.shape[1:])
 
 
-@pytest.mark.parametrize(("rows", "repeats", "steps"), [(2047, 8, 250), (2048, 1, 2000)])
-def test_few_rows_are_sampled_often_and_learned_shortly(tmp_path, rows, repeats, steps):
+ROWS = [(1500, 4, 8, 250), (2047, 4, 8, 320), (2048, 8, 8, 320), (16384, 8, 1, 2000)]
+
+
+@pytest.mark.parametrize(("rows", "laps", "repeats", "steps"), ROWS)
+def test_few_rows_are_sampled_often_and_learned_shortly(tmp_path, rows, laps, repeats, steps):
     path = tmp_path / "own.h5"
     diem.write_observations(path, {"train": rough(rows, 3)}, operator="mask", sigma_y=0.1)
 
@@ -61,10 +64,9 @@ def test_few_rows_are_sampled_often_and_learned_shortly(tmp_path, rows, repeats,
 
     entry = resolve(yaml.safe_load(made.text), "own.yaml")["experiments"]["own"]
     assert (entry["e_step"]["repeats"], entry["m_step"]["steps"]) == (repeats, steps)
-    few = rows == 2047
-    assert entry["e_step"]["final"] == (1 if few else 4)
-    assert (entry["gaussian"]["shrinkage"] > 0) is entry["network"]["gaussian"] is few
-    assert max(entry["evaluation"]["laps"]) < entry["laps"]
+    assert entry["e_step"]["final"] == (4 if rows == 16384 else 1)
+    assert (entry["gaussian"]["shrinkage"], entry["network"]["gaussian"]) == (3, True)
+    assert max(entry["evaluation"]["laps"]) < entry["laps"] == laps
     assert entry["e_step"]["restart"] is not None  # the rest is the recipe's
 
 

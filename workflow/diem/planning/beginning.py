@@ -67,13 +67,14 @@ experiments:
 """
 
 
-FEW = 2048
-"""A perceptron learns a table of fewer rows by heart, unless it begins with what is known of them
-(a Gaussian that is shrunk) and trains shortly on several samples of each."""
+FEW, MANY = 2048, 16384
+"""A perceptron learns the rows of a table by heart, unless it begins with what is known of them (a
+Gaussian that is shrunk) and trains shortly on several samples of each: tables of fewer rows than
+the first number in few laps and at a low rate, those of as many as the second on one sample."""
 
-FEW_ROWS = """\
+REPEATS = """\
     e_step:
-      repeats: 8                     # samples of each row: few are not learned by heart then
+      repeats: 8                     # samples of each row: they are not learned by heart then
       final: 1                       # and no more of them in the last lap
 """
 
@@ -178,42 +179,46 @@ def _kind(shape: Sequence[int], some: Observed) -> tuple[str, str]:
 
 def _learning(kind: str, shape: Sequence[int], count: int) -> dict[str, object]:
     """Returns how data of a kind are learned, by the names of these places of the page."""
-    few, size = kind == "table" and count < FEW, math.prod(shape)
-    network, convolved = _network(kind, shape, few)
-    batch = 64 if convolved else 256
-    iterations = 32 if few else 16 if size <= 256 else 8
-    gaussian = f"rank: {min(64, size - 1)}, iterations: {iterations}"
-    return {
+    network, convolved = _network(kind, shape)
+    size = math.prod(shape)
+    gaussian = f"rank: {min(64, size - 1)}, iterations: {16 if size <= 256 else 8}"
+    learning = {
         "network": network,
-        "gaussian": gaussian + (", shrinkage: 3" if few else ""),
-        "laps": 4 if few else 8,
-        "evaluated": [1, 2, 3] if few else [1, 2, 4, 6],
-        "e_step": FEW_ROWS if few else "",
-        "first": "" if few else FIRST,
-        "steps": _steps(count, batch) if convolved else 250 if few else 2000,
-        "batch": batch,
-        "rate": "1.0e-3" if convolved else "1.0e-4" if few else "5.0e-4",
-        "predicted": 128 if convolved else 256,
+        "gaussian": gaussian,
+        "laps": 8,
+        "evaluated": [1, 2, 4, 6],
+        "e_step": "",
+        "first": FIRST,
+        "steps": 2000,
+        "batch": 256,
+        "rate": "5.0e-4",
+        "predicted": 256,
     }
+    if convolved:  # twenty passes a lap, within bounds
+        steps = min(max(10 * round(2 * count / 64), 250), 1000)
+        learning |= {"steps": steps, "batch": 64, "rate": "1.0e-3", "predicted": 128}
+    elif kind == "table":
+        steps = min(max(10 * round(count / 64), 250), 2000)
+        gaussian = f"rank: {min(64, size - 1)}, iterations: 32, shrinkage: 3"
+        learning |= {"gaussian": gaussian, "first": "", "steps": steps, "rate": "3.0e-4"}
+        learning |= {"e_step": REPEATS} if count < MANY else {}
+        few = {"laps": 4, "evaluated": [1, 2, 3], "rate": "1.0e-4"}
+        learning |= few if count < FEW else {}
+    return learning
 
 
-def _network(kind: str, shape: Sequence[int], few: bool) -> tuple[str, bool]:
+def _network(kind: str, shape: Sequence[int]) -> tuple[str, bool]:
     """Returns the network's entry, and whether it is a U-Net."""
     size = shape[1:] if len(shape) > 1 else shape
     levels = 0
     while levels < LEVELS and all(n % 2**levels == 0 and n >= 4 * 2**levels for n in size):
         levels += 1
     if kind not in ("images", "series") or levels < 2:
-        start = ", gaussian: true" if few and math.prod(shape) <= LARGEST else ""
+        start = ", gaussian: true" if kind == "table" and math.prod(shape) <= LARGEST else ""
         return f"{{name: residual_mlp, width: 256, blocks: 4{start}}}", False
     channels = [32, 64, 128][:levels] if kind == "images" else [32, 64, 64][:levels]
     kernel = ", kernel: 5" if kind == "series" else ""
     return f"{{name: unet, channels: {channels}, blocks: 1{kernel}, dropout: 0.0}}", True
-
-
-def _steps(count: int, batch: int) -> int:
-    """Returns the steps of a lap of a U-Net: twenty passes, within bounds."""
-    return min(max(10 * round(2 * count / batch), 250), 1000)
 
 
 def _scaling(some: Observed, by_column: bool) -> tuple[Units, Units]:
