@@ -297,7 +297,7 @@ def test_the_posterior_of_unlike_columns_is_the_exact_one(tmp_path):
     diem.write_observations(path, {"train": y}, operator="mask", sigma_y=noise)
     data = {"offset": [1000.0, 0.59, -210.0], "scale": [1000.0, 0.01, 100.0]}
     ingest(path, output, {}, {**HELD_OUT, **data}, 0, "some")
-    entry = {"rank": 2, "iterations": 32, "observations": 20_000, "every": 1}
+    entry = {"rank": 2, "iterations": 32, "observations": 20_000, "every": 1, "shrinkage": 0.0}
     with Observations(output) as file:
         gaussian_prior(tmp_path / "g.safetensors", file, entry, {"data": data}, Job())
     own = diem.load_prior(tmp_path / "g.safetensors")

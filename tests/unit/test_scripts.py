@@ -128,6 +128,7 @@ def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
 def test_the_gaussian_prior_is_fitted_to_every_fourth_of_some_observations(files):
     def fitted(name, observations, every):
         entry = {"rank": 1, "iterations": 2, "observations": observations, "every": every}
+        entry["shrinkage"] = 0.0
         output = files / name / "gaussian.safetensors"
         snakemake = SimpleNamespace(
             log=[str(files / "log")],
