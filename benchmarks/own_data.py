@@ -53,8 +53,9 @@ POINTS = ("nearest neighbours", "interpolation")
 HEAD = f"""# Own observations
 
 Made by `benchmarks/own_data.py`, whose head says what is compared; {DRAWS} draws predict the hidden
-values of held-out rows. Means over the seeds, with their standard errors. Differences from
-the Gaussian are paired, seed by seed.
+values of held-out rows. Means over the seeds, with their standard errors where there are several.
+Differences from the Gaussian are paired, seed by seed. The iterative imputer predicts each value
+from {NEAREST} others at most.
 """
 
 
@@ -214,14 +215,14 @@ def summary(rows: pd.DataFrame) -> str:
     same = gaussian.groupby([rows["data"], rows["seed"]]).transform("max")
     rows = rows.assign(**{"CRPS over the Gaussian's": rows["CRPS"] - same})
     values = rows.drop(columns="seed").groupby(["data", "method"], sort=False)
-    mean, error = values.mean(), values.sem()
+    mean, error, seeds = values.mean(), values.sem(), values["CRPS"].count()
     told = mean.apply(
         lambda column: [
             "" if np.isnan(m) else f"{m:.3f}" + ("" if np.isnan(e) else f" ± {e:.3f}")
             for m, e in zip(column, error[column.name], strict=True)
         ]
     )
-    return told.reset_index().to_markdown(index=False)
+    return told.assign(seeds=seeds).reset_index().to_markdown(index=False)
 
 
 def main() -> None:

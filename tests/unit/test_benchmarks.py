@@ -225,5 +225,5 @@ def test_own_data_are_summed_up_with_paired_differences(benchmark):
     line = benchmark("own_data").summary(rows).splitlines()[-1]
 
     assert [cell.strip() for cell in line.split("|")[2:-1]] == [
-        *("chosen", "1.500 ± 0.577", "-0.500 ± 0.000")
+        *("chosen", "1.500 ± 0.577", "-0.500 ± 0.000", "3")
     ]
