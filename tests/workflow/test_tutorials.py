@@ -30,7 +30,8 @@ def ran(name, folder):
     """Runs a tutorial and returns what it printed, if it is what the tutorial says."""
     tutorial = DOCS / f"{name}.md"
     text = tutorials.run(tutorial, folder)
-    assert shape(text) == shape(tutorial.read_text(encoding="utf-8"))
+    same = [SELECTED.sub("selected.", told) for told in (text, tutorial.read_text("utf-8"))]
+    assert shape(same[0]) == shape(same[1])
     for picture in tutorials.pictures(text):
         (drawn,) = folder.rglob(Path(picture).name)
         assert drawn.stat().st_size > 1000
@@ -54,6 +55,16 @@ def test_operator(tmp_path):
 
     assert "adjoint is not the adjoint of forward" in text
     assert number(text, "of posterior means:") < 0.7 * number(text, "of observations:")
+
+
+def test_gaps(tmp_path):
+    text = ran("tutorial_gaps", tmp_path)
+
+    means, line = number(text, "means of columns:"), number(text, "linear interpolation:")
+    table, series = map(float, re.findall(r"RMS error of posterior: (.+)", text))
+    assert table < 0.7 * means
+    assert series < 0.5 * line
+    assert 84 < number(text, "within their 90 % intervals:") < 95
 
 
 def test_observations(tmp_path):
@@ -92,13 +103,7 @@ def test_observations(tmp_path):
 
 
 def test_in_python(tmp_path):
-    page = DOCS / "in_python.md"
+    text = ran("in_python", tmp_path)
 
-    text = tutorials.run(page, tmp_path)
-
-    same = [
-        shape(SELECTED.sub("selected.", told)) for told in (text, page.read_text(encoding="utf-8"))
-    ]
-    assert same[0] == same[1]
     assert number(text, "RMS error") < 0.5
     assert (tmp_path / "two/figures/fit_lap_choice.pdf").stat().st_size > 1000
