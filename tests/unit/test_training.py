@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from diem.diffusion.covariances import CARD_ERROR
-from diem.diffusion.gaussian import moments, ppca
+from diem.diffusion.gaussian import Gaussian, moments, ppca
 from diem.diffusion.prior import build_denoiser, read_prior
 from diem.em import loss, training
 from diem.em.adam import Adam
@@ -628,6 +628,7 @@ def test_a_checkpoint_of_another_fingerprint_is_not_used(tmp_path, short):
 
 
 RANK_1 = {"rank": 1, "observations": 1000}
+AROUND = {"name": "residual_mlp", "width": 8, "blocks": 1, "embedding": 4, "gaussian": True}
 
 
 class LapFiles:
@@ -711,12 +712,11 @@ def test_the_m_step_writes_a_prior_and_its_curve(lap, tmp_path):
 
 
 def test_fresh_weights_begin_with_the_gaussian_of_the_samples(lap):
-    network = {"name": "residual_mlp", "width": 8, "blocks": 1, "embedding": 4, "gaussian": True}
     slow = {"learning_rate": 1e-12}
     x, t = torch.randn(5, *VECTOR), torch.tensor([0.5])
 
-    first, _ = lap.run("first", network=network, settings=slow)
-    second, _ = lap.run("second", network=network, lap=2, previous=first, gaussian=RANK_1)
+    first, _ = lap.run("first", network=AROUND, settings=slow)
+    second, _ = lap.run("second", network=AROUND, lap=2, previous=first, gaussian=RANK_1)
 
     prior = read_prior(first)
     exact = prior.gaussian.denoiser(prior.denoiser.schedule)(x, t).mean
@@ -724,6 +724,22 @@ def test_fresh_weights_begin_with_the_gaussian_of_the_samples(lap):
     # Later laps go on with it, and not with the Gaussian of their own samples.
     kept = read_prior(second).denoiser.backbone.gaussian
     assert torch.equal(kept.values, prior.denoiser.backbone.gaussian.values)
+
+
+def test_a_gaussian_that_hardly_varies_in_a_direction_is_begun_with(lap):
+    # In single precision the smallest eigenvalue is one part in 1e8 of the largest, or below zero.
+    start = Lap(1, lap.shards, lap.settings, AROUND, SCHEDULE, RANK_1)
+    factors = 10 * torch.linalg.qr(torch.randn(5, 5)).Q[:, :4]
+    gaussian = Gaussian(torch.zeros(5), torch.tensor(1e-6), factors)
+
+    denoiser, _ = start.start(gaussian, 0)
+
+    exact = gaussian.to(torch.float64).denoiser(denoiser.schedule)
+    for t in (torch.tensor([0.0]), torch.tensor([0.3])):
+        x_t = gaussian.sample(64, torch.Generator().manual_seed(0))
+        x_t += denoiser.schedule.sigma(t) * torch.randn(64, 5)
+        gap = denoiser(x_t, t).mean - exact(x_t.double(), t.double()).mean
+        assert gap.abs().max() < 1e-3 * denoiser.schedule.sigma(t)
 
 
 def test_the_bar_of_a_training_is_drawn_by_its_clock_and_not_with_every_chunk(lap):

@@ -92,7 +92,8 @@ class Lap:
         stream = stream_seed(seed, Stage.NETWORK, self.number)
         denoiser = build_denoiser(self.network, self.schedule, shape, stream)
         if begin_with := getattr(denoiser.backbone, "begin_with", None):
-            begin_with(gaussian.mean.flatten(), gaussian.dense())
+            # In double precision, since single rounds the smallest variances to those below zero.
+            begin_with(gaussian.mean.flatten(), gaussian.to(torch.float64).dense())
         return denoiser, 0
 
 

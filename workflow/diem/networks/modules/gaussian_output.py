@@ -41,7 +41,8 @@ class GaussianOutput(nn.Module):
     def begin_with(self, mean: Tensor, covariance: Tensor) -> None:
         """Takes the moments of a Gaussian, of shapes ``(size,)`` and ``(size, size)``."""
         values, vectors = torch.linalg.eigh(covariance)
-        for name, value in (("mean", mean), ("values", values), ("vectors", vectors)):
+        moments = {"mean": mean, "values": values.clamp(min=0), "vectors": vectors}
+        for name, value in moments.items():
             getattr(self, name).copy_(value)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
