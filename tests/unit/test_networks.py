@@ -16,6 +16,7 @@ from diem.networks import NETWORKS
 from diem.networks.counting import counted
 from diem.networks.modules.embedding import noise_embedding
 from diem.networks.modules.unet import ChannelNorm, ModulatedResidual, SelfAttention
+from diem.networks.runtime import autocast
 
 
 def build(spec, shape):
@@ -224,6 +225,19 @@ def test_a_network_that_begins_with_a_gaussian_denoises_exactly(shape):
     for t in torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]:
         x_t = gaussian.mean + denoiser.schedule.sigma(t) * torch.randn(4, *shape).double()
         torch.testing.assert_close(denoiser(x_t, t).mean, exact(x_t, t).mean)
+
+
+def test_a_gaussian_is_exact_in_bfloat16_too():
+    gaussian = random_gaussian((6,), 2, torch.float32)
+    denoiser = build_denoiser(AROUND, {"sigma_min": 0.01, "sigma_max": 20.0}, (6,), seed=0)
+    denoiser.backbone.begin_with(gaussian.mean, gaussian.dense())
+    x_t, t = gaussian.mean + torch.randn(64, 6), torch.tensor([0.3])
+
+    with autocast("bfloat16", x_t.device):
+        half = denoiser(x_t, t).mean
+
+    exact = gaussian.denoiser(denoiser.schedule)(x_t, t).mean
+    torch.testing.assert_close(half, exact, rtol=1e-4, atol=1e-4)
 
 
 def test_a_gaussian_is_no_weight_and_is_kept_by_files(tmp_path):

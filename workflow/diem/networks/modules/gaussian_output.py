@@ -53,6 +53,8 @@ class GaussianOutput(nn.Module):
             t: The logarithm of the noise level, of shape ``(B,)``, ``(1,)`` or ``()``.
         """
         var_t = torch.exp(2 * t).reshape(-1, 1)
-        z = (x * torch.sqrt(1 + var_t) - self.mean) @ self.vectors
-        moved = z * ((self.values - 1) / (self.values + var_t))
-        return torch.sqrt(var_t / (1 + var_t)) * (self.mean + moved @ self.vectors.mT)
+        # Half precision would round directions of small variance to noise.
+        with torch.autocast(x.device.type, enabled=False):
+            z = (x * torch.sqrt(1 + var_t) - self.mean) @ self.vectors
+            moved = z * ((self.values - 1) / (self.values + var_t))
+            return torch.sqrt(var_t / (1 + var_t)) * (self.mean + moved @ self.vectors.mT)
