@@ -55,7 +55,7 @@ IMAGE = (1, 4, 4)
 MASK = {"name": "mask", "missing": 0.4}
 SMALL = {
     "mlp": {"hidden": [8], "embedding": 4},
-    "residual_mlp": {"width": 8, "blocks": 1, "embedding": 4},
+    "residual_mlp": {"width": 8, "blocks": 1, "embedding": 4, "gaussian": True},
     "unet": {
         "channels": [4, 8],
         "blocks": 1,
