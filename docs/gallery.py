@@ -14,7 +14,7 @@ from PIL import Image
 DOCS = Path(__file__).resolve().parent
 PICTURE = re.compile(r"!\[[^\]]*\]\((gallery/[^)]+\.png)\)")
 
-WIDTH, COLOURS, LARGEST = 900, (64, 32, 16), 60_000
+WIDTH, COLOURS, LARGEST = 900, (64, 32, 16), 100_000
 """The width in pixels, the numbers of colours to try, and the largest size in bytes."""
 
 

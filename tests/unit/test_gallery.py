@@ -41,6 +41,6 @@ def test_a_figure_is_shrunk_and_one_that_stays_large_is_told(tmp_path):
     with Image.open(tmp_path / "small/plain.png") as small:
         assert small.size == (gallery.WIDTH, 135)
     with pytest.raises(
-        SystemExit, match=r"noise\.png: it has [\d,]+ bytes, and 60,000 are the most"
+        SystemExit, match=r"noise\.png: it has [\d,]+ bytes, and 100,000 are the most"
     ):
         gallery.shrink(tmp_path / "noise.png", tmp_path / "small/noise.png")
