@@ -219,7 +219,7 @@ def test_a_network_that_begins_with_a_gaussian_denoises_exactly(shape):
     schedule = {"sigma_min": 0.01, "sigma_max": 20.0}
     denoiser = build_denoiser(AROUND, schedule, shape, seed=0).double()
 
-    denoiser.backbone.begin_with(gaussian.mean.flatten(), gaussian.dense())
+    denoiser.backbone.gaussian.begin_with(gaussian.mean.flatten(), gaussian.dense())
 
     exact = gaussian.denoiser(denoiser.schedule)
     for t in torch.linspace(0, 1, 5, dtype=torch.float64)[:, None]:
@@ -230,7 +230,7 @@ def test_a_network_that_begins_with_a_gaussian_denoises_exactly(shape):
 def test_a_gaussian_is_exact_in_bfloat16_too():
     gaussian = random_gaussian((6,), 2, torch.float32)
     denoiser = build_denoiser(AROUND, {"sigma_min": 0.01, "sigma_max": 20.0}, (6,), seed=0)
-    denoiser.backbone.begin_with(gaussian.mean, gaussian.dense())
+    denoiser.backbone.gaussian.begin_with(gaussian.mean, gaussian.dense())
     x_t, t = gaussian.mean + torch.randn(64, 6), torch.tensor([0.3])
 
     with autocast("bfloat16", x_t.device):
@@ -245,9 +245,9 @@ def test_a_gaussian_is_no_weight_and_is_kept_by_files(tmp_path):
     schedule = {"sigma_min": 0.01, "sigma_max": 20.0}
     denoiser = build_denoiser(AROUND, schedule, (6,), seed=0)
     plain = build_denoiser(AROUND | {"gaussian": False}, schedule, (6,), seed=0)
-    denoiser.backbone.begin_with(gaussian.mean, gaussian.dense())
+    denoiser.backbone.gaussian.begin_with(gaussian.mean, gaussian.dense())
     assert count(denoiser) == count(plain)
-    plain.backbone.begin_with(gaussian.mean, gaussian.dense())  # which has none
+    assert plain.backbone.gaussian is None
 
     card = {"network": AROUND, "schedule": schedule}
     Prior(gaussian, denoiser, card).save(tmp_path / "prior")

@@ -726,6 +726,13 @@ def test_fresh_weights_begin_with_the_gaussian_of_the_samples(lap):
     assert torch.equal(kept.values, prior.denoiser.backbone.gaussian.values)
 
 
+def test_other_fresh_weights_need_no_covariance(lap, monkeypatch):
+    # That of a large image would not fit the memory.
+    monkeypatch.delattr(Gaussian, "dense")
+
+    lap.run(network={**AROUND, "gaussian": False})
+
+
 def test_a_gaussian_that_hardly_varies_in_a_direction_is_begun_with(lap):
     # In single precision the smallest eigenvalue is one part in 1e8 of the largest, or below zero.
     start = Lap(1, lap.shards, lap.settings, AROUND, SCHEDULE, RANK_1)

@@ -28,6 +28,7 @@ from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.jobs.job import Job
 from diem.jobs.resume import fingerprint
+from diem.networks.modules.gaussian_output import GaussianOutput
 from diem.seeds import Stage, stream_seed, subset
 from diem.versions import versions
 
@@ -91,9 +92,10 @@ class Lap:
             return prior.denoiser, prior.card["optimizer_steps"]
         stream = stream_seed(seed, Stage.NETWORK, self.number)
         denoiser = build_denoiser(self.network, self.schedule, shape, stream)
-        if begin_with := getattr(denoiser.backbone, "begin_with", None):
-            # In double precision, since single rounds the smallest variances to those below zero.
-            begin_with(gaussian.mean.flatten(), gaussian.to(torch.float64).dense())
+        for module in denoiser.modules():
+            if isinstance(module, GaussianOutput):
+                # In double precision: single rounds the smallest variances to those below zero.
+                module.begin_with(gaussian.mean.flatten(), gaussian.to(torch.float64).dense())
         return denoiser, 0
 
 

@@ -2,9 +2,9 @@
 
 A network knows nothing of diffusion. It maps a batch ``x`` of shape ``(B, *event)`` and a noise
 conditioning variable ``t = log(sigma)`` of shape ``(B,)`` to a tensor of the shape of ``x``. It
-also takes one ``t`` for the whole batch, of shape ``(1,)`` or ``()``. A module that has a method
-``begin_with(mean, covariance)`` is told the moments of the samples that fresh weights are first
-trained on, of shapes ``(size,)`` and ``(size, size)``.
+also takes one ``t`` for the whole batch, of shape ``(1,)`` or ``()``. One that holds a
+:class:`~diem.networks.modules.gaussian_output.GaussianOutput` has it told the moments of the
+samples that fresh weights are first trained on.
 
 References:
     Rozet et al., Learning Diffusion Priors from Observations by Expectation Maximization,

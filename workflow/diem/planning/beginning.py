@@ -181,10 +181,10 @@ def _learning(kind: str, shape: Sequence[int], count: int) -> dict[str, object]:
     """Returns how data of a kind are learned, by the names of these places of the page."""
     network, convolved = _network(kind, shape)
     size = math.prod(shape)
-    gaussian = f"rank: {min(64, size - 1)}, iterations: {16 if size <= 256 else 8}"
-    learning = {
+    rank = f"rank: {min(64, size - 1)}"
+    learning: dict[str, object] = {
         "network": network,
-        "gaussian": gaussian,
+        "gaussian": f"{rank}, iterations: {16 if size <= 256 else 8}",
         "laps": 8,
         "evaluated": [1, 2, 4, 6],
         "e_step": "",
@@ -199,11 +199,12 @@ def _learning(kind: str, shape: Sequence[int], count: int) -> dict[str, object]:
         learning |= {"steps": steps, "batch": 64, "rate": "1.0e-3", "predicted": 128}
     elif kind == "table":
         steps = min(max(10 * round(count / 64), 250), 2000)
-        gaussian = f"rank: {min(64, size - 1)}, iterations: 32, shrinkage: 3"
+        gaussian = f"{rank}, iterations: 32, shrinkage: 3"
         learning |= {"gaussian": gaussian, "first": "", "steps": steps, "rate": "3.0e-4"}
-        learning |= {"e_step": REPEATS} if count < MANY else {}
-        few = {"laps": 4, "evaluated": [1, 2, 3], "rate": "1.0e-4"}
-        learning |= few if count < FEW else {}
+        if count < MANY:
+            learning |= {"e_step": REPEATS}
+        if count < FEW:
+            learning |= {"laps": 4, "evaluated": [1, 2, 3], "rate": "1.0e-4"}
     return learning
 
 

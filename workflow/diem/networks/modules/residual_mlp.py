@@ -39,7 +39,8 @@ class ResidualMLP(nn.Module):
             width: The number of features of each layer.
             blocks: The number of residual blocks.
             embedding: The number of noise embedding features, even.
-            gaussian: Whether the denoiser begins as that of a Gaussian, see :meth:`begin_with`.
+            gaussian: Whether the denoiser begins as that of a Gaussian, see
+                :class:`~diem.networks.modules.gaussian_output.GaussianOutput`.
         """
         super().__init__()
         size = math.prod(event_shape)
@@ -55,16 +56,6 @@ class ResidualMLP(nn.Module):
         if gaussian:  # the network adds nothing yet
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)
-
-    def begin_with(self, mean: Tensor, covariance: Tensor) -> None:
-        """Takes the Gaussian that the denoiser begins with, if it begins with any.
-
-        Arguments:
-            mean: Its mean, of shape ``(size,)``.
-            covariance: Its covariance, of shape ``(size, size)``.
-        """
-        if self.gaussian is not None:
-            self.gaussian.begin_with(mean, covariance)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Evaluates the network.
