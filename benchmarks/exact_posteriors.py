@@ -92,8 +92,7 @@ def exact_prior(gaussian: Gaussian) -> Prior:
 def moments(gaussian: Gaussian, operator: Operator, y: Tensor, sigma_y: float) -> tuple:
     """Returns the exact means and standard deviations of the posteriors."""
     g = gaussian.to(torch.float64)
-    v = g.factors.flatten(0, -2)
-    sigma_x = g.noise * torch.eye(len(v), dtype=torch.float64) + v @ v.T
+    sigma_x = g.dense()
     a = operator.dense(torch.float64)
     gain = (
         sigma_x
