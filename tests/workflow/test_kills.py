@@ -130,14 +130,17 @@ def test_killed_at_random_moments(reference, tmp_path):
         time.sleep(rng.uniform(0, 0.3))
         kill(process)
         kills += 1
-        left -= set(hit)
         watch.look()
+        # It met those as well that began or ended meanwhile: how many depends on the machine.
+        new = [str(name) for name, _ in watch.seen - before]
+        left -= {job for job in left if any(name.startswith(job) for name in new)}
         watch.look_at_checkpoints()
         process = workflow.start(TABLE)
     assert process.wait() == 0, workflow.path("stderr.txt").read_text()
     watch.look()
 
-    assert kills >= 10, left
+    assert not left
+    assert 2 * kills >= len(JOBS)  # two cores
     same_results(workflow, reference)
     # What is kept was made once: at most the piece is made again at which a job was killed.
     assert set(map(len, watch.written.values())) == {1}
