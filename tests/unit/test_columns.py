@@ -16,10 +16,11 @@ from diem.em.gaussian_prior import gaussian_prior
 from diem.errors import DiemError
 from diem.in_python.settings import EXPERIMENT, configured
 from diem.inference.prior_denoiser import PriorDenoiser
-from diem.inference.sample_files import write_posteriors
+from diem.inference.sample_files import read_posteriors, write_posteriors
 from diem.jobs.job import Job
 from diem.operators import Partial, build
 from diem.operators.mask import Mask
+from diem.report.posteriors import posteriors
 
 HELD_OUT = {"validation": 0.1, "test": 0.1}
 OFFSET, SCALE = [1013.0, 0.6, 0.0], [1000.0, 0.01, 2.0]
@@ -76,6 +77,39 @@ def test_a_list_of_one_number_is_that_number(tmp_path, noise):
     for (one, _), (other, _) in zip(taken_in(tmp_path, noise, 3.0, 7.0), by_column, strict=True):
         assert torch.equal(one.y, other.y)
         assert torch.equal(one.sigma_y.expand_as(one.y), other.sigma_y.expand_as(one.y))
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_each_channel_is_scaled_by_its_own_numbers(tmp_path, noise):
+    # As columns of vectors: three channels of two values each, and all of their values in a row.
+    split, sigma_y = NOISES[noise](table())
+    repeated = {
+        k: np.repeat(v, 2, -1) if k == "y" or np.ndim(v) == 2 else v for k, v in split.items()
+    }
+    sigma_y = sigma_y if np.ndim(sigma_y) == 0 else np.repeat(sigma_y, 2)
+    files = {}
+    for name, shape in (("rows", (6,)), ("channels", (3, 2))):
+        own = {k: v.reshape(-1, *shape) if np.ndim(v) == 2 else v for k, v in repeated.items()}
+        noise_of = sigma_y if np.ndim(sigma_y) == 0 else sigma_y.reshape(shape)
+        path, files[name] = tmp_path / f"{name}.h5", tmp_path / f"{name}_scaled.h5"
+        diem.write_observations(path, {"train": own}, operator="mask", sigma_y=noise_of)
+        each = 1 if name == "channels" else 2
+        units = {
+            "offset": np.repeat(OFFSET, each).tolist(),
+            "scale": np.repeat(SCALE, each).tolist(),
+        }
+        ingest(path, files[name], {}, {**HELD_OUT, **units}, 0, "some")
+
+    with Observations(files["rows"]) as one, Observations(files["channels"]) as other:
+        assert (one.units(), other.units()) == (
+            ", each column in units of its data.scale",
+            ", each channel in units of its data.scale",
+        )
+        for split in SPLITS:
+            rows, channels = one.load(split), other.load(split)
+            assert torch.equal(rows.y, channels.y.flatten(1))
+            expected = rows.sigma_y.expand_as(rows.y)
+            assert torch.equal(expected, channels.sigma_y.expand_as(channels.y).flatten(1))
 
 
 def test_a_column_s_noise_must_stay_in_bounds(tmp_path):
@@ -225,6 +259,55 @@ def test_samples_are_in_the_units_of_each_column(tmp_path, make):
     assert own.outliers_told(2, 9).startswith(
         "2 of 9 posterior samples have values of (x - offset) / scale far outside of -3 to 3,"
     )
+
+
+@pytest.mark.parametrize("make", [prior, diffusion])
+def test_samples_are_in_the_units_of_each_channel(tmp_path, make):
+    path, shape = tmp_path / "prior.safetensors", (3, 2)
+    card = {"lap": 0, CARD_RANGE: [-3.0, 3.0]}
+    gaussian = random_gaussian(shape, 2, torch.float32)
+    denoiser = None if make is prior else gaussian.denoiser(VESchedule(0.01, 10.0))
+    plain = PriorDenoiser(Prior(gaussian, denoiser, card))
+    units = {"offset": OFFSET, "scale": SCALE}
+    own = Prior(gaussian, denoiser, {**card, "data": units})
+    if make is prior:
+        own.save(path)
+        own = read_prior(path)
+    own = PriorDenoiser(own)
+    offset, scale = (torch.tensor(unit)[:, None] for unit in (OFFSET, SCALE))
+
+    assert torch.equal(own.mean, offset + scale * plain.mean)
+    assert torch.equal(own.sample(8, steps=4), offset + scale * plain.sample(8, steps=4))
+    u = torch.randn(4, *shape)
+    u[0, 1] = u[2] = torch.nan
+    expected = plain.posterior(u, "mask", 0.1, 5, sampler={"steps": 4})
+    noise = (0.1 * scale).expand(shape)
+    x = own.posterior(offset + scale * u, "mask", noise, 5, sampler={"steps": 4})
+    torch.testing.assert_close((x - offset) / scale, expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(
+        own.outlying(100 * scale * u.nan_to_num() + offset), plain.outlying(100 * u.nan_to_num())
+    )
+    if make is diffusion:
+        with pytest.raises(DiemError, match="a scale of each channel"):
+            own(u, torch.tensor(0.5))
+
+
+def test_posteriors_of_unlike_channels_are_drawn_in_one_range(tmp_path):
+    mean, sd = np.array(OFFSET)[:, None, None], np.array(SCALE)[:, None, None]
+    y = mean + sd * np.random.default_rng(0).standard_normal((3, 3, 4, 4))
+    y[:, :, :2] = np.nan
+    diem.write_observations(tmp_path / "own.h5", {"train": y}, "mask", 0.1 * sd)
+    own = Prior(
+        random_gaussian((3, 4, 4), 2, torch.float32),
+        None,
+        {"lap": 0, CARD_RANGE: [-3.0, 3.0], "data": {"offset": OFFSET, "scale": SCALE}},
+    )
+    with Observations(tmp_path / "own.h5") as file:
+        write_posteriors(tmp_path / "p.h5", PriorDenoiser(own), file, 4)
+        shown = read_posteriors(tmp_path / "p.h5", file, 3)
+    assert shown["scale"].shape == (3, 4, 4) and (shown["scale"][1] == np.float32(0.01)).all()
+    drawn = posteriors(shown, "own")
+    assert "(Values - offset) / scale run from" in drawn.get_supxlabel().replace("\n", " ")
 
 
 def test_noise_of_one_sigma_is_refused_where_columns_differ():

@@ -139,6 +139,20 @@ def test_columns_of_unlike_units_have_a_scale_each(tmp_path, monkeypatch):
     assert "-0.0" not in text
 
 
+def test_channels_of_unlike_units_have_a_scale_each(tmp_path):
+    mean, sd = np.array([1013.25, 0.6])[:, None], np.array([8.0, 0.02])[:, None]
+    y = mean + sd * rough(400, 2, 33)
+    y[np.random.default_rng(1).random(y.shape) < 0.4] = np.nan
+    diem.write_observations(tmp_path / "own.h5", {"train": y}, operator="mask", sigma_y=0.1 * sd)
+
+    text, data = written(tmp_path / "own.h5")
+
+    np.testing.assert_allclose(data["scale"], sd[:, 0], rtol=0.1)
+    assert (abs(np.array(data["offset"]) - mean[:, 0]) < 0.05 * sd[:, 0]).all()
+    assert "one number each" in text
+    assert resolve(yaml.safe_load(text), "own.yaml")
+
+
 def test_many_columns_are_written_on_lines_that_can_be_read(tmp_path):
     y = np.geomspace(1e-3, 1e3, 60) * rough(400, 60)
     diem.write_observations(tmp_path / "own.h5", {"train": y}, operator="mask", sigma_y=1e-4)
@@ -154,11 +168,12 @@ def test_columns_that_one_number_serves_have_one(tmp_path):
     tables = {
         "like": ({"train": 300 + 50 * rough(400, 3)}, "mask"),
         "scaled": ({"train": np.array([0.5, 1.0, 1.3]) * rough(400, 3)}, "mask"),
-        "series": ({"train": unlike[:, None] * rough(400, 3, 33)}, "mask"),
+        "series": ({"train": 300 + 50 * rough(400, 3, 33)}, "mask"),
+        "one axis": ({"train": smooth(400, 129)}, "mask"),
         "mixed": ({"train": {"y": unlike * rough(400, 3), "matrix": eye}}, "projection"),
     }
     for name, (splits, operator) in tables.items():
-        path, shape = tmp_path / f"{name}.h5", (3, 33) if name == "series" else (3,)
+        path, shape = tmp_path / f"{name}.h5", None if operator == "mask" else (3,)
         diem.write_observations(path, splits, operator, sigma_y=0.1, event_shape=shape)
         assert isinstance(written(path)[1]["scale"], float), name
 

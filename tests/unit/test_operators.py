@@ -521,6 +521,17 @@ class Forgetful(Mask):
         return 0 * y
 
 
+class Doubled(Mask):
+    """A mask that does not show the values of x, and says so."""
+
+    elementwise = True
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+    adjoint = forward
+
+
 class Particular(Mask):
     """A mask that takes large values for an error of its user."""
 
@@ -538,6 +549,7 @@ def test_the_sentence_of_an_operator_is_kept():
     [
         (InPlace, "forward writes into its argument"),
         (Forgetful, "adjoint changes the operator's parameters"),
+        (Doubled, "the class says elementwise = True, and forward gives other values"),
     ],
 )
 def test_operators_with_side_effects_are_refused(operator, words):

@@ -83,6 +83,31 @@ def test_what_ones_own_operator_does_not_observe_may_be_nan(dead, tmp_path):
     assert torch.isfinite(some.sigma_y).all()
 
 
+@pytest.mark.parametrize("shows", [True, False])
+def test_ones_own_operator_may_say_that_it_shows_single_values(dead, tmp_path, shows):
+    path, y, _, alive = dead
+    if shows:
+        code = CLASS.replace("    fields", "    elementwise = True\n    fields")
+        (tmp_path / "showing.py").write_text(code)
+    name, scale = "showing:Alive" if shows else "sensors:Alive", [1.0, 2.0, 3.0, 1.0, 2.0, 3.0]
+    entry = {**CONFIG["experiments"]["sky"], "data": {"name": "hdf5", "path": str(path)}}
+    entry["data"] |= {"scale": scale}
+    entry["observations"] = {"o": {"operator": {"name": name}}}
+    resolve({"experiments": {"sky": entry}}, "my.yaml")  # which imports no code
+
+    output, data = tmp_path / "observations.h5", {**HELD_OUT, "scale": scale}
+    arguments = path, output, {"operator": {"name": name}}, data, 0, "some"
+    if not shows:
+        with pytest.raises(DiemError, match=r"has a scale of its own .* Alive does not show"):
+            ingest(*arguments)
+        return
+    ingest(*arguments)
+    with Observations(output, name) as file:
+        some = file.load("train")
+    expected = np.where(alive, y, 0)[some.index] / np.array(scale, np.float32)
+    np.testing.assert_allclose(some.y, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

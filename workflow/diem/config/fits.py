@@ -152,7 +152,7 @@ def _check_own(
     """Checks that a file and the configuration together tell the operator and the noise, once.
 
     And that its observations have the shape of ``x``, if the operator keeps it, and can be scaled
-    by column, if the data are.
+    by column or channel, if the data are. Of a class of the user's own its jobs tell.
     """
     operator = entry.get("operator", {}).get("name")
     if operator is None and told.operator is None:
@@ -177,12 +177,13 @@ def _check_own(
             f" attribute event_shape, and its y have rows of shape {told.observation_shape}: one of"
             " the two is not as it should be, or the operator is another."
         )
-    if isinstance(scale, list):
+    if isinstance(scale, list) and known in OPERATORS.names:
         can = [name for name in OPERATORS.names if OPERATORS.find(name).elementwise]
         if known not in can:
             raise DiemError(
-                f"{where}.operator is {known!r}, and data.scale is a list, one number a column: it"
-                f" needs observations of single values of x, by {' or '.join(map(repr, can))}."
+                f"{where}.operator is {known!r}, and data.scale is a list, one number a column or"
+                " channel: it needs observations of single values of x, by"
+                f" {' or '.join(map(repr, can))}."
             )
     given = entry.get("sigma_y") is not None
     if given == told.sigma_y:

@@ -15,6 +15,7 @@ Its attribute ``event_shape`` is the shape of one ``x``, its attribute ``operato
 name of a built-in operator, and ``sigma_y`` may also be a data set of the root, for all splits.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 
 from diem import operators
 from diem.components import short
-from diem.data.observations import SPLITS, Observations, Units, check_noise
+from diem.data.observations import SPLITS, Observations, Units, check_noise, unit_of_values
 from diem.data.sets.hdf5 import held_out
 from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
@@ -57,8 +58,9 @@ def write_observations(
             ``groups`` of what is to be held out together. Of the operator ``mask``, the mask may be
             left out: what is not finite in ``y`` is missing.
         operator: The name of a built-in operator. A class of one's own is named in the config.
-        sigma_y: The noise's standard deviation, for all splits; without it the config or each
-            split tells it.
+        sigma_y: The noise's standard deviation, for all splits: a number, or an array that
+            broadcasts to one ``y``, such as ``(C, 1, 1)``, one a channel; without it the config or
+            each split tells it.
         event_shape: The shape of one ``x``; without it, the shape of one ``y``.
 
     Raises:
@@ -94,7 +96,11 @@ def write_observations(
         attributes["operator"] = operator
     if sigma_y is not None:
         check_noise(np.asarray(sigma_y), f"{path}: sigma_y")
-        arrays["sigma_y"] = np.asarray(sigma_y, np.float32)
+        noise, shape = np.asarray(sigma_y, np.float32), y.shape[1:]
+        with contextlib.suppress(ValueError):  # of another shape: who reads it refuses it
+            if noise.ndim == len(shape):
+                noise = np.broadcast_to(noise, shape)  # one a channel, (C, 1, 1)
+        arrays["sigma_y"] = noise
     write_hdf5(path, arrays, attributes)
 
 
@@ -210,7 +216,7 @@ def ingest(
         entry: The config's entry of ``observations``: ``operator`` and ``sigma_y`` where the file
             does not tell them.
         data: The config's ``data`` entry: the fractions to hold out, and the ``offset`` and
-            ``scale`` of ``x``, numbers or lists of one a column; what is written is of ``(x -
+            ``scale`` of ``x``, numbers or lists; what is written is of ``(x -
             offset) / scale``.
         seed: The config's seed.
         experiment: The experiment's name, for the file's attributes.
@@ -307,7 +313,7 @@ def _copied(
     """Returns chosen rows of a data set, in parts; or all of it, if it is for all observations."""
     shape = file.shape(f"{group}/{name}")
     if name == "sigma_y" and np.ndim(scale):
-        pass  # divided by the scale of each column, it is one of each value
+        pass  # divided by a list of scales, it is one of each value
     elif shape == ():
         return np.asarray(_rows(file, group, name, (), offset, scale))
     elif shape[0] == 1 < len(chosen):
@@ -340,6 +346,7 @@ def _rows(
 
 
 def _scaled_noise(file: Observations, sigma_y: np.ndarray, scale: Units) -> np.ndarray:
-    scaled = sigma_y / np.asarray(scale, np.float32)
+    divisor = unit_of_values(scale, file.event_shape).numpy() if np.ndim(scale) else scale
+    scaled = sigma_y / np.asarray(divisor, np.float32)
     check_noise(scaled, f"{file.path}: sigma_y divided by data.scale, {short(scale)},")
     return scaled.astype(np.float32)

@@ -24,15 +24,36 @@ __all__ = [
     "Observations",
     "Observed",
     "Units",
+    "place_of",
     "save_observations",
+    "unit_of_values",
     "users_observations",
 ]
 
 Units: TypeAlias = float | Sequence[float] | Tensor
-"""An ``offset`` or a ``scale`` of ``x``: a number, or for vectors ``(D,)`` one a column."""
+"""An ``offset`` or a ``scale`` of ``x``: a number, or a list of one for each place of its first
+axis, a column of vectors or a channel of other data."""
 
 BLOCK = 2**22
 """So many values of ``x``, ``y`` and parameters together are in memory at a time."""
+
+
+def unit_of_values(unit: Units, shape: Sequence[int]) -> Tensor:
+    """Returns the ``offset`` or the ``scale`` of each value of ``x``, of the event's shape.
+
+    Arguments:
+        unit: The unit, or already that of each value.
+        shape: The event's shape.
+    """
+    values = torch.as_tensor(unit, dtype=torch.float32)
+    if values.ndim < len(shape):
+        values = values.reshape(-1, *(1 for _ in shape[1:]))
+    return values.expand(*shape)
+
+
+def place_of(shape: Sequence[int]) -> str:
+    """Returns what a list of units has one number for each of: the places of the first axis."""
+    return "column" if len(shape) == 1 else "channel"
 
 
 @dataclass(frozen=True)
@@ -63,21 +84,21 @@ class Observed:
         What was not observed is zero.
 
         Raises:
-            DiemError: If each column has a scale, and the operators do not show single values.
+            DiemError: If each column or channel has a scale, and the operators do not show single
+                values.
         """
-        y = self.y
+        y, shape = self.y, self.operator.event_shape
         if not isinstance(offset, int | float) or offset:
-            level = torch.as_tensor(offset, dtype=torch.float32, device=y.device)
-            level = level.expand(len(y), *self.operator.event_shape)
-            y = y - self.operator.forward(level.to(y))
+            level = unit_of_values(offset, shape).to(y)
+            y = y - self.operator.forward(level.expand(len(y), *shape))
         if not isinstance(scale, int | float):
             if not self.operator.elementwise:
                 raise DiemError(
-                    "operator: each column of x has a scale of its own (data.scale is a list), and"
-                    f" {type(self.operator).__name__} does not show single values of x, as a mask"
-                    " does."
+                    f"operator: each {place_of(shape)} of x has a scale of its own (data.scale is a"
+                    f" list), and {type(self.operator).__name__} does not show single values of x,"
+                    " as a mask does."
                 )
-            scale = torch.as_tensor(scale, dtype=torch.float32, device=y.device).to(y)
+            scale = unit_of_values(scale, shape).to(y)
         y = torch.where(self.operator.observed(), y / scale, 0.0)
         return Observed(self.operator, y, self.sigma_y / scale, self.index)
 
@@ -187,7 +208,8 @@ class Observations(Reader):
     def units(self) -> str:
         """Returns what the values of scaled observations are in units of, if columns differ."""
         scale = self.attribute("scale") if self.has_attribute("scale") else 1.0
-        return ", each column in units of its data.scale" if np.ndim(scale) else ""
+        place = place_of(self.event_shape)
+        return f", each {place} in units of its data.scale" if np.ndim(scale) else ""
 
     def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
         sigma_y = np.asarray(sigma_y)

@@ -139,8 +139,8 @@ def _check_card(card: Any) -> None:
     for key, name in (("data", "offset"), ("data", "scale"), *(("schedule", n) for n in SCHEDULE)):
         value = card.get(key, {}).get(name, 1.0)
         values = value if isinstance(value, list) and key == "data" else [value]
-        if values is value and [len(values)] != card["event_shape"]:
-            raise ValueError(f"list {key}.{name} of one number a column")
+        if values is value and [len(values)] != card["event_shape"][:1]:
+            raise ValueError(f"list {key}.{name} of one number a column or channel")
         for value in values:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not math.isfinite(value) or (name != "offset" and value <= 0):

@@ -19,7 +19,7 @@ from azula.noise import VESchedule
 from torch import Tensor
 
 from diem.components import Count, Model, Seed, option, validated
-from diem.data.observations import Observed
+from diem.data.observations import Observed, place_of, unit_of_values
 from diem.diffusion.gaussian import Gaussian, noise_of
 from diem.diffusion.outside import of_card
 from diem.diffusion.posterior_sampler import PosteriorSampler
@@ -77,9 +77,9 @@ class PriorDenoiser(Denoiser):
     \sigma_t z`. A Gaussian prior, which no network was trained for, has an exact denoiser, exact
     samples and exact posteriors.
 
-    Where each column has a scale of its own, noise of one :math:`\sigma_t` is not what the network
-    knows: samples and posterior samples are as ever, and :attr:`denoiser` is the azula denoiser, of
-    ``(x - offset) / scale``; this one is refused.
+    Where each column or channel has a scale of its own, noise of one :math:`\sigma_t` is not what
+    the network knows: samples and posterior samples are as ever, and :attr:`denoiser` is the azula
+    denoiser, of ``(x - offset) / scale``; this one is refused.
 
     Azula's samplers start best from this prior's mean: ``sampler.init((8, *prior.event_shape),
     mean=prior.mean)``.
@@ -88,9 +88,10 @@ class PriorDenoiser(Denoiser):
         prior: The prior.
 
     Attributes:
-        schedule: The noise schedule, of ``(x - offset) / scale`` where each column has a scale.
-        offset: The value of ``x`` that is 0 to the network; a tensor if each column has one.
-        scale: The difference of ``x`` that is 1 to the network; a tensor if each column has one.
+        schedule: The noise schedule; where ``scale`` is a tensor of ``(x - offset) / scale``.
+        offset: The value of ``x`` that is 0 to the network; a tensor of the event's shape if each
+            column or channel has its own.
+        scale: The difference of ``x`` that is 1 to the network, or such a tensor.
         card: What made the prior: data, operator, settings, seed, versions and, of an exported
             prior, its metrics.
     """
@@ -108,7 +109,8 @@ class PriorDenoiser(Denoiser):
         for name, default in (("offset", 0.0), ("scale", 1.0)):
             value = data.get(name, default)
             if isinstance(value, list):
-                self.register_buffer(name, torch.tensor(value).to(self._mean))
+                each = unit_of_values(value, self.event_shape).contiguous()
+                self.register_buffer(name, each.to(self._mean))
             else:
                 setattr(self, name, value)
         levels = EXACT_SCHEDULE if prior.denoiser is None else prior.denoiser.schedule
@@ -133,7 +135,7 @@ class PriorDenoiser(Denoiser):
 
     @property
     def by_column(self) -> bool:
-        """Whether each column of ``x`` has an offset or a scale of its own."""
+        """Whether each column or channel of ``x`` has an offset or a scale of its own."""
         return isinstance(self.offset, Tensor) or isinstance(self.scale, Tensor)
 
     @property
@@ -156,12 +158,13 @@ class PriorDenoiser(Denoiser):
             kwargs: Passed to the network.
 
         Raises:
-            DiemError: If each column has a scale.
+            DiemError: If each column or channel has a scale.
         """
         if isinstance(self.scale, Tensor):
             inner = "" if self.exact else ", or take `denoiser`, which is of (x - offset) / scale"
             raise DiemError(
-                "The prior was learned with a scale of each column (data.scale), and noise of one"
+                f"The prior was learned with a scale of each {place_of(self.event_shape)}"
+                " (data.scale), and noise of one"
                 f" sigma does not fit them: draw with `sample` and `posterior`{inner}."
             )
         u_t, prior = (x_t - self.offset) / self.scale, self.prior

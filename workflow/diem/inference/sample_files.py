@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diem.data.observations import Observations
+from diem.data.observations import Observations, unit_of_values
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.em.blocks import Block, blocks
 from diem.errors import DiemError
@@ -171,8 +171,8 @@ def read_posteriors(
     Returns:
         ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N, *event)``, and what was seen as an
         event: ``y`` with NaN where nothing was observed, if it has the event's shape, or else
-        ``adjoint``, :math:`A^\top y`. If each column has a scale, so do they: ``offset`` and
-        ``scale`` ``(D,)`` are there too.
+        ``adjoint``, :math:`A^\top y`. If each column or channel has its own units,
+        ``offset`` and ``scale``, of the event's shape, are there too.
     """
     split = observations.splits()[0]
     observed = observations.load(split, slice(0, count))
@@ -184,7 +184,7 @@ def read_posteriors(
         data = json.loads(file.attribute("prior", default="{}")).get("data", {})
     units = {name: data.get(name, default) for name, default in (("offset", 0.0), ("scale", 1.0))}
     if any(isinstance(value, list) for value in units.values()):
-        shown |= {name: np.broadcast_to(value, shape) for name, value in units.items()}
+        shown |= {name: unit_of_values(value, shape).numpy() for name, value in units.items()}
     if shown["mean"].shape != (len(observed.y), *shape):
         raise DiemError(f"{path}: it holds no posteriors of {observations.path}.")
     if observed.operator.observation_shape == shape:

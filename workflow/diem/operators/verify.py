@@ -43,6 +43,7 @@ def verify_operator(operator: Operator, name: str, seed: int = 0) -> None:
     probe.check_linearity((x, ax), (z, az))
     probe.check_adjoint((x, ax), (y, aty))
     probe.check_observed(ax)
+    probe.check_elementwise(x, ax)
     probe.check_together()
 
 
@@ -153,6 +154,17 @@ class _Probe:
             raise self.refused(f"observed holds {observed.dtype}, where booleans are needed")
         if ax[~observed.expand_as(ax)].any():
             raise self.refused("forward is not zero where observed says that nothing is observed")
+
+    def check_elementwise(self, x: Tensor, ax: Tensor) -> None:
+        """Checks that values are those of ``x``, of an operator that says so."""
+        if not self.operator.elementwise:
+            return
+        seen = self.operator.observed().expand_as(ax)
+        if ax.shape != x.shape or not torch.equal(ax[seen], x[seen]):
+            raise self.refused(
+                "the class says elementwise = True, and forward gives other values than those of x"
+                " at their places"
+            )
 
     def check_together(self) -> None:
         """Checks that those that tell of each other are entries of an observation."""

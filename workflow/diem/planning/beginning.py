@@ -127,11 +127,12 @@ def beginning(
     figures = ["prior"] if visible else []
     if visible and len(shape) == 3 and some.operator.observation_shape == shape:
         figures.append("inpainting")
-    own = ":" in file.operator
-    offset, scale = _scaling(some, kind == "table" and some.operator.elementwise and not own)
+    # The values of a series of one axis are no columns.
+    several = kind == "table" if len(shape) == 1 else shape[0] > 1
+    offset, scale = _scaling(some, several and some.operator.elementwise)
     seen = some.operator.observed().expand_as(some.y)
     learned = some.scaled(offset, scale).sigma_y.expand_as(some.y)[seen]
-    # Where columns have a scale each, their noise may differ by orders of magnitude.
+    # Where columns or channels have a scale each, their noise may differ by orders of magnitude.
     noise = float(learned.amin() if isinstance(scale, list) else learned.median())
     told = [f"operator: {json.dumps(operator)}"] if operator else []
     told += [f"sigma_y: {sigma_y}"] if sigma_y else []
@@ -147,7 +148,7 @@ def beginning(
         config=config,
         table=f"results/tables/{name}_chosen_lap.md",
         path=json.dumps(str(file.path)),
-        scaling=_scaling_told(offset, scale, kind) + ("\n      links: true" if links else ""),
+        scaling=_scaling_told(offset, scale, several) + ("\n      links: true" if links else ""),
         observations=f"{{{', '.join(told)}}}{note}",
         **_learning(kind, shape, count),
         sigma_min=min(max(0.2 * noise, 1e-3), 0.01),
@@ -222,14 +223,15 @@ def _network(kind: str, shape: Sequence[int]) -> tuple[str, bool]:
     return f"{{name: unet, channels: {channels}, blocks: 1{kernel}, dropout: 0.0}}", True
 
 
-def _scaling(some: Observed, by_column: bool) -> tuple[Units, Units]:
+def _scaling(some: Observed, several: bool) -> tuple[Units, Units]:
     """Returns the mean and the size of x as far as observations show it, or that of data in place.
 
     Only operators whose observations are values of x show it.
 
     Arguments:
         some: The observations.
-        by_column: Whether each column may have its own, where one number does not do for all.
+        several: Whether each column or channel may have its own, where one number does not do for
+            all.
     """
     if not shows_values(some.operator):
         return 0.0, 1.0
@@ -239,11 +241,10 @@ def _scaling(some: Observed, by_column: bool) -> tuple[Units, Units]:
         offset, scale = 0.0, 1.0
     else:
         offset, scale = float(f"{offset:.3g}"), float(f"{scale:.3g}")
-    if by_column:
-        sigma_y = some.sigma_y.expand_as(some.y)
+    if several:
+        parts = (part.unbind(1) for part in (some.y, some.sigma_y.expand_as(some.y), seen))
         columns = [
-            _of_column(some.y[shown, n], sigma_y[shown, n])
-            for n, shown in enumerate(seen.unbind(1))
+            _of_column(y[shown], sigma_y[shown]) for y, sigma_y, shown in zip(*parts, strict=True)
         ]
         if not all(_in_place((mean - offset) / scale, sd / scale) for mean, sd in columns):
             return [mean for mean, _ in columns], [sd for _, sd in columns]
@@ -256,7 +257,7 @@ def _in_place(mean: float, sd: float) -> bool:
 
 
 def _of_column(values: Tensor, sigma_y: Tensor) -> tuple[float, float]:
-    """Returns the mean and the size of a column, rounded to a few hundredths of the size.
+    """Returns the mean and the size of a column or channel, rounded to some hundredths of the size.
 
     Of one that is not seen, or the same in all rows, the size is 1; none is less than its noise,
     which a few values may be by chance.
@@ -277,7 +278,7 @@ def shows_values(operator: Operator) -> bool:
     return bool(seen.any()) and torch.allclose(ones[seen], torch.ones(()), atol=1e-3)
 
 
-def _scaling_told(offset: Units, scale: Units, kind: str) -> str:
+def _scaling_told(offset: Units, scale: Units, several: bool) -> str:
     note = "what is learned, u of x = offset + scale u, should span about -2 to 2"
     if isinstance(scale, list):
         lists = [f"offset: {offset}", f"scale: {scale}"]
@@ -287,9 +288,9 @@ def _scaling_told(offset: Units, scale: Units, kind: str) -> str:
             )
             for line in lists
         ]
-        return "\n".join([f"      # {note}; one number a column", *wrapped])
+        return "\n".join([f"      # {note}; one number each", *wrapped])
     lines = [f"      offset: {offset}", f"      scale: {scale}"]
     lines[0] = f"{lines[0]:<37}# {note}"
-    if kind == "table":
-        lines[1] = f"{lines[1]:<37}# one for all columns; of masks a list gives each its own"
+    if several:
+        lines[1] = f"{lines[1]:<37}# one for all; a list gives each column or channel its own"
     return "\n".join(lines)

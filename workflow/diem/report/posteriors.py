@@ -26,6 +26,10 @@ def posteriors(shown: Mapping[str, np.ndarray], name: str) -> Figure:
     """
     title = f"{name}: posterior mean, standard deviation and samples"
     shape = shown["mean"].shape[1:]
+    if "scale" in shown:  # one axis, or one range of grey, for columns or channels of all units
+        offset, scale = shown["offset"], shown["scale"]
+        inner = {key: (shown[key] - offset) / scale for key in ("x", "mean", "y") if key in shown}
+        shown = {**shown, **inner, "sd": shown["sd"] / scale}
     if len(shape) == 3 and shape[0] in (1, 2, 3):
         return _images(shown, title)
     return _curves(shown, title)
@@ -59,10 +63,14 @@ def _images(shown: Mapping[str, np.ndarray], title: str) -> Figure:
     return image_rows(
         {"": rows},
         title,
-        f"Mean and standard deviation are of {x.shape[1]} samples an observation. Values run from"
-        f" {low:.3g} (black) to {high:.3g} (white), standard deviations from 0 to {white:.3g}."
-        f"{missing}",
+        f"Mean and standard deviation are of {x.shape[1]} samples an observation. {_values(shown)}"
+        f" from {low:.3g} (black) to {high:.3g} (white), standard deviations from 0 to"
+        f" {white:.3g}.{missing}",
     )
+
+
+def _values(shown: Mapping[str, np.ndarray]) -> str:
+    return "(Values - offset) / scale run" if "scale" in shown else "Values run"
 
 
 def _visible(x: np.ndarray) -> np.ndarray:
@@ -74,8 +82,6 @@ def _visible(x: np.ndarray) -> np.ndarray:
 def _curves(shown: Mapping[str, np.ndarray], title: str) -> Figure:
     x = shown["x"].reshape(*shown["x"].shape[:2], -1)
     mean, sd = (shown[key].reshape(len(x), -1) for key in ("mean", "sd"))
-    offset, scale = shown.get("offset", 0.0), shown.get("scale", 1.0)  # for one axis of all columns
-    x, mean, sd = (x - offset) / scale, (mean - offset) / scale, sd / scale
     places = np.arange(x.shape[2])
     count = min(4, len(x))
     figure = Figure(figsize=(WIDTH, 2.4))
@@ -85,8 +91,7 @@ def _curves(shown: Mapping[str, np.ndarray], title: str) -> Figure:
         ax.plot(places, x[i, :8].T, color="C0", alpha=0.35, linewidth=0.6, marker="")
         ax.plot(places, mean[i], color="C0", marker="o" if len(places) < 16 else "")
         if "y" in shown:
-            y = (shown["y"][i].ravel() - offset) / scale
-            ax.plot(places, y, color="C1", linestyle="", marker="x")
+            ax.plot(places, shown["y"][i].ravel(), color="C1", linestyle="", marker="x")
         ax.set(title=f"observation {i}", xlabel="component of $x$")
     axes[0].set_ylabel("(value - offset) / scale" if "scale" in shown else "value")
     seen = " Orange crosses are what was observed." if "y" in shown else ""

@@ -69,8 +69,8 @@ class HDF5(DataSet):
     offset: Number | list[Number] = option(
         0.0,
         "`x` is `offset + scale u`, where `u` spans about [-2, 2] and is what is learned. `y`,"
-        " `sigma_y`, and what a loaded prior gives, keep the units of the file. Of vectors it may"
-        " be a list, one number a column",
+        " `sigma_y`, and what a loaded prior gives, keep the units of the file. It may be a"
+        " list, one number a column of vectors or a channel of other data",
     )
     scale: Positive | list[Positive] = option(1.0, "see `offset`; a list needs the operator `mask`")
     links: bool = option(
@@ -130,10 +130,10 @@ class HDF5(DataSet):
         shape = self.event_shape()
         for key in ("offset", "scale"):
             values = getattr(self, key)
-            if isinstance(values, list) and (len(values),) != shape:
+            if isinstance(values, list) and len(values) != shape[0]:
                 raise DiemError(
                     f"data.{key} is a list of {len(values)}, which is one number a column of"
-                    f" vectors, and x has shape {shape}."
+                    f" vectors or a channel, and x has shape {shape}."
                 )
 
     def told(self) -> Told:
