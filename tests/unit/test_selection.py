@@ -156,6 +156,7 @@ def test_every_value_is_predicted_once_of_each_division(observations, monkeypatc
         return score(draws, y, kept)
 
     monkeypatch.setattr(prediction, "crps", scored)
+    monkeypatch.setattr(prediction, "AT_ONCE", 1)  # so that they are predicted in three parts
     once = evaluated(path, truth)[1]
     first = hidden[:2]
     hidden.clear()

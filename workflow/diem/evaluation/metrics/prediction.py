@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ __all__ = ["Prediction", "crps", "shown_half"]
 
 LEVELS = (50, 90)
 """The central intervals whose coverage is told, in percent."""
+
+AT_ONCE, VALUES = 256, 2**22
+"""The most observations that are predicted at once, and the most values of their draws, where an
+evaluation does not hold more anyway."""
 
 SPLIT = "validation"
 """The observations that are predicted, which no prior is trained on."""
@@ -114,7 +119,7 @@ class Prediction(Metric):
         observations, settings = evaluation.observations, evaluation.settings
         total = min(settings["predicted_observations"], observations.count(SPLIT))
         rows = observations.subset(SPLIT, total, evaluation.job.seed)
-        size = settings["test_observations"]
+        size = max(settings["test_observations"], self._at_once(evaluation))
         parts: list[Tensor] = []
         for start in range(0, total, size):
             held = observations.load(SPLIT, rows[start : start + size])
@@ -145,6 +150,12 @@ class Prediction(Metric):
         yield mean_of(scores, "posterior", card, groups=groups)
         for level, share in zip(LEVELS, covered, strict=True):
             yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}", groups)
+
+
+    def _at_once(self, evaluation: Evaluation) -> int:
+        """Returns how many observations may be predicted at once: more of small ones are faster."""
+        values = evaluation.posteriors.count * math.prod(evaluation.prior.event_shape)
+        return min(AT_ONCE, VALUES // values)
 
 
 def shown_half(operator: Operator, count: int, generator: Generator) -> Tensor:
