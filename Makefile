@@ -79,7 +79,6 @@ bench: $(READY)
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/estimate.py
 	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/recipe.py
 	$(BIN)/python benchmarks/evidence.py
 	$(BIN)/python benchmarks/own_data.py
 

@@ -50,34 +50,59 @@ def test_a_machine_keeps_the_others_figures(tmp_path, benchmark):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "photographs"])
-def test_the_data_of_the_recipes_are_measured(name, benchmark):
-    (row,) = benchmark("recipe").case_of(name, 0, "data", {})
-    assert row["prior/sliced_wasserstein"] > 0
+def test_what_the_recipes_cost_is_counted(benchmark):
+    evidence = benchmark("evidence")
+    config = evidence.configured(0)
+    config["experiments"] = {"manifold": config["experiments"]["manifold"]}
+
+    flops = evidence.spent(config)
+
+    laps = config["experiments"]["manifold"]["laps"]
+    of_run = {
+        run: [flops["manifold", run, lap + 1] for lap in range(laps)] for run in ("paper", "fast")
+    }
+    assert (np.diff(of_run["paper"]) > 0).all()
+    assert of_run["fast"][-1] < of_run["paper"][-1] / 8
+    assert len(evidence.targets(config)) == len(set(evidence.targets(config)))
 
 
-@pytest.mark.slow
-def test_the_recipes_learn_and_are_measured(benchmark):
-    recipe = benchmark("recipe")
-    case = recipe.Case("manifold", 0)
-    rows = list(recipe.learn(case, "fast_short", 2))
-    assert [row["lap"] for row in rows] == [1, 2]
-    assert 0 < rows[0]["flops"] < rows[1]["flops"]
-    assert rows[1]["prior/distance_to_manifold"] < rows[0]["prior/distance_to_manifold"]
-
-
-def test_recipes_are_compared_at_equal_flops(benchmark):
-    recipe = benchmark("recipe")
-    metric = recipe.MAIN["digits"][0]
-    # The paper's curve falls as 8 / FLOPs, so that it is at 4 where the fast one ends.
-    points = [("data", 0.0, 1.0), ("paper", 1.0, 8.0), ("paper", 4.0, 2.0), ("fast", 2.0, 2.5)]
+def test_evidence_is_of_last_laps_and_by_lap(benchmark):
+    evidence = benchmark("evidence")
+    runs = [("floor", 0, 8.0), ("paper", 2, 6.0), ("paper", 8, 4.0), ("fast", 8, 1.0)]
     rows = pd.DataFrame(
-        {"data": "digits", "seed": 0, "part": part, "flops": flops, metric: value}
-        for part, flops, value in points
+        {
+            "experiment": "digits",
+            "prior": prior,
+            "stage": "lap" if lap else "floor",
+            "lap": lap,
+            "seed": seed,
+            "subject": "prior",
+            "metric": "frechet_distance",
+            "value": value + seed * (prior == "fast"),
+            "flops": lap * 1e12 if lap else None,
+        }
+        for prior, lap, value in runs
+        for seed in (0, 2)
     )
-    cells = recipe.at_equal_flops(rows).strip().splitlines()[-1].split("|")[1:-1]
-    found = [float(cell) for cell in cells[4:]]
-    assert found == pytest.approx([2, 4, 2.5, 0.625, 1, 0.5])
+
+    p_values = rows[rows["prior"] == "paper"].assign(metric="energy_test_p", value=[0.5, 0.001] * 2)
+    rows = pd.concat([rows, p_values])
+
+    last = cells(evidence.last_laps(rows))
+    assert last[2][2:5] == ["uniform", "", "0.5, 0.001"]
+    assert last[0][3:6] == ["", "8e+12", "8e+12"]
+    assert last[1][2:6] == ["0", "8 ± 0", "4 ± 0", "2 ± 1"]
+    assert last[1][-1] == "-2 ± 1"
+    assert [line[1:] for line in cells(evidence.by_lap(rows))] == [
+        ["2", "2e+12", "6 ± 0"],
+        ["8", "8e+12", "4 ± 0"],
+        ["8", "8e+12", "2 ± 1"],
+    ]
+
+
+def cells(table):
+    """Returns the cells of a table of Markdown, without its head."""
+    return [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
 
 
 @pytest.mark.slow
@@ -171,24 +196,6 @@ def test_a_mutant_meets_the_tests_of_its_line_before_others_of_their_files(
     # Most tests that run the module are of a.py.
     own = ["a.py::fast", *rest, "a.py::slow", "b.py::elsewhere", "tests/unit/test_reference.py"]
     assert of(1, within=False) == own
-
-
-def test_the_evidence_is_means_over_seeds_and_paired_differences(benchmark):
-    values = {"one": (1.0, 2.0, 3.0), "four": (0.5, 1.0, 1.5), "floor": (4.0, 4.0, 4.0)}
-    p = {"one": (0.5, 0.001, 0.25)}
-    rows = pd.DataFrame(
-        {"metric": metric, "subject": "posterior", "prior": prior, "seed": seed, "value": value}
-        for metric, found in (("calibration_crps", values), ("calibration_p_total", p))
-        for prior, numbers in found.items()
-        for seed, value in enumerate(numbers)
-    )
-
-    lines = benchmark("evidence").table(rows).splitlines()[2:]
-
-    crps, rank = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
-    assert crps[0].startswith("CRPS")
-    assert crps[2:] == ["lowest", "4 ± 0", "2 ± 0.58", "1 ± 0.29", "-1 ± 0.29"]
-    assert rank[2:] == ["uniform", "", "0.5, 0.001, 0.25", "", ""]
 
 
 def test_gaps_are_filled_linearly(benchmark):

@@ -300,14 +300,19 @@ def test_samples_tell_of_the_spread():
     assert PosteriorSampler(karras(3, "none")).describe(prior)["sampler"] == "ddpm"
 
 
-def test_the_measured_covariance_is_scaled_and_solved_to_the_end():
-    # With the exact error it is that of a Gaussian, and one iteration is enough to ask for.
+@pytest.mark.parametrize(
+    ("entry", "iterations"),
+    [({"name": "mask", "missing": 0.5}, 16), ({"name": "projection", "rows": 4}, 1)],
+)
+def test_the_measured_covariance_is_scaled_and_solved(entry, iterations):
+    # With the exact error it is that of a Gaussian. Operators that mix values need not ask for
+    # iterations.
     gaussian, count = random_gaussian(IMAGE, 3), 4096
-    operator = simulate({"name": "mask", "missing": 0.5}, IMAGE, 1, torch.float32, seed=2)
+    operator = simulate(entry, IMAGE, 1, torch.float32, seed=2)
     y = operator.forward(gaussian.sample(1, stream(3)).float())
-    sampler = PosteriorSampler(karras(4), Measured(), iterations=1)
+    sampler = PosteriorSampler(karras(4), Measured(), iterations=iterations)
 
-    given = (repeated(operator, count), y.expand(count, *IMAGE), 0.1, stream())
+    given = (repeated(operator, count), y.expand(count, *y.shape[1:]), 0.1, stream())
     x = sampler(diffusion(gaussian), *given)
 
     moments = analytic_posterior(gaussian, matrices(operator)[0], y[0], 0.1)

@@ -118,7 +118,8 @@ class PosteriorDenoiser(Denoiser):
         b = self.y - self.operator.forward(mean.detach())
 
         guidance = self.guidance
-        solve = partial(guidance.solver, iterations=guidance.iterations)
+        iterations = guidance.covariance.iterations(guidance.iterations, self.operator)
+        solve = partial(guidance.solver, iterations=iterations)
         system = System(
             self.operator, self.var_y, b, jacobian, alpha_t, sigma_t, self.gaussian, solve
         )

@@ -76,6 +76,10 @@ class Covariance(Component):
         """
         return 1
 
+    def iterations(self, asked: int, operator: Operator) -> int:
+        """Returns the number of the solver's iterations, of those that were asked for."""
+        return asked
+
     def variance(self, var_t: Tensor, gaussian: Denoising | None) -> LinearMap:
         r"""Returns :math:`V`, as azula's covariance.
 

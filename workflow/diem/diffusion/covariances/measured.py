@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
 from typing import TYPE_CHECKING
 
-from diem.diffusion.covariances.base import System
 from diem.diffusion.covariances.cov_x import CovX
 from diem.errors import DiemError
-from diem.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diem.operators.base import Operator
+
 __all__ = ["Measured"]
+
+LEAST = 8
+"""The least iterations, where an operator mixes values."""
 
 
 class Measured(CovX):
     r"""`cov_x`, times the number that makes its trace the denoiser's measured error at the level.
 
-    The system is solved to convergence, whatever `iterations` are: its products take no pass
-    through the network. It is symmetric and positive, as that of a trained network's Jacobian
-    is not, so that its solutions seldom explode.
+    It is symmetric and positive, as the Jacobian of a trained network is not, so that its
+    solutions seldom explode. Its products take no pass through the network, so that operators that
+    mix values have 8 iterations at least. Of masks few are better: in directions that hardly vary
+    a trained denoiser's error is not what the covariance says.
     """
 
     name = "measured"
     needs_error = True
 
-    def solve(self, system: System) -> tuple[Tensor, Tensor]:
-        from diem.diffusion.solvers import conjugate_gradient, most_iterations
-
-        most = most_iterations(system.b, math.prod(system.operator.event_shape))
-        tolerance = math.sqrt(torch.finfo(system.b.dtype).eps)
-        solve = functools.partial(conjugate_gradient, iterations=most, tolerance=tolerance)
-        return super().solve(dataclasses.replace(system, solve=solve))
+    def iterations(self, asked: int, operator: Operator) -> int:
+        return asked if operator.elementwise else max(asked, LEAST)
 
     def matrix(self, var_t: float, covariance: Tensor, hessian: Tensor) -> Tensor:
         raise DiemError(
