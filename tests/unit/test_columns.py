@@ -1,5 +1,7 @@
 """Offset and scale by column: tables whose columns have units of their own."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,19 @@ def test_each_channel_is_scaled_by_its_own_numbers(tmp_path, noise):
             assert torch.equal(rows.y, channels.y.flatten(1))
             expected = rows.sigma_y.expand_as(rows.y)
             assert torch.equal(expected, channels.sigma_y.expand_as(channels.y).flatten(1))
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (3, 1)])
+def test_flat_noise_is_one_a_value_of_each_channel(tmp_path, shape):
+    y = np.random.default_rng(0).standard_normal((60, *shape)).astype(np.float32)
+    flat = np.linspace(0.1, 0.2, math.prod(shape)).astype(np.float32)
+    diem.write_observations(tmp_path / "own.h5", {"train": y}, operator="mask", sigma_y=flat)
+    data = {**HELD_OUT, "offset": 0.0, "scale": [10.0, 1.0, 2.0]}
+    ingest(tmp_path / "own.h5", tmp_path / "observations.h5", {}, data, 0, "some")
+    with Observations(tmp_path / "observations.h5") as file:
+        sigma_y = file.load("train").sigma_y
+    expected = flat.reshape(shape) / np.array([10.0, 1.0, 2.0])[:, None]
+    np.testing.assert_allclose(sigma_y.expand(shape), expected, rtol=1e-6)
 
 
 def test_a_column_s_noise_must_stay_in_bounds(tmp_path):

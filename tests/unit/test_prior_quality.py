@@ -13,9 +13,9 @@ from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.gaussians import frechet_distance
 from diem.evaluation.kernel import kernel_distance
 from diem.evaluation.metrics import METRICS
-from diem.evaluation.metrics.c2st import two_sample_accuracy
+from diem.evaluation.metrics.c2st import standard_error, two_sample_accuracy
 from diem.evaluation.metrics.energy_test import energy_test
-from diem.evaluation.metrics.memorisation import nearest
+from diem.evaluation.metrics.memorisation import error_of, nearest
 from diem.evaluation.metrics.pqmass import REGIONS, _chi2, pqmass
 from diem.evaluation.metrics.precision_recall import NEIGHBOURS, precision_recall
 from diem.files.hdf5 import write_hdf5
@@ -73,7 +73,34 @@ def test_a_missing_mode_costs_recall_and_a_wrong_one_precision():
 
 def test_the_nearest_is_at_its_distance():
     x, others = np.zeros((1, 2)), np.array([[3.0, 4.0], [6.0, 8.0]])
-    assert float(nearest(x, others)) == 5.0
+    distance, index = nearest(x, others)
+    assert (float(distance), int(index)) == (5.0, 0)
+
+
+@pytest.mark.parametrize("size", [2, 64])
+def test_the_error_of_memorisation_is_its_spread(size):
+    # In many dimensions a few of the reference data are nearest to most samples.
+    count, values, errors = 200, [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        train, test = rng.standard_normal((2, count, size))
+        (to_train, of_train), (to_test, of_test) = (
+            nearest(drawn, others)
+            for drawn in [rng.standard_normal((500, size))]
+            for others in (train, test)
+        )
+        nearer = to_train < to_test
+        values.append(float(nearer.double().mean()))
+        errors.append(error_of(torch.where(nearer, of_train, count + of_test), 2 * count))
+    assert np.std(values) == pytest.approx(np.mean(errors), rel=0.3)
+
+
+def test_the_error_of_a_cross_validated_accuracy_is_its_spread():
+    found = []
+    for seed in range(30):
+        a, b = np.random.default_rng(seed).standard_normal((2, 60, 3))
+        found.append(two_sample_accuracy(a, b, seed))
+    assert 0.7 < np.std(found) / standard_error(0.5, 120) < 1.2
 
 
 @pytest.mark.parametrize(
@@ -148,7 +175,7 @@ def test_so_many_samples_are_compared_at_most(name, function, found, most, tmp_p
     assert {(row.card["samples"], row.card["reference_samples"]) for row in rows} == {(most, most)}
     if name == "c2st":
         assert rows[0].value == 75.0
-        assert rows[0].error == pytest.approx(100 * math.sqrt(0.75 * 0.25 / (2 * most)))
+        assert rows[0].error == pytest.approx(100 * math.sqrt(2.25 * 0.75 * 0.25 / (2 * most)))
 
 
 def test_the_energy_distance_is_its_definition():

@@ -324,6 +324,7 @@ def _init(options: argparse.Namespace) -> None:
     from diem.components import SEARCH_PATH
     from diem.config.resolve import resolve
     from diem.data.observations import users_observations
+    from diem.data.validate import verified_operator
     from diem.files.atomic import atomic
     from diem.planning.beginning import KINDS, beginning
 
@@ -337,13 +338,15 @@ def _init(options: argparse.Namespace) -> None:
     os.environ.setdefault(SEARCH_PATH, str(output.resolve().parent))
     given = (options.operator, options.sigma_y)
     with users_observations(options.file, *given, options.links) as file:
+        verified_operator(file, "train")
         made = beginning(file, stem, str(output), options.kind, *given, options.links)
     config = resolve(yaml.safe_load(made.text), str(output))
+    cost = _cost(config)
     with atomic(output) as temporary:
         temporary.write_text(made.text, encoding="utf-8")
     print(f"{output}: a configuration to begin with, for {made.kind} ({made.reason}).")
     print(f"Look at it, and learn with: diem run --configfile {output} --cores all\n")
-    print(_cost(config))
+    print(cost)
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -177,9 +177,10 @@ def _check_own(
             f" attribute event_shape, and its y have rows of shape {told.observation_shape}: one of"
             " the two is not as it should be, or the operator is another."
         )
-    if isinstance(scale, list) and known in OPERATORS.names:
+    ours = known in OPERATORS.names or known.startswith("diem.operators.given:")
+    if isinstance(scale, list) and ours:
         can = [name for name in OPERATORS.names if OPERATORS.find(name).elementwise]
-        if known not in can:
+        if not OPERATORS.find(known).elementwise:
             raise DiemError(
                 f"{where}.operator is {known!r}, and data.scale is a list, one number a column or"
                 " channel: it needs observations of single values of x, by"

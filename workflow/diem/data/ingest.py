@@ -24,7 +24,7 @@ import numpy as np
 
 from diem import operators
 from diem.components import short
-from diem.data.observations import SPLITS, Observations, Units, check_noise, unit_of_values
+from diem.data.observations import SPLITS, Observations, Units, check_noise, numbers, unit_of_values
 from diem.data.sets.hdf5 import held_out
 from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
@@ -69,8 +69,12 @@ def write_observations(
     if operator is not None and operator not in operators.OPERATORS.names:
         hint = nearest(operator, operators.OPERATORS.names)
         raise DiemError(f"{path}: operator {operator!r} is no built-in operator{hint}.")
+    if not isinstance(splits, Mapping):
+        raise DiemError(f"{path}: splits is no mapping, such as {{'train': y}}.")
     if "train" not in splits:
         raise DiemError(f"{path}: 'train' is missing (given: {', '.join(splits) or 'nothing'}).")
+    if event_shape is not None and np.ndim(event_shape) != 1:
+        raise DiemError(f"{path}: event_shape is {event_shape!r}, where a tuple is needed.")
     arrays: dict[str, Any] = {}
     for split, given in splits.items():
         fields = _fields(path, split, given)
@@ -80,8 +84,6 @@ def write_observations(
         arrays[f"{split}/y"] = _converted(y, np.dtype(np.float32), missing=operator == "mask")
         if operator == "mask" and "mask" not in fields:
             arrays[f"{split}/operator/mask"] = _present(y)
-        elif operator == "mask":
-            _refuse_contradictions(f"{path}: {split}", y, fields["mask"])
         for name, values in fields.items():
             of_observations = name in ("groups", "index", "sigma_y")
             place = f"{split}/{name}" if of_observations else f"{split}/operator/{name}"
@@ -91,15 +93,17 @@ def write_observations(
                 check_noise(noise[~np.isnan(noise)], f"{path}: {split}/sigma_y")
         if operator is not None:
             _check_operator(f"{path}: {split}", operator, event_shape, y, fields)
+        if operator == "mask" and "mask" in fields:
+            _refuse_contradictions(f"{path}: {split}", y, fields["mask"])
     attributes: dict[str, Any] = {"event_shape": np.asarray(event_shape)}
     if operator is not None:
         attributes["operator"] = operator
     if sigma_y is not None:
-        check_noise(np.asarray(sigma_y), f"{path}: sigma_y")
-        noise, shape = np.asarray(sigma_y, np.float32), y.shape[1:]
-        with contextlib.suppress(ValueError):  # of another shape: who reads it refuses it
-            if noise.ndim == len(shape):
-                noise = np.broadcast_to(noise, shape)  # one a channel, (C, 1, 1)
+        noise = numbers(sigma_y, f"{path}: sigma_y").astype(np.float32)
+        check_noise(noise, f"{path}: sigma_y")
+        if noise.ndim > 1:  # such as one a channel, (C, 1, 1)
+            with contextlib.suppress(ValueError):  # of another shape: who reads it refuses it
+                noise = np.broadcast_to(noise, y.shape[1:])
         arrays["sigma_y"] = noise
     write_hdf5(path, arrays, attributes)
 
@@ -114,6 +118,8 @@ def _fields(path: str | Path, split: str, given: Any) -> dict[str, Any]:
     fields = {name: _array(path, f"{split}/{name}", values) for name, values in named.items()}
     count = len(fields["y"])
     for name, values in fields.items():
+        if values.shape == () and name != "sigma_y":
+            raise DiemError(f"{path}: {split}/{name} is one number, where rows are needed.")
         if values.shape[:1] not in ((count,), (1,), ()):
             raise DiemError(f"{path}: {split}/{name} has {len(values)} rows, where y has {count}.")
     return fields
@@ -127,7 +133,10 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
         except ValueError:
             raise DiemError(f"{path}: {name} is no array (its rows differ in shape).") from None
     if hasattr(values, "numpy"):  # a tensor
-        values = values.numpy()
+        values = values.detach().cpu()
+        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    if not isinstance(values.dtype, np.dtype):  # of pandas
+        values = np.asarray(values)
     if name.endswith("/groups") and np.dtype(values.dtype).kind not in "iub":
         if any(label is None or label != label for label in np.asarray(values).ravel().tolist()):
             raise DiemError(f"{path}: {name} has labels that are missing: give each one a group.")
@@ -346,7 +355,11 @@ def _rows(
 
 
 def _scaled_noise(file: Observations, sigma_y: np.ndarray, scale: Units) -> np.ndarray:
-    divisor = unit_of_values(scale, file.event_shape).numpy() if np.ndim(scale) else scale
+    divisor: Any = scale
+    if np.ndim(scale):
+        divisor = unit_of_values(scale, file.event_shape).numpy()
+        if sigma_y.size == divisor.size:  # one a value, which may be flat
+            sigma_y = sigma_y.reshape(divisor.shape)
     scaled = sigma_y / np.asarray(divisor, np.float32)
     check_noise(scaled, f"{file.path}: sigma_y divided by data.scale, {short(scale)},")
     return scaled.astype(np.float32)

@@ -24,6 +24,8 @@ __all__ = [
     "Observations",
     "Observed",
     "Units",
+    "check_noise",
+    "numbers",
     "place_of",
     "save_observations",
     "unit_of_values",
@@ -36,6 +38,30 @@ axis, a column of vectors or a channel of other data."""
 
 BLOCK = 2**22
 """So many values of ``x``, ``y`` and parameters together are in memory at a time."""
+
+
+def numbers(values: Any, name: str) -> np.ndarray:
+    """Returns real numbers as an array, NaN where a masked array is masked.
+
+    Arguments:
+        values: An array, a tensor, or what NumPy makes an array of.
+        name: What they are, for the sentence.
+
+    Raises:
+        DiemError: If they are no real numbers.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    try:
+        masked = np.ma.asarray(values)
+    except ValueError:
+        raise DiemError(f"{name} is no array (its rows differ in shape).") from None
+    if masked.dtype.kind == "c":
+        raise DiemError(f"{name} is complex: give real and imaginary parts as channels.")
+    if masked.dtype.kind not in "fiub":
+        raise DiemError(f"{name} is of type {masked.dtype}, where numbers are needed.")
+    return np.ma.filled(masked.astype(np.result_type(masked.dtype, np.float32)), np.nan)
 
 
 def unit_of_values(unit: Units, shape: Sequence[int]) -> Tensor:

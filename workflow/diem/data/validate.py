@@ -18,7 +18,7 @@ from diem.errors import DiemError
 from diem.operators.base import Operator
 from diem.operators.verify import PROBED, verify_operator
 
-__all__ = ["RESCALE", "Finding", "check_file"]
+__all__ = ["RESCALE", "Finding", "check_file", "verified_operator"]
 
 RESCALE = (
     "scale y and sigma_y before you write them, or set data.offset and data.scale in the config."
@@ -150,8 +150,12 @@ def _compare_groups(file: Observations, before: str, split: str, found: _Finding
             found.warn(f"{len(shared):,} groups of {split!r} are also in {before!r}.")
 
 
-def _read(file: Observations, split: str, found: _Findings) -> Totals:
-    """Reads a split from end to end."""
+def verified_operator(file: Observations, split: str) -> Operator:
+    """Returns the operator of the first observations of a split, which is what it must be.
+
+    Raises:
+        DiemError: If it is not, or there are no observations.
+    """
     count = file.count(split)
     if count == 0:
         raise DiemError(f"{file.path}: '{split}/y' holds no observation.")
@@ -160,9 +164,16 @@ def _read(file: Observations, split: str, found: _Findings) -> Totals:
         verify_operator(operator, file.operator)
     except DiemError as error:
         raise DiemError(f"{file.path}: {split}: {error}") from None
+    return operator
+
+
+def _read(file: Observations, split: str, found: _Findings) -> Totals:
+    """Reads a split from end to end."""
+    operator = verified_operator(file, split)
     for name in _not_read(file, split, operator):
         found.warn(f"{name!r} is not read: the operator {file.operator!r} does not know it.")
 
+    count = file.count(split)
     totals, generator = Totals(), torch.Generator().manual_seed(0)
     if f"{split}/groups" in file:
         found.note(f"{split}: {file.numbered(split, 'groups').max() + 1:,} groups.")

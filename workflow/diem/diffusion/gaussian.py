@@ -57,6 +57,9 @@ SINGLE = 3e6
 SOLVED_SIZE = 1024
 """Up to this size, what conjugate gradients do not solve is solved by a factorization."""
 
+DENSE_CHUNK = 2**23
+"""Observations whose moments are in closed form are taken so many entries of matrices at a time."""
+
 CHUNK = 2**22
 """Observations are sampled so many values at a time, which bounds the memory."""
 
@@ -316,9 +319,10 @@ def fit_to_samples(x: Tensor, rank: int) -> Gaussian:
     size = math.prod(x.shape[1:])
     if size <= COVARIANCE_SIZE:
         return ppca(*moments(x.double()), rank).to(x)
-    if not 0 <= rank < len(x):
+    if not 0 <= rank < min(len(x), size):
         raise DiemError(
-            f"gaussian.rank is {rank}, and must be less than the number of samples, {len(x)}."
+            f"gaussian.rank is {rank}, and must be less than the number of samples, {len(x)}, and"
+            f" than the size of x, {size}."
         )
     mean = x.mean(dim=0)
     centred = (x - mean).flatten(1)
@@ -363,11 +367,10 @@ def fit_to_observations(
     """
     gaussian = Gaussian.standard(operator.event_shape).to(y)
     size = math.prod(operator.event_shape)
-    dense = operator.dense().double() if size <= DENSE_SIZE else None
 
     def improve(gaussian: Gaussian) -> dict[str, np.ndarray]:
-        if dense is not None:
-            mean, covariance = _dense_moments(gaussian.to(torch.float64), dense, y, sigma_y)
+        if size <= DENSE_SIZE:
+            mean, covariance = _dense_moments(gaussian.to(torch.float64), operator, y, sigma_y)
             gaussian = ppca(mean, covariance, rank)
         else:
             draws = [
@@ -404,17 +407,22 @@ def noise_of(sigma_y: float | Tensor, y: Tensor, rows: Tensor | slice) -> float 
 
 
 def _dense_moments(
-    gaussian: Gaussian, dense: Tensor, y: Tensor, sigma_y: float | Tensor
+    gaussian: Gaussian, operator: Operator, y: Tensor, sigma_y: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns the mean and covariance of ``x`` under the average of all posteriors, exactly."""
     prior = gaussian.dense()
-    cross = dense @ prior  # (N, m, size)
-    system = cross @ dense.mT
-    var_y = torch.as_tensor(sigma_y, dtype=prior.dtype, device=prior.device) ** 2
-    system = system + torch.diag_embed(var_y.expand(y.shape).flatten(1))
-    gain = torch.linalg.solve(system, cross).mT  # (N, size, m)
-    residual = y.double().flatten(1) - dense @ gaussian.mean.flatten()
-    centre = gaussian.mean.flatten() + (gain @ residual[..., None])[..., 0]
-    mean, spread = moments(centre)
-    covariance = prior - (gain @ cross).mean(dim=0) + spread
+    gained, centres = torch.zeros_like(prior), []
+    largest = len(prior) * max(len(prior), math.prod(y.shape[1:]))
+    for rows in torch.arange(len(y)).split(max(1, DENSE_CHUNK // largest)):
+        dense = operator[rows].dense().double()  # (B, m, size)
+        cross = dense @ prior
+        var_y = torch.as_tensor(noise_of(sigma_y, y, rows), dtype=prior.dtype, device=y.device) ** 2
+        var_y = var_y.expand(y[rows].shape).flatten(1)
+        system = cross @ dense.mT + torch.diag_embed(var_y)
+        gain = torch.linalg.solve(system, cross).mT  # (B, size, m)
+        residual = y[rows].double().flatten(1) - dense @ gaussian.mean.flatten()
+        centres.append(gaussian.mean.flatten() + (gain @ residual[..., None])[..., 0])
+        gained += (gain @ cross).sum(dim=0)
+    mean, spread = moments(torch.cat(centres))
+    covariance = prior - gained / len(y) + spread
     return mean.reshape(gaussian.mean.shape), (covariance + covariance.T) / 2

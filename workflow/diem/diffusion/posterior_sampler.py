@@ -17,10 +17,20 @@ from diem.diffusion.posterior import Guidance, PartsDenoiser, PosteriorDenoiser
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import SAMPLERS, Sampler
 from diem.diffusion.spread import Spread
+from diem.errors import DiemError
 from diem.networks.runtime import bounded_memory, compile_network, set_memory_format
 from diem.operators.base import Operator
 
-__all__ = ["PosteriorSampler"]
+__all__ = ["PosteriorSampler", "refuse_infinite"]
+
+
+def refuse_infinite(x: Tensor) -> None:
+    """Raises a :class:`DiemError` if posterior samples are not finite."""
+    if not torch.isfinite(x).all():
+        raise DiemError(
+            "The posterior samples are not finite: the noise levels of the prior and sigma_y do not"
+            " fit each other, or the sampler has too few steps."
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diem.data.observations import Observed
-from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.posterior_sampler import PosteriorSampler, refuse_infinite
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import Sampler, sample_prior
 from diem.jobs.job import Job
@@ -100,6 +100,9 @@ class Posteriors:
             name: The name that the pieces' names begin with.
             stage: The purpose of the random numbers.
             part: Which part of the observations these are.
+
+        Raises:
+            DiemError: If one is not finite.
         """
         device = self.prior.gaussian.mean.device
         on_device = observed.to(device)
@@ -109,6 +112,7 @@ class Posteriors:
             generator = torch_generator(self.job.seed, stage, part, number, device)
             draw = partial(self.sampler, self.prior, *given, generator)
             draws.append(cached_tensor(self.job.keep, f"{name}/{number}", draw))
+            refuse_infinite(draws[-1])
             self.job.progress.update(len(observed.y))
         return torch.stack(draws, dim=1)
 

@@ -141,13 +141,14 @@ def _difference(one: _Candidate, other: _Candidate) -> tuple[float, float]:
 
 
 def _tie_errors(candidate: _Candidate) -> float:
-    """Returns how many standard errors make a tie: of few groups, as many as Student's t has it."""
-    if candidate.groups is None:
-        return TIE_ERRORS
+    """Returns how many standard errors make a tie: of few scores, as many as Student's t has it.
+
+    Where observations form groups, it is the groups that count.
+    """
     from scipy.stats import norm, t
 
-    groups = len(np.unique(candidate.groups))
-    return float(t.ppf(norm.cdf(TIE_ERRORS), max(1, groups - 1)))
+    counted = candidate.scores if candidate.groups is None else np.unique(candidate.groups)
+    return float(t.ppf(norm.cdf(TIE_ERRORS), max(1, len(counted) - 1)))
 
 
 def selected(table: pd.DataFrame, run: str) -> dict[Any, Any]:

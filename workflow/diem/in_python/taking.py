@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from diem.data.ingest import write_observations
-from diem.data.observations import check_noise
+from diem.data.observations import check_noise, numbers
 from diem.data.validate import RESCALE, check_file
 from diem.errors import DiemError
 from diem.operators import OPERATORS, Operator
@@ -30,7 +29,7 @@ def array_of(y: Any) -> np.ndarray:
     Raises:
         DiemError: If they are no real numbers of such a shape, or infinite.
     """
-    values = _numbers(y, "y")
+    values = numbers(y, "y")
     if values.ndim < 2 or 0 in values.shape:
         raise DiemError(
             f"y has shape {values.shape}, where (observations, ...) is needed, one a row."
@@ -47,22 +46,6 @@ def array_of(y: Any) -> np.ndarray:
     return values
 
 
-def _numbers(values: Any, name: str) -> np.ndarray:
-    """Returns real numbers as an array, NaN where a masked array is masked."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    try:
-        masked = np.ma.asarray(values)
-    except ValueError:
-        raise DiemError(f"{name} is no array (its rows differ in shape).") from None
-    if masked.dtype.kind == "c":
-        raise DiemError(f"{name} is complex: give real and imaginary parts as channels.")
-    if masked.dtype.kind not in "fiub":
-        raise DiemError(f"{name} is of type {masked.dtype}, where numbers are needed.")
-    return np.ma.filled(masked.astype(np.result_type(masked.dtype, np.float32)), np.nan)
-
-
 def _noise(given: Any, y: np.ndarray) -> tuple[Any, np.ndarray | None]:
     """Returns the noise of all observations, or else that of each of them.
 
@@ -71,7 +54,7 @@ def _noise(given: Any, y: np.ndarray) -> tuple[Any, np.ndarray | None]:
             ``(*observation)``, or what broadcasts to ``y``.
         y: The observations.
     """
-    sigma_y = _numbers(given, "sigma_y").astype(float)
+    sigma_y = numbers(given, "sigma_y").astype(float)
     count, shape = len(y), y.shape[1:]
     known = ~np.isnan(sigma_y)
     check_noise(sigma_y[known] if known.any() else sigma_y, "sigma_y")

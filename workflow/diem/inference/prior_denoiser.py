@@ -19,15 +19,15 @@ from azula.noise import VESchedule
 from torch import Tensor
 
 from diem.components import Count, Model, Seed, option, validated
-from diem.data.observations import Observed, place_of, unit_of_values
+from diem.data.observations import Observed, numbers, place_of, unit_of_values
 from diem.diffusion.gaussian import Gaussian, noise_of
 from diem.diffusion.outside import of_card
-from diem.diffusion.posterior_sampler import PosteriorSampler
+from diem.diffusion.posterior_sampler import PosteriorSampler, refuse_infinite
 from diem.diffusion.prior import CARD_RANGE, Prior, read_prior
 from diem.diffusion.samplers import Sampler, sample_prior
 from diem.diffusion.solvers import column
 from diem.errors import DiemError, nearest
-from diem.operators.base import Operator
+from diem.operators.base import OPERATORS, Operator
 from diem.operators.given import Given, given
 from diem.operators.partial import Partial
 from diem.operators.verify import PROBED, verify_operator
@@ -300,7 +300,7 @@ class PriorDenoiser(Denoiser):
                 progress(len(rows))
             parts.append(x)
         x = torch.cat(parts)
-        _refuse_infinite(x)
+        refuse_infinite(x)
         x = (self.offset + self.scale * x).unflatten(0, (len(observed.y), n))
         if count := int(self.outlying(x).sum()):
             warnings.warn(self.outliers_told(count, total), OutlierWarning, stacklevel=2)
@@ -345,17 +345,18 @@ class PriorDenoiser(Denoiser):
         self, y: Tensor | np.ndarray, operator: Given, sigma_y: float | Tensor | np.ndarray
     ) -> Observed:
         """Returns observations in the network's units, if all of them fit each other."""
-        y = torch.as_tensor(y).to(self._mean)
-        sigma_y = torch.as_tensor(sigma_y).to(self._mean)
+        y = torch.tensor(numbers(y, "y")).to(self._mean)
+        sigma_y = torch.tensor(numbers(sigma_y, "sigma_y")).to(self._mean)
         if not isinstance(operator, Operator):
             operator = given(operator, y, self.event_shape).to(self.device)
-            verify_operator(operator[:PROBED], "given")
         if operator.event_shape != self.event_shape:
             raise DiemError(
                 f"operator: it observes data of shape {operator.event_shape}, and the prior's have"
                 f" shape {self.event_shape}."
             )
         operator.check()
+        if type(operator) not in map(OPERATORS.find, OPERATORS.names):
+            verify_operator(operator[:PROBED], type(operator).__name__)
         if y.ndim == 0 or tuple(y.shape[1:]) != operator.observation_shape:
             raise DiemError(
                 f"y has shape {tuple(y.shape)}, where observations of shape"
@@ -370,28 +371,21 @@ class PriorDenoiser(Denoiser):
         operator = operator.to(self.device)
         if (missing := torch.isnan(y)).any():
             operator, y = Partial(operator, ~missing), y.nan_to_num()
-        if sigma_y.shape == y.shape:
-            sigma_y = torch.where(sigma_y.isnan() & ~operator.observed(), 1.0, sigma_y)
-        if not (torch.isfinite(sigma_y) & (sigma_y > 0)).all():
-            raise DiemError("sigma_y must be positive.")
         sigma_y = _one_a_row(sigma_y, y)
         try:
+            if sigma_y.isnan().any():
+                blank = sigma_y.isnan() & ~operator.observed()
+                sigma_y = torch.where(blank, 1.0, sigma_y.expand(y.shape))
             sigma_y.expand(y.shape)
         except RuntimeError:
             raise DiemError(
                 f"sigma_y has shape {tuple(sigma_y.shape)}, which does not broadcast to that of y,"
                 f" {tuple(y.shape)}."
             ) from None
+        if not (torch.isfinite(sigma_y) & (sigma_y > 0)).all():
+            raise DiemError("sigma_y must be positive.")
         observed = Observed(operator, y, sigma_y, np.arange(len(y)))
         return observed.scaled(self.offset, self.scale)
-
-
-def _refuse_infinite(x: Tensor) -> None:
-    if not torch.isfinite(x).all():
-        raise DiemError(
-            "The posterior samples are not finite: the noise levels of the prior and sigma_y do not"
-            " fit each other, or the sampler has too few steps."
-        )
 
 
 def _one_a_row(sigma_y: Tensor, y: Tensor) -> Tensor:

@@ -170,7 +170,7 @@ def read_posteriors(
 
     Returns:
         ``x`` ``(N, n, *event)``, ``mean`` and ``sd`` ``(N, *event)``, and what was seen as an
-        event: ``y`` with NaN where nothing was observed, if it has the event's shape, or else
+        event: ``y`` with NaN where nothing was observed, if it is like an event, or else
         ``adjoint``, :math:`A^\top y`. If each column or channel has its own units,
         ``offset`` and ``scale``, of the event's shape, are there too.
     """
@@ -187,7 +187,10 @@ def read_posteriors(
         shown |= {name: unit_of_values(value, shape).numpy() for name, value in units.items()}
     if shown["mean"].shape != (len(observed.y), *shape):
         raise DiemError(f"{path}: it holds no posteriors of {observations.path}.")
-    if observed.operator.observation_shape == shape:
+    # Observations of the shape of x may be of another kind, and of other units.
+    operator = observed.operator
+    alike = operator.keeps_shape is not False and operator.observation_shape == shape
+    if operator.elementwise or (alike and "scale" not in shown):
         shown["y"] = torch.where(observed.operator.observed(), observed.y, torch.nan).numpy()
     else:
         shown["adjoint"] = observed.operator.adjoint(observed.y).numpy()

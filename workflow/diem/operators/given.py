@@ -268,6 +268,7 @@ def _shown(cls: type[Operator]) -> type[Operator]:
     class Shown(cls):  # type: ignore[misc, valid-type]
         fields = (*cls.fields, "shown")
         booleans = (*cls.booleans, "shown")
+        elementwise = cls.elementwise
 
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * self.parameters["shown"]

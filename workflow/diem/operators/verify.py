@@ -37,7 +37,7 @@ def verify_operator(operator: Operator, name: str, seed: int = 0) -> None:
     ax, az, aty = probe.forward(x), probe.forward(z), probe.adjoint(y)
     if not torch.equal(ax, probe.forward(x)):
         raise probe.refused("forward gives other values when it is called again")
-    if not (ax.any() or az.any()):
+    if not (ax.any() or az.any()) and probe.observed(ax).any():
         raise probe.refused("forward is zero for every x, so nothing is observed")
     probe.check_batch(x, ax)
     probe.check_linearity((x, ax), (z, az))
@@ -146,13 +146,17 @@ class _Probe:
                 f" <x, A' y> is {right[worst]:.5g})"
             )
 
-    def check_observed(self, ax: Tensor) -> None:
-        """Checks that nothing comes out where ``observed`` says so."""
+    def observed(self, ax: Tensor) -> Tensor:
+        """Returns which values of some observations carry data."""
         shape = (len(self.operator), *self.shape)
         observed = self.called("observed", self.operator.observed, shape)
         if observed.dtype != torch.bool:
             raise self.refused(f"observed holds {observed.dtype}, where booleans are needed")
-        if ax[~observed.expand_as(ax)].any():
+        return observed.expand_as(ax)
+
+    def check_observed(self, ax: Tensor) -> None:
+        """Checks that nothing comes out where ``observed`` says so."""
+        if ax[~self.observed(ax)].any():
             raise self.refused("forward is not zero where observed says that nothing is observed")
 
     def check_elementwise(self, x: Tensor, ax: Tensor) -> None:

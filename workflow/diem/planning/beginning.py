@@ -129,7 +129,8 @@ def beginning(
         figures.append("inpainting")
     # The values of a series of one axis are no columns.
     several = kind == "table" if len(shape) == 1 else shape[0] > 1
-    offset, scale = _scaling(some, several and some.operator.elementwise)
+    several &= some.operator.elementwise
+    offset, scale = _scaling(some, several)
     seen = some.operator.observed().expand_as(some.y)
     learned = some.scaled(offset, scale).sigma_y.expand_as(some.y)[seen]
     # Where columns or channels have a scale each, their noise may differ by orders of magnitude.
@@ -267,7 +268,7 @@ def _of_column(values: Tensor, sigma_y: Tensor) -> tuple[float, float]:
     if len(values) and sd:
         sd = max(sd, float(sigma_y.median()))
     if sd < 1e-6 * abs(mean) or sd == 0:  # that of single precision is none
-        return float(f"{mean:.6g}"), 1.0
+        return float(f"{mean:.9g}"), 1.0
     return round(mean, 2 - math.ceil(math.log10(sd))) + 0.0, float(f"{sd:.3g}")  # none is -0.0
 
 

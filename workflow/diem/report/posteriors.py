@@ -30,7 +30,8 @@ def posteriors(shown: Mapping[str, np.ndarray], name: str) -> Figure:
         offset, scale = shown["offset"], shown["scale"]
         inner = {key: (shown[key] - offset) / scale for key in ("x", "mean", "y") if key in shown}
         shown = {**shown, **inner, "sd": shown["sd"] / scale}
-    if len(shape) == 3 and shape[0] in (1, 2, 3):
+    # Two channels are a complex number, unless they have units of their own.
+    if len(shape) == 3 and shape[0] in ((1, 3) if "scale" in shown else (1, 2, 3)):
         return _images(shown, title)
     return _curves(shown, title)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diem.evaluation.arrays import Array
     from diem.evaluation.evaluate import Evaluation
 
-__all__ = ["C2ST", "two_sample_accuracy"]
+__all__ = ["C2ST", "standard_error", "two_sample_accuracy"]
 
 MOST = 1024
 """The samples of each set that are told apart, at most."""
@@ -26,9 +26,8 @@ FOLDS = 5
 def two_sample_accuracy(a: Array, b: Array, seed: int = 0) -> float:
     r"""Returns how often a classifier tells the samples of two sets apart that it has not seen.
 
-    It is a random forest, with five-fold cross-validation. Of equally many
-    samples of one distribution it is 0.5, with a standard deviation of about
-    :math:`1 / (2 \sqrt{n})` where n counts both sets; of sets that have nothing in common, 1.
+    It is a random forest, with five-fold cross-validation. Of equally many samples of one
+    distribution it is 0.5, and of sets that have nothing in common 1.
 
     References:
         | Revisiting Classifier Two-Sample Tests (Lopez-Paz & Oquab, 2017)
@@ -47,6 +46,23 @@ def two_sample_accuracy(a: Array, b: Array, seed: int = 0) -> float:
     forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=2, random_state=seed)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     return float(cross_val_score(forest, x, label, cv=folds).mean())
+
+
+def standard_error(accuracy: float, count: int) -> float:
+    r"""Returns the standard error of a cross-validated accuracy.
+
+    It is the binomial's, times :math:`\sqrt{1 + K / (K - 1)}`, since the K folds share what they
+    are trained on.
+
+    References:
+        | Inference for the Generalization Error (Nadeau & Bengio, 2003)
+        | https://doi.org/10.1023/A:1024068626366
+
+    Arguments:
+        accuracy: The accuracy.
+        count: The number of samples that it is the mean of.
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / count * (1 + FOLDS / (FOLDS - 1)))
 
 
 class C2ST(Metric):
@@ -72,5 +88,5 @@ class C2ST(Metric):
         held = evaluation.some(test, count)
         accuracy = two_sample_accuracy(evaluation.x[:count], held, evaluation.job.seed)
         card = {**evaluation.card, "samples": count, **clean_test(count)}
-        error = 100 * math.sqrt(accuracy * (1 - accuracy) / (2 * count))
+        error = 100 * standard_error(accuracy, 2 * count)
         yield Measurement(100 * accuracy, "prior", card, error=error)

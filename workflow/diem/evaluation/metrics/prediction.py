@@ -151,7 +151,6 @@ class Prediction(Metric):
         for level, share in zip(LEVELS, covered, strict=True):
             yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}", groups)
 
-
     def _at_once(self, evaluation: Evaluation) -> int:
         """Returns how many observations may be predicted at once: more of small ones are faster."""
         values = evaluation.posteriors.count * math.prod(evaluation.prior.event_shape)

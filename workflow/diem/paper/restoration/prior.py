@@ -53,7 +53,8 @@ class DDPMLevels(Schedule):
     """
 
     def __init__(self, steps: int) -> None:
-        kept = np.round(np.linspace(0, LEVELS - 1, steps) if steps > 1 else np.zeros(1)).astype(int)
+        first = 0 if steps > 1 else LEVELS - 1
+        kept = np.round(np.linspace(first, LEVELS - 1, steps)).astype(int)
         powers = np.cumprod(1 - np.linspace(1e-4, 0.02, LEVELS))[kept]
         self.steps, self.powers = steps, torch.from_numpy(np.concatenate(([1.0], powers)))
 
