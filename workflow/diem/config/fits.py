@@ -169,7 +169,7 @@ def _check_own(
             f"{where}.operator is missing: the file's operator {told.operator!r} is none that is"
             " built in, and a class is imported only if you name it."
         )
-    known = operator or told.operator
+    known = operator or told.operator or ""
     keeps = known in OPERATORS.names and OPERATORS.find(known).keeps_shape
     if keeps and told.observation_shape != shape:
         raise DiemError(
