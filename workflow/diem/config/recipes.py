@@ -20,5 +20,5 @@ RECIPES: dict[str, dict[str, Any]] = {
 """What an experiment's ``recipe`` says where the experiment itself says nothing.
 
 The schema's defaults are the paper's. Each part of the fast recipe is explained in
-``config/README.md``, and ``benchmarks/recipe.md`` has what they buy.
+``config/README.md``, and ``benchmarks/evidence.md`` has what they buy.
 """
