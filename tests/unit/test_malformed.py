@@ -135,7 +135,10 @@ FILES = {
         put("train/operator/mask", lambda m: 2 * m.astype(np.uint8)),
         ["operator/mask", "booleans"],
     ),
-    "nothing observed": (put("train/operator/mask", np.zeros_like), ["train", "'mask'", "zero"]),
+    "nothing observed": (
+        put("train/operator/mask", np.zeros_like),
+        ["train", "no value is observed"],
+    ),
     "fewer noises": (put("train/sigma_y", lambda s: s[:59]), ["'train/sigma_y'"]),
     "noise of another shape": (
         put("train/sigma_y", lambda s: np.ones((60, 6))),

@@ -424,7 +424,7 @@ def test_trained_prior_is_the_same_denoiser_in_other_units(tmp_path):
 
 def test_respaced_levels_are_those_of_ddpm():
     powers = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    for steps, kept in ((1000, range(1000)), (10, range(0, 1000, 111)), (2, (0, 999)), (1, (0,))):
+    for steps, kept in ((1000, range(1000)), (10, range(0, 1000, 111)), (2, (0, 999)), (1, (999,))):
         alpha, sigma = priors.DDPMLevels(steps)(torch.linspace(0, 1, steps + 1))
         expected = np.concatenate(([1.0], powers[list(kept)]))
         np.testing.assert_allclose(alpha.square(), expected, rtol=1e-6)
