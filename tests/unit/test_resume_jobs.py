@@ -94,7 +94,7 @@ POSTERIOR = PosteriorSampler(DDPM(steps=2))
 
 
 class Evaluation(Job):
-    pieces = 3 + 1 + 2 * 2 * 2 + 2  # samples, a distance, the predictions' draws, the posteriors'
+    pieces = 3 + 1 + 2 * 2 + 2  # samples, a distance, the predictions' draws, the posteriors'
 
     def run(self, keep):
         with self.observations(("validation", "test")) as file:
