@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     torch.set_num_threads(1)
     done = pd.read_csv(ROWS) if ROWS.is_file() else pd.DataFrame({"seed": []})
-    for seed in set(parser.parse_args().seeds) - set(done["seed"]):
+    for seed in sorted(set(parser.parse_args().seeds) - set(done["seed"])):
         done = pd.concat([done, rows_of(configured(seed))]).sort_values("seed", kind="stable")
         with atomic(ROWS) as temporary:
             done.to_csv(temporary, index=False)

@@ -21,10 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from diem import operators
 from diem.components import short
-from diem.data.observations import SPLITS, Observations, Units, check_noise, numbers, unit_of_values
+from diem.data.observations import (
+    SPLITS,
+    Observations,
+    Units,
+    check_noise,
+    detached,
+    numbers,
+    unit_of_values,
+)
 from diem.data.sets.hdf5 import held_out
 from diem.data.validate import Finding, check_file
 from diem.errors import DiemError, nearest
@@ -132,9 +141,10 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
             values = np.asarray(values)
         except ValueError:
             raise DiemError(f"{path}: {name} is no array (its rows differ in shape).") from None
-    if hasattr(values, "numpy"):  # a tensor
-        values = values.detach().cpu()
-        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+    if isinstance(values, Tensor):
+        values = detached(values)
+    elif hasattr(values, "numpy"):  # a tensor of another library
+        values = values.numpy()
     if not isinstance(values.dtype, np.dtype):  # of pandas
         values = np.asarray(values)
     if name.endswith("/groups") and np.dtype(values.dtype).kind not in "iub":
@@ -225,8 +235,7 @@ def ingest(
         entry: The config's entry of ``observations``: ``operator`` and ``sigma_y`` where the file
             does not tell them.
         data: The config's ``data`` entry: the fractions to hold out, and the ``offset`` and
-            ``scale`` of ``x``, numbers or lists; what is written is of ``(x -
-            offset) / scale``.
+            ``scale`` of ``x``, numbers or lists; what is written is of ``(x - offset) / scale``.
         seed: The config's seed.
         experiment: The experiment's name, for the file's attributes.
 

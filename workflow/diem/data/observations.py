@@ -25,6 +25,7 @@ __all__ = [
     "Observed",
     "Units",
     "check_noise",
+    "detached",
     "numbers",
     "place_of",
     "save_observations",
@@ -40,6 +41,12 @@ BLOCK = 2**22
 """So many values of ``x``, ``y`` and parameters together are in memory at a time."""
 
 
+def detached(tensor: Tensor) -> np.ndarray:
+    """Returns a tensor, of any device, as an array; in single precision if NumPy lacks its own."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
 def numbers(values: Any, name: str) -> np.ndarray:
     """Returns real numbers as an array, NaN where a masked array is masked.
 
@@ -50,9 +57,8 @@ def numbers(values: Any, name: str) -> np.ndarray:
     Raises:
         DiemError: If they are no real numbers.
     """
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if isinstance(values, Tensor):
+        values = detached(values)
     try:
         masked = np.ma.asarray(values)
     except ValueError:

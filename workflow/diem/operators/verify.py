@@ -163,7 +163,7 @@ class _Probe:
         """Checks that values are those of ``x``, of an operator that says so."""
         if not self.operator.elementwise:
             return
-        seen = self.operator.observed().expand_as(ax)
+        seen = self.observed(ax)
         if ax.shape != x.shape or not torch.equal(ax[seen], x[seen]):
             raise self.refused(
                 "the class says elementwise = True, and forward gives other values than those of x"
