@@ -319,6 +319,12 @@ def test_the_measured_covariance_is_scaled_and_solved(entry, iterations):
     assert_moments(x, *moments, allowance=0.03)
 
 
+@pytest.mark.parametrize(("rows", "asked", "taken"), [(2, 1, 2), (12, 1, 8), (12, 9, 9), (2, 3, 3)])
+def test_a_small_system_has_no_more_iterations_than_solve_it(rows, asked, taken):
+    operator = simulate({"name": "projection", "rows": rows}, IMAGE, 1, torch.float32)
+    assert Measured().iterations(asked, operator) == taken
+
+
 def test_the_measured_covariance_asks_for_the_error():
     prior = Prior(random_gaussian((3,), 1, torch.float32), Mixture(), {"lap": 1})
     operator = Projection((3,), {"matrix": torch.ones(1, 1, 3)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from diem.diffusion.covariances.cov_x import CovX
@@ -23,15 +24,18 @@ class Measured(CovX):
 
     It is symmetric and positive, as the Jacobian of a trained network is not, so that its
     solutions seldom explode. Its products take no pass through the network, so that operators that
-    mix values have 8 iterations at least. Of masks few are better: in directions that hardly vary
-    a trained denoiser's error is not what the covariance says.
+    mix values have 8 iterations at least, or as many as solve the system. Of masks few are better:
+    in directions that hardly vary a trained denoiser's error is not what the covariance says.
     """
 
     name = "measured"
     needs_error = True
 
     def iterations(self, asked: int, operator: Operator) -> int:
-        return asked if operator.elementwise else max(asked, LEAST)
+        if operator.elementwise:
+            return asked
+        shapes = operator.observation_shape, operator.event_shape
+        return max(asked, min(LEAST, *map(math.prod, shapes)))  # which solve it
 
     def matrix(self, var_t: float, covariance: Tensor, hessian: Tensor) -> Tensor:
         raise DiemError(
