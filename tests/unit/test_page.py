@@ -1,6 +1,7 @@
 """The page of a run: what came out in words, captions, tables, costs, and the page as a whole."""
 
 import copy
+import math
 import re
 import subprocess
 
@@ -305,6 +306,21 @@ def test_restorations_tell_the_best_method_of_each_task(tmp_path):
     (line,) = found.table.body
     told = [f"{mmps} 25.00 ± 0.10", f"{mmps} 25.00 ± 0.10 (tie: DPS)"]
     assert [cell.text for cell in line] == ["some task", *told]
+
+
+def test_a_method_that_lost_an_image_is_not_the_best(tmp_path):
+    rows = [
+        {
+            **row("", name, 0, value, "", observations="box", sampler_steps=10),
+            "settings": f'{{"method": {{"name": "{name}"}}}}',
+        }
+        for name, value in (("dps", math.nan), ("mmps", 25.0), ("pgdm", 20.0))
+    ]
+    write_rows(tmp_path / "rows.csv", rows)
+
+    told = of_restoration("patches", {"metrics": ["psnr"]}, tmp_path / "rows.csv").headline
+
+    assert re.search(r"PSNR \(dB\), or a tie with it: MMPS(?: \(\d+\))? in 1 of 1 cases\.$", told)
 
 
 # Costs

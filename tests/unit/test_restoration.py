@@ -214,6 +214,31 @@ def test_entries_of_one_method_share_a_colour(clean, tmp_path):
     assert one.get_zorder() > dps.get_zorder()  # our own
 
 
+def test_entries_that_are_called_alike_are_told_apart(clean, tmp_path):
+    methods = {name: {"name": "dps", "zeta": zeta} for name, zeta in (("a", 0.5), ("b", 1.0))}
+    entry = {**ENTRY, "methods": {"mmps_3": ENTRIES["mmps_3"], **methods}, "metrics": ["psnr"]}
+    rows, shown = shown_by_method(clean, tmp_path, entry)
+
+    called = ["MMPS (3)", "DPS, a", "DPS, b"]
+    figure = restoration_metrics(rows, "faces")
+    assert [line.get_label() for line in figure.axes[0].lines] == called
+    titles = [ax.get_title() for ax in restoration_images(rows, shown, "faces").axes[1:4]]
+    assert titles == called
+    body = readable_restoration(restoration_table(rows, published_in(tmp_path)), rows).body
+    assert {row[1] for row in body if row[0] == "random"} == {"MMPS", "DPS, a", "DPS, b"}
+
+
+def test_an_image_that_a_method_lost_is_told(clean, tmp_path):
+    rows, shown = shown_by_method(clean, tmp_path, {**ENTRY, "metrics": ["psnr"]})
+    shown["random"]["dps"]["x"] = np.full_like(shown["random"]["dps"]["x"], np.nan)
+
+    _, _, lost, *others = restoration_images(rows, shown, "faces").axes
+
+    assert [text.get_text() for text in lost.texts] == ["lost"]
+    assert not lost.images
+    assert all(ax.images for ax in others)
+
+
 def test_methods_that_are_none_are_refused(own_method, tmp_path):
     (tmp_path / "methods_of_mine.py").write_text(f"{OWN}\n\nclass Other:\n    pass\n")
 

@@ -56,8 +56,8 @@ def _number(path: Path, lap: int) -> str:
     rows = rows[rows["subject"] != "e_step"]
     telling = [name for name in ("prediction", *by_quality()) if name in set(rows["metric"])]
     name = telling[0] if telling else rows["metric"].iloc[0]
-    value = rows.loc[rows["metric"] == name, "value"].iloc[0]
-    return f"{metric_label(name)} {value:.3g} after lap {lap}"
+    row = rows[rows["metric"] == name].iloc[0]
+    return f"{metric_label(name, row['extractor'])} {row['value']:.3g} after lap {lap}"
 
 
 def _unfinished(logs: Path) -> Iterator[tuple[Path, re.Match[str]]]:

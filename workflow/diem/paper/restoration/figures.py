@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from diem.evaluation.rows import seeds_of
 from diem.paper.methods import Method
-from diem.paper.restoration.table import method_of
+from diem.paper.restoration.table import method_of, told_apart
 from diem.report.drawing.laps import BAND, band
 from diem.report.drawing.style import WIDTH, annotate, colours, styled
 from diem.report.tables.labels import METRICS, metric_label
@@ -25,13 +25,13 @@ def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
         method = method_of(settings)
         entries.setdefault(type(method), {})[entry] = method
     colors = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
-    styles = {}
+    styles, apart = {}, told_apart(rows)
     for kind in sorted(entries, key=lambda kind: not kind.ours):
         style = {**next(colors), **({"zorder": 3} if kind.ours else {"linewidth": 1.0})}
         count = len(entries[kind])
         lines = [*["-", "--", ":"][:count][::-1], *["-"] * (count - 3)]
         for (entry, method), line in zip(entries[kind].items(), lines, strict=True):
-            styles[entry] = method.label, {**style, "linestyle": line}
+            styles[entry] = method.label + apart[entry], {**style, "linestyle": line}
     return {entry: styles[entry] for entry in _settings(rows)}
 
 
@@ -81,7 +81,8 @@ def restoration_images(
     Arguments:
         rows: The rows of a comparison.
         shown: By task and method the arrays ``x``, ``y``, ``observed`` and ``truth``, with shape
-            (N, C, H, W), of which the image of the most contrast is drawn.
+            (N, C, H, W), of which the image of the most contrast is drawn. What a method lost is
+            not finite.
         name: The comparison's name.
     """
     styles = _styles(rows)
@@ -95,13 +96,17 @@ def restoration_images(
     for line, (task, methods) in zip(axes, shown.items(), strict=True):
         same = next(iter(methods.values()))  # but for what was restored
         observed = np.broadcast_to(same["observed"], same["y"].shape)
+        restored = [methods[method]["x"][i] for method in styles]
         pictures = [
             np.where(observed, same["y"], np.nan)[i],
-            *(methods[method]["x"][i] for method in styles),
+            *(x if np.isfinite(x).all() else None for x in restored),
             same["truth"][i],
         ]
         for ax, picture in zip(line, pictures, strict=True):
-            ax.imshow(colours(picture))
+            if picture is None:
+                ax.text(0.5, 0.5, "lost", ha="center", va="center", transform=ax.transAxes)
+            else:
+                ax.imshow(colours(picture))
             ax.set(xticks=[], yticks=[])
             ax.spines[:].set_visible(False)
         line[0].set_ylabel(task.replace("_", "\n"), rotation=0, ha="right", va="center")
@@ -109,7 +114,7 @@ def restoration_images(
         ax.set_title(title, fontsize=7)
     steps = max(rows["sampler_steps"].map(int))
     first = (
-        f"Of the first {len(truth)} test images the one of the most contrast, restored with {steps}"
+        f"Of {len(truth)} of the test images the one of the most contrast, restored with {steps}"
         " steps. Missing pixels are orange."
     )
     annotate(figure, f"{name}: what posterior samplers restore", _note(rows, first))

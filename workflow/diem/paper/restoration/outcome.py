@@ -1,5 +1,6 @@
 """What came out of a comparison of posterior samplers, in a sentence and a table."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pandas as pd
 
 from diem.evaluation.metrics import labels
 from diem.evaluation.rows import over_seeds, read_rows
-from diem.paper.restoration.table import method_of
+from diem.paper.restoration.table import method_of, told_apart
 from diem.report.page.outcomes import TIED, Number, Outcome, compared
 from diem.report.page.tables import Cell, Table
+from diem.report.tables.labels import metric_label
 from diem.report.tables.writing import NONE
 
 __all__ = ["of_restoration"]
@@ -36,8 +38,10 @@ def of_restoration(name: str, entry: Mapping[str, Any], path: str | Path) -> Out
     if metric is None:
         return None
     rows = rows[rows["metric"] == metric]
-    rows = rows.assign(title=[method_of(text).label for text in rows["settings"]])
-    better, shown = known[metric].better, f"{known[metric].name} ({known[metric].unit})"
+    apart = rows["run"].map(told_apart(rows))
+    rows = rows.assign(title=rows["settings"].map(lambda text: method_of(text).label) + apart)
+    better = known[metric].better
+    shown = metric_label(metric, next((text for text in rows["extractor"] if text), ""), known)
     steps = sorted({int(text) for text in rows["sampler_steps"]})
     wins: dict[str, int] = dict.fromkeys(rows["title"], 0)
     body = []
@@ -61,8 +65,9 @@ def of_restoration(name: str, entry: Mapping[str, Any], path: str | Path) -> Out
 
 
 def _best(rows: pd.DataFrame, better: str) -> list[tuple[str, Number]]:
-    """Returns the best method of some rows, and those that tie with it."""
+    """Returns the best method of some rows, and those that tie with it; of lost images none is."""
     found = [(row["title"], Number.of(row)) for row in rows.to_dict("records")]
+    found = [(title, number) for title, number in found if math.isfinite(number.value)]
     if not found:
         return []
     sign = 1 if better == "↓" else -1

@@ -1,7 +1,6 @@
 """Test images are restored by a method, at every task and number of steps, and measured."""
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from diem.data.sets.base import SPLITS
 from diem.data.simulate import observe
 from diem.errors import DiemError
 from diem.evaluation.metrics import METRICS, Fidelity
+from diem.evaluation.metrics.base import mean_of
 from diem.evaluation.rows import CARD
 from diem.files.hdf5 import Reader
 from diem.jobs.job import Job
@@ -187,10 +187,9 @@ def _measured(
     """Returns the rows of restored images."""
     rows = []
     for metric, tool in tools:
-        values = metric.values(x, truth, tool=tool)
-        error = values.std() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-        number = {"metric": metric.name, "value": float(values.mean())}
-        row = {**columns, **metric.card(tool), **number, "standard_error": float(error)}
+        found = mean_of(metric.values(x, truth, tool=tool), "posterior")
+        number = {"metric": metric.name, "value": found.value, "standard_error": found.error}
+        row = {**columns, **metric.card(tool), **number}
         rows.append({column: row.get(column, "") for column in COLUMNS})
     return rows
 

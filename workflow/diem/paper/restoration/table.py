@@ -5,6 +5,7 @@ are the same. Nothing is computed here.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,13 @@ from diem.report.tables.writing import (
     with_error,
 )
 
-__all__ = ["method_of", "published_title", "readable_restoration", "restoration_table"]
+__all__ = [
+    "method_of",
+    "published_title",
+    "readable_restoration",
+    "restoration_table",
+    "told_apart",
+]
 
 KEYS = ["task", "method", "iterations", "steps"]
 
@@ -35,6 +42,18 @@ WARNING = (
 def method_of(settings: str) -> Method:
     """Returns the method that made a row, from its ``settings``."""
     return METHODS.parse(json.loads(settings)["method"])
+
+
+def told_apart(rows: pd.DataFrame) -> dict[str, str]:
+    """Returns what follows the name of each entry's method: its own where several are called alike.
+
+    Arguments:
+        rows: The rows of a comparison.
+    """
+    first = rows.drop_duplicates("run").set_index("run")["settings"]
+    labels = first.map(lambda settings: method_of(settings).label)
+    counts = Counter(labels)
+    return {str(run): f", {run}" if counts[label] > 1 else "" for run, label in labels.items()}
 
 
 def published_title(published: str) -> str:
@@ -120,9 +139,10 @@ def readable_restoration(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
     named = {f"{name}_standard_error": f"standard error of {name}" for name in METRICS}
     bold = best_cells(table.rename(columns=named), groups, directed)
     table = table.astype(object).fillna("")
-    body = []
+    apart, body = told_apart(rows), []
     for row in table.to_dict("records"):
-        cells = [row["task"].replace("_", " "), row["method"], row["iterations"], str(row["steps"])]
+        task, method = row["task"].replace("_", " "), row["method"] + apart.get(row["run"], "")
+        cells = [task, method, row["iterations"], str(row["steps"])]
         for column in columns:
             value, error = row[column], row.get(f"{column}_standard_error") or None
             number = isinstance(value, float)
