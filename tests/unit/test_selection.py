@@ -18,9 +18,16 @@ from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.metrics import prediction
 from diem.evaluation.metrics.prediction import crps
 from diem.evaluation.rows import CARD, write_rows
-from diem.evaluation.selection import select_laps, selected_lap, selection_told
+from diem.evaluation.selection import (
+    read_selection,
+    select_laps,
+    selected,
+    selected_lap,
+    selection_told,
+)
 from diem.evaluation.standard_error import standard_error
 from diem.files.hdf5 import write_hdf5
+from diem.files.tables import write_csv
 from diem.inference.prior_denoiser import rows_of
 from diem.jobs.job import Job
 from diem.operators.partial import Partial
@@ -376,9 +383,24 @@ def test_a_gaussian_that_could_be_as_good_is_a_tie(tmp_path):
     told = markdown(readable_selection(table))
     assert "chosen, tie with the Gaussian |" in told
     assert "a (A): lap 2 is chosen, a tie with the Gaussian prior (by " in told
-    table.to_csv(tmp_path / "table.csv", index=False)
+    write_csv(tmp_path / "table.csv", table)
     (sentence,) = told_selections(tmp_path / "table.csv")
     assert sentence.startswith("e/a: lap 2 is chosen, a tie with the Gaussian prior (by ")
+
+
+@pytest.mark.parametrize("run", ["50", "1e3", "nan", "null", "007"])
+def test_a_run_is_named_as_it_is_whatever_its_name_looks_like(tmp_path, run):
+    scene = np.random.default_rng(0).exponential(size=9)
+    scores = {("floor", "floor", 0): scene + 1.0, ("lap", run, 1): scene}
+    table = select_laps(*files(tmp_path, scores), {run: run})
+    write_csv(tmp_path / "table.csv", table)
+
+    found = read_selection(tmp_path / "table.csv")
+
+    assert selected_lap(found, run) == 1
+    assert selected(found, run)["prediction"] == table["prediction"].iloc[1]  # to the last digit
+    assert markdown(readable_selection(found)) == markdown(readable_selection(table))
+    assert [text.split(":")[0] for text in told_selections(tmp_path / "table.csv")] == [f"e/{run}"]
 
 
 def test_a_last_lap_that_is_chosen_is_told(tmp_path):

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.selection import write_selected
-from diem.files.tables import read_csv
+from diem.evaluation.selection import read_selection, write_selected
 from diem.jobs.job import started
 
 if TYPE_CHECKING:
@@ -11,4 +10,5 @@ if TYPE_CHECKING:
 
 with started(snakemake):
     files, run = snakemake.input, snakemake.wildcards.run
-    write_selected(snakemake.output[0], read_csv(files.table), files.table, run, files.priors)
+    table = read_selection(files.table)
+    write_selected(snakemake.output[0], table, files.table, run, files.priors)

@@ -23,11 +23,13 @@ from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.rows import provenance, read_rows
 from diem.evaluation.standard_error import standard_error
 from diem.files.hdf5 import Reader
+from diem.files.tables import read_csv
 
 __all__ = [
     "BETTER",
     "CHOSEN",
     "TIE",
+    "read_selection",
     "select_laps",
     "selected",
     "selected_lap",
@@ -149,6 +151,22 @@ def _tie_errors(candidate: _Candidate) -> float:
 
     counted = candidate.scores if candidate.groups is None else np.unique(candidate.groups)
     return float(t.ppf(norm.cdf(TIE_ERRORS), max(1, len(counted) - 1)))
+
+
+def read_selection(path: str | Path) -> pd.DataFrame:
+    """Reads a table of :func:`select_laps`, in which names are text, whatever they look like.
+
+    Arguments:
+        path: The file.
+
+    Raises:
+        DiemError: If the file is missing, damaged or was edited.
+    """
+    table = read_csv(path, dtype=str, keep_default_na=False).astype({"lap": int})
+    shown = (name for name in SHOWN if name in table)
+    numbers = [name for name in shown if name != "lap" and not name.endswith("verdict")]
+    # Not pandas' own parser of numbers, which may miss the last digit.
+    return table.assign(**{name: table[name].replace("", "nan").astype(float) for name in numbers})
 
 
 def selected(table: pd.DataFrame, run: str) -> dict[Any, Any]:

@@ -23,9 +23,14 @@ from diem.em.gaussian_prior import gaussian_prior
 from diem.em.laps import lap_name, with_batch
 from diem.em.m_step import Lap, m_step
 from diem.em.restart import Restart
-from diem.evaluation.selection import select_laps, selected, selection_told, write_selected
+from diem.evaluation.selection import (
+    read_selection,
+    select_laps,
+    selected,
+    selection_told,
+    write_selected,
+)
 from diem.evaluation.written import Settings, write_evaluation
-from diem.files.tables import read_csv
 from diem.in_python.settings import EXPERIMENT, OBSERVATIONS, RUN
 from diem.jobs.code import code_digest
 from diem.jobs.job import Job
@@ -230,7 +235,7 @@ class Laps:
         kinds = ("csv", "markdown", "latex", "html")
         files = dict(zip(kinds, self.paths.table(name), strict=True))
         write_table(files, found, readable_selection(found))
-        table = read_csv(files["csv"])
+        table = read_selection(files["csv"])
         output = self.paths.selected_prior(EXPERIMENT, RUN)
         priors = [self.paths.prior(EXPERIMENT, RUN, lap) for lap in laps]
         source = Path(files["csv"]).relative_to(self.paths.results).as_posix()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from diem.evaluation.selection import CHOSEN, TIE, selected, selection_told
+from diem.evaluation.selection import CHOSEN, TIE, read_selection, selected, selection_told
 from diem.report.tables.labels import heading_of
 from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, rounded
 
@@ -53,7 +53,7 @@ def readable_selection(table: pd.DataFrame) -> Readable:
 
 def told_selections(path: str | Path) -> Iterator[str]:
     """Yields a sentence on each run of a table of selected laps, given its file."""
-    table = pd.read_csv(path)
+    table = read_selection(path)
     for run in table["run"].unique():
         row = selected(table, run)
         yield f"{row['experiment']}/{run}: {selection_told(row)}"
