@@ -858,6 +858,7 @@ def test_no_more_steps_are_respaced_than_there_are_levels(config):
         ("data", {"name": "manifold"}, "data.name must be of images"),
         ("train.schedule", {"sigma_min": 1.0, "sigma_max": 0.1}, "train.schedule.sigma_min"),
         ("metrics", ["lpips"], "'lpips' alone needs lpips_weights"),
+        ("metrics", [], "metrics names none"),
         ("methods.other", {"name": "dpss"}, "did you mean 'dps'"),
         ("methods.other", {"name": "tmpd", "zeta": 0.5}, "zeta is unknown"),
         ("steps", [10, 10], "a list without repetitions"),
@@ -910,6 +911,7 @@ def test_a_comparison_needs_a_prior(config):
     [
         (f"{LINE}.evaluation.metrics", ["ssim"], ["'ssim' needs images"]),
         (f"{LINE}.evaluation.metrics", ["nmse"], ["'nmse' needs images"]),
+        (f"{LINE}.evaluation.metrics", [], [f"{LINE}.evaluation.metrics names none"]),
         ("experiments.digits.evaluation.reconstruct", ["halff"], ["'halff'", "did you mean"]),
         ("experiments.digits.figures", ["slices"], ["'slices' cannot be drawn"]),
         ("experiments.digits.figures", ["uncertainty"], ["'uncertainty' cannot be drawn"]),

@@ -296,7 +296,7 @@ def test_a_label_is_text_in_figures(label):
     from diem.report.figures.files import opened
 
     resolve(labelled(label), "mine.yaml")
-    with opened(Reads(), "some", {"run": label}, [], {}, {}) as source:
+    with opened(Reads(), "some", {"run": label}, [], {}, {}, {}) as source:
         figure = Figure()
         annotate(figure, source.labels["run"], "note")
         figure.canvas.draw()

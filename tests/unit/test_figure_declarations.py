@@ -318,7 +318,7 @@ def test_losses_are_read_by_run_and_lap_with_the_chosen_lap(tmp_path):
 
     def read():
         found = {"losses": files, "chosen": str(chosen)}
-        with opened(reads, "tiny", labels, (), {}, found) as source:
+        with opened(reads, "tiny", labels, (), {}, {}, found) as source:
             return source
 
     source = read()

@@ -442,3 +442,19 @@ def test_the_ring_is_at_lap_0_where_the_gaussian_is_the_best():
         for ax in figure.axes
     ]
     assert rings == [[(4, 1.0)], [(0, 1.5), (0, 1.5)]]
+
+
+def test_the_ring_is_at_the_chosen_lap_though_means_over_seeds_say_another():
+    names = ("prediction", "frechet_distance")
+    rows = pd.concat([metric_rows(metric=m, extractor="") for m in names])
+    rows = rows[rows["observations"] == "missing_75"]
+    chosen = {"b": 1, "c": 4}
+
+    figure = drawn_by("lap_choice", Source("digits", LABELS, rows=rows, chosen=chosen))
+
+    rings = [
+        [line.get_xdata()[0] for line in ax.lines if line.get_markersize() == 10]
+        for ax in figure.axes
+    ]
+    # By clean data the best is ringed, whichever was chosen.
+    assert rings == [[1, 4], [4, 4]]

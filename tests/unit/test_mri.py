@@ -327,13 +327,16 @@ def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
 def test_figures_of_slices_and_of_uncertainty(made):
     arrays = made[1]
     part = Evaluation("r6", "base", "lap", 3, arrays)
-    source = Source("mri", {"base": "tweedie"}, evaluations=[part])
+    source = Source("mri", {"base": "tweedie"}, evaluations=[part], trained={"base": "r4"})
     for name in ("slices", "uncertainty"):
         drawn = figure_named(name).draw(source)
         assert isinstance(drawn, matplotlib.figure.Figure)
         labels = [text.get_text() for text in drawn.axes[0].get_yticklabels()]
         assert "truth" in labels
         assert "zero-filled\ninverse" in labels
+    # Of the last figure, of which the set that is shown is another one.
+    told = " ".join(drawn._supxlabel.get_text().split())
+    assert "The prior was trained on r4 only. r6: the samples' range" in told
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from running import TINY, every_kind
+from scipy.stats import norm
 
 from diem.config.inputs import Inputs
 from diem.config.paths import Paths
@@ -55,6 +56,28 @@ def test_means_over_seeds_with_their_standard_errors():
     assert software(means.iloc[0]).startswith("seeds 0, 1, 2, ")
     assert "(test accuracy 0.9000, 0.9100, 0.9200, d0, d1, d2)" in provenance(means.iloc[0])
     assert errors_of(means) == ["±: one standard error of the mean over the seeds 0, 1, 2."]
+
+
+def test_p_values_of_several_seeds_are_one_again():
+    names = ("energy_test_p", "calibration_p_total", "psnr")
+    values = ((0.01, 0.02, 0.3), (0.9, 0.8, 0.7), (0.01, 0.02, 0.3))
+    found = zip(names, values, strict=True)
+    table = pd.concat([pd.DataFrame(rows(*of, metric=name)) for name, of in found])
+
+    means = over_seeds(table)
+
+    assert means["value"].tolist() == [pytest.approx(0.22), 1.0, pytest.approx(0.11)]
+    assert [bool(told) for told in means["standard_error"]] == [False, False, True]
+    assert "of p-values twice their mean" in errors_of(means)[0]
+
+
+def test_twice_the_mean_of_p_values_is_one_however_they_depend():
+    # Uniform p-values of three seeds, from independent to the same.
+    normal = np.random.default_rng(0).standard_normal((20_000, 4))
+    for shared in (0.0, 0.5, 1.0):
+        mixed = np.sqrt(shared) * normal[:, :1] + np.sqrt(1 - shared) * normal[:, 1:]
+        p = (2 * norm.cdf(mixed).mean(axis=1)).clip(max=1)
+        assert (p < 0.05).mean() < 0.055
 
 
 def test_rows_of_one_seed_stay_as_they_are():

@@ -96,6 +96,16 @@ def test_a_row_for_each_floor_last_lap_and_ceiling(rows):
     assert not (table == 77.0).any().any()  # the E-step's samples
 
 
+def test_a_column_names_the_extractor_of_its_own_metric(rows):
+    one = rows[(rows["metric"] == "frechet_distance") & (rows["subject"] == "prior")]
+    rows = pd.concat([rows, one.assign(metric="fid", extractor="inception")])
+
+    names = [name for name in summary(rows, RUNS) if name.endswith(" of prior samples")]
+
+    assert FRECHET in names
+    assert "FID (inception) of prior samples" in names
+
+
 def test_the_csv_has_every_digit_and_every_card(rows):
     text = summary(rows, RUNS).to_csv(index=False)
     read = pd.read_csv(io.StringIO(text), dtype=str)

@@ -37,6 +37,7 @@ for figure, entries in FIGURES.items():
             metrics=lambda wildcards: IN.experiment(wildcards)["evaluation"]["metrics"],
             labels=IN.labels,
             ceilings=IN.ceiling_labels,
+            trained=IN.training_sets,
         message:
             f"Figure {figure} of {{wildcards.experiment}}"
         script:

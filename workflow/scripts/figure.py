@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 with started(snakemake):
     files, params = snakemake.input, snakemake.params
     figure, experiment = figure_named(params.figure), snakemake.wildcards.experiment
-    settings = experiment, params.labels, params.metrics, params.ceilings
+    settings = experiment, params.labels, params.metrics, params.ceilings, params.trained
     with opened(figure.reads, *settings, dict(files.items())) as source:
         drawn = figure.draw(source)
     for kind, path in snakemake.output.items():

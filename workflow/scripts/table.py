@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 with started(snakemake):
     params, files = snakemake.params, snakemake.output
     rows = read_rows(snakemake.input)
-    means, settings = over_seeds(rows), (params.runs, params.metrics, params.ceilings)
+    means = over_seeds(rows, params.metrics)
+    settings = params.runs, params.metrics, params.ceilings
     write_table(files, summary(means, *settings), readable_summary(means, *settings))
     write_rows(files.rows, rows)

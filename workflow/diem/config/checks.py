@@ -170,7 +170,7 @@ def check_restoration(entry: Mapping[str, Any], where: str) -> None:
             f"{where}.steps has {max(entry['steps'])}, and there are 1,000 noise levels to respace."
         )
     without = [name for name in entry["metrics"] if name != "lpips" or entry["lpips_weights"]]
-    if not without:
+    if entry["metrics"] and not without:
         raise DiemError(f"{where}.metrics: 'lpips' alone needs lpips_weights.")
     _check_metrics(without, "restoration", facts, where, key="metrics")
     check_images({**entry, "metrics": without}, data, where)
@@ -206,6 +206,8 @@ def _check_metrics(
     where: str,
     key: str = "evaluation.metrics",
 ) -> None:
+    if not names:
+        raise DiemError(f"{where}.{key} names none: one is needed at least.")
     for spec in names:
         name, _ = split(spec, f"{where}.{key}")
         metric = METRICS.find(name)

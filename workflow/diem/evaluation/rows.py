@@ -10,7 +10,8 @@ import torch
 
 from diem import __version__
 from diem.errors import DiemError
-from diem.evaluation.metrics.base import Measurement
+from diem.evaluation.metrics import Entries, labels
+from diem.evaluation.metrics.base import P_VALUE, Measurement
 from diem.files.atomic import REMEDY
 from diem.files.tables import read_csv, write_csv
 
@@ -155,13 +156,19 @@ def check_place(path: str | Path, card: Mapping[Any, Any]) -> None:
                 )
 
 
-def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+def over_seeds(rows: pd.DataFrame, metrics: Entries = ()) -> pd.DataFrame:
     """Returns the means over the seeds at which an entry has run, with their standard errors.
 
-    Rows of one seed stay as they are.
+    Rows of one seed stay as they are. Of p-values it is twice the mean, which is one again however
+    they depend on each other, as those of the same held-out data do; it has no standard error.
+
+    References:
+        | Combining p-values via averaging (Vovk & Wang, 2020)
+        | https://arxiv.org/abs/1212.4966
 
     Arguments:
         rows: Metric rows of one entry, see :func:`read_rows`; those of its first seed come first.
+        metrics: The entries of metrics that may be of one's own.
 
     Returns:
         A row for each of the first seed's, in their order: ``standard_error`` is that of the mean
@@ -181,12 +188,19 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     # Not-a-number at a seed is one of the mean.
     merged["value"] = values.agg(lambda found: found.mean(skipna=False)).to_numpy()
     merged["standard_error"] = (values.std(ddof=1) / len(seeds) ** 0.5).map(repr).to_numpy()
+    of_p = merged["metric"].isin(_p_values(metrics))
+    merged.loc[of_p, "value"] = (2 * merged["value"]).clip(upper=1.0)
+    merged.loc[of_p, "standard_error"] = ""
     merged["seed"] = ", ".join(seeds)
     for name in ("extractor_digest", "extractor_accuracy"):
         if name in rows:
             told = by_number[name].agg(lambda found: ", ".join(dict.fromkeys(found)))
             merged[name] = told.to_numpy()
     return merged[list(rows.columns)]
+
+
+def _p_values(metrics: Entries = ()) -> list[str]:
+    return [name for name, label in labels(metrics).items() if label.unit == P_VALUE]
 
 
 def errors_of(table: pd.DataFrame) -> list[str]:
@@ -199,7 +213,11 @@ def errors_of(table: pd.DataFrame) -> list[str]:
         return []
     seeds = str(table["seed"].iloc[0])
     if "," in seeds:
-        return [f"±: one standard error of the mean over the seeds {seeds}."]
+        told = f"±: one standard error of the mean over the seeds {seeds}"
+        names = set(table.get("metric", table))
+        if any(P_VALUE in str(name) for name in names) or names.intersection(_p_values()):
+            told += "; of p-values twice their mean, at most 1, a p-value again"
+        return [f"{told}."]
     return ["±: one standard error over observations or samples, of this seed alone."]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diem.evaluation.evaluate import Evaluation
 
 __all__ = [
+    "P_VALUE",
     "SUBJECTS",
     "Fidelity",
     "Label",
@@ -38,6 +39,10 @@ Subject = Literal["samples", "observations", "posterior"]
 
 SUBJECTS: tuple[Subject, ...] = ("samples", "observations", "posterior")
 """What metrics measure, in the order in which an evaluation is measured."""
+
+
+P_VALUE = "p-value"
+"""The unit of p-values, which are not averaged over seeds as other numbers are."""
 
 
 class Label(NamedTuple):

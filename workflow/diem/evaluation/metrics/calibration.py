@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diem.evaluation.arrays import double
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test, mean_of
+from diem.evaluation.metrics.base import (
+    P_VALUE,
+    Label,
+    Measurement,
+    Metric,
+    Planned,
+    clean_test,
+    mean_of,
+)
 from diem.evaluation.metrics.prediction import LEVELS, crps
 from diem.lazy import torch
 
@@ -48,14 +56,14 @@ class Calibration(Metric):
         "calibration_spread": Label(
             *("Correlation of spread and error", "", "↑", None, False, "Spread-error correlation")
         ),
-        "calibration_p_total": Label("Rank of total", "p-value", "", None, False),
-        "calibration_p_distance": Label("Rank of distance", "p-value", "", None, False),
+        "calibration_p_total": Label("Rank of total", P_VALUE, "", None, False),
+        "calibration_p_distance": Label("Rank of distance", P_VALUE, "", None, False),
         "calibration_p_low": Label(
-            *("Rank of low frequencies", "p-value", "", None, False),
+            *("Rank of low frequencies", P_VALUE, "", None, False),
             heading="Rank, low frequencies (p-value)",
         ),
         "calibration_p_high": Label(
-            *("Rank of high frequencies", "p-value", "", None, False),
+            *("Rank of high frequencies", P_VALUE, "", None, False),
             heading="Rank, high frequencies (p-value)",
         ),
     }
@@ -65,6 +73,8 @@ class Calibration(Metric):
     def problem(self, planned: Planned) -> str | None:
         if planned.settings["posterior_samples"] < 2:
             return "two posterior samples or more (evaluation.posterior_samples)"
+        if planned.settings["test_observations"] < 2:
+            return "two test observations or more (evaluation.test_observations)"
         few = planned.counts is not None and planned.counts["test"] < 2
         return "two test observations or more (data.test)" if few else None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from diem.evaluation.arrays import pair
-from diem.evaluation.metrics.base import Label, Measurement, Metric, clean_test
+from diem.evaluation.metrics.base import P_VALUE, Label, Measurement, Metric, clean_test
 from diem.lazy import torch
 from diem.seeds import Stage, rng
 
@@ -63,7 +63,7 @@ class EnergyTest(Metric):
     order = 47
     labels = {
         "energy_test_distance": Label("Energy distance", "data units", "↓"),
-        "energy_test_p": Label("Energy test", "p-value", least=None),
+        "energy_test_p": Label("Energy test", P_VALUE, least=None),
     }
     needs = frozenset({"clean"})
     subject = "samples"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from diem.errors import DiemError
-from diem.evaluation.metrics import Label
+from diem.evaluation.metrics import Label, selecting
 from diem.evaluation.rows import provenance, seeds_of
 from diem.report.drawing.style import GREY, WIDTH, annotate, styled
 from diem.report.tables.labels import METRICS, NO_LABELS, Ceilings, label_of, metric_label
@@ -29,7 +29,7 @@ def by_lap(
     metrics: Sequence[str],
     labels: Mapping[str, str],
     title: str,
-    marked: bool = False,
+    chosen: Mapping[str, int] | None = None,
     known: Mapping[str, Label] = METRICS,
     ceilings: Ceilings = NO_LABELS,
 ) -> Figure:
@@ -44,7 +44,8 @@ def by_lap(
         metrics: The metrics to draw; those that the rows lack are left out.
         labels: The label of each run.
         title: The title.
-        marked: Whether the best lap of each line, by the panel's own metric, has a ring.
+        chosen: The laps that have rings in panels of the number that laps are chosen by, by run;
+            in other panels, and of other runs, the best has. Without it there are no rings.
         known: How metrics are presented.
         ceilings: What ceilings are called, by the set of observations and the run of their rows.
 
@@ -67,8 +68,9 @@ def by_lap(
         of_metric = rows[rows["metric"] == metric]
         panel = of_metric[of_metric["observations"] == observations]
         ends.append((ax, _lines(ax, panel, labels, styles, ceilings.get(observations, {}))))
-        if marked:
-            _ring_best(ax, panel, label_of(metric, known).better, labels, styles)
+        if chosen is not None:
+            laps = chosen if metric in selecting() else {}
+            _ring(ax, panel, laps, label_of(metric, known).better, labels, styles)
         ax.set_xlabel("lap")
         if metric == found[0] and len(sets) > 1:
             ax.set_title(observations)
@@ -145,19 +147,22 @@ def _lines(
     return ends
 
 
-def _ring_best(
+def _ring(
     ax: Axes,
     panel: pd.DataFrame,
+    chosen: Mapping[str, int],
     better: str,
     labels: Mapping[str, str],
     styles: Mapping[str, dict],
 ) -> None:
-    """Rings the best lap of each run, lap 0 too, in the direction of better values."""
+    """Rings the chosen lap of each run, or the best in the direction of better values."""
     floor = panel[panel["stage"] == "floor"]
     for run, laps in panel[panel["stage"] == "lap"].groupby("run", sort=False):
         line = pd.concat([floor, laps])
-        values = line["value"]
+        values, lap = line["value"], chosen.get(str(run))
         best = line.iloc[int(values.argmin() if better == "↓" else values.argmax())]
+        if lap is not None:
+            best = line[line["lap"] == lap].iloc[0]
         color = styles[labels[str(run)]]["color"]
         ring: dict[str, Any] = {"ms": 10, "mfc": "none", "mec": color, "mew": 1.5, "clip_on": False}
         ax.plot(best["lap"], best["value"], "o", **ring)

@@ -192,6 +192,7 @@ class Source:
         metrics: The entries of ``evaluation.metrics``.
         ceilings: What ceilings are called, by the set of observations and the run of their rows; by
             default ``ceiling``.
+        trained: The observations that each run learns from.
     """
 
     experiment: str
@@ -203,6 +204,7 @@ class Source:
     evaluations: Sequence[Evaluation] = ()
     metrics: Entries = ()
     ceilings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    trained: Mapping[str, str] = field(default_factory=dict)
 
 
 class ByLap(Figure):
@@ -210,11 +212,9 @@ class ByLap(Figure):
 
     Attributes:
         title: What it shows.
-        marked: Whether the best laps have rings.
     """
 
     title: ClassVar[str]
-    marked: ClassVar[bool] = False
     reads = Reads(rows=True)
 
     def shown(self, metrics: Entries) -> list[str]:
@@ -235,7 +235,11 @@ class ByLap(Figure):
         return self.draw_panels(source, self.shown(source.metrics), self.title)
 
     def draw_panels(
-        self, source: Source, metrics: Sequence[str], title: str
+        self,
+        source: Source,
+        metrics: Sequence[str],
+        title: str,
+        chosen: Mapping[str, int] | None = None,
     ) -> matplotlib.figure.Figure:
         """Draws panels of metrics.
 
@@ -243,12 +247,13 @@ class ByLap(Figure):
             source: What the figure is drawn from.
             metrics: The names of the rows to draw.
             title: What the figure shows.
+            chosen: The laps that have rings, see :func:`diem.report.drawing.laps.by_lap`.
         """
         from diem.report.drawing.laps import by_lap
 
         known = labels(source.metrics)
         title = f"{source.experiment}: {title}"
-        settings = title, self.marked, known, source.ceilings
+        settings = title, chosen, known, source.ceilings
         return by_lap(source.rows, metrics, source.labels, *settings)
 
 

@@ -107,6 +107,7 @@ def opened(
     labels: Mapping[str, str],
     metrics: Entries,
     ceilings: Ceilings,
+    trained: Mapping[str, str],
     files: Mapping[str, Any],
 ) -> Iterator[Source]:
     """Yields what a figure is drawn from, of which large arrays are read as they are needed.
@@ -117,6 +118,7 @@ def opened(
         labels: The label of each run.
         metrics: The entries of ``evaluation.metrics``.
         ceilings: What ceilings are called, see :func:`diem.em.laps.ceiling_labels`.
+        trained: The observations that each run learns from.
         files: The files by what they are: ``metrics``, ``evaluations`` and ``losses``, lists, and
             ``clean`` and ``chosen``.
     """
@@ -143,13 +145,14 @@ def opened(
             experiment,
             # Text, which Matplotlib would take for mathematics between two of these.
             {run: label.replace("$", r"\$") for run, label in labels.items()},
-            rows=over_seeds(read_rows(tables)) if tables else None,
+            rows=over_seeds(read_rows(tables), metrics) if tables else None,
             truth=rows(clean, "test/x") if clean else None,
             losses=[_losses(Path(path)) for path in files.get("losses", [])],
             chosen=_chosen(chosen) if chosen else {},
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],
             metrics=metrics,
             ceilings=ceilings,
+            trained=trained,
         )
 
 
@@ -163,10 +166,9 @@ def _losses(path: Path) -> Losses:
 
 def _chosen(path: str) -> dict[str, int]:
     """Reads which lap of each run is chosen, from the table of the experiment's chosen laps."""
-    from diem.evaluation.selection import selected_lap
-    from diem.files.tables import read_csv
+    from diem.evaluation.selection import read_selection, selected_lap
 
-    table = read_csv(path)
+    table = read_selection(path)
     return {run: selected_lap(table, run) for run in table["run"].unique()}
 
 

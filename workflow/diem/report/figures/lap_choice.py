@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diem.errors import DiemError
 from diem.evaluation.metrics import Entries, by_quality, selecting
-from diem.report.figures.base import ByLap, Source
+from diem.report.figures.base import ByLap, Reads, Source
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -19,10 +19,11 @@ class LapChoice(ByLap):
 
     name = "lap_choice"
     title = "the lap to use, ringed, by validation observations alone"
-    marked = True
+    reads = Reads(rows=True, chosen=True)
     caption = """\
 The lap to use of each run, ringed, by the prediction of hidden halves of validation
-observations, which needs no clean data; lap 0 is the Gaussian prior.
+observations, which needs no clean data; lap 0 is the Gaussian prior. Of several seeds, the lap is
+that of the first, and lines are means.
 Where there are clean data, the next panel shows the same laps by them: a good choice has its
 ring at the same lap, or at one that is as good.
 """
@@ -42,4 +43,4 @@ ring at the same lap, or at one that is as good.
         if clean:
             several = source.rows["observations"].nunique() > 1
             title += f" ({'above' if several else 'left'}) and by clean data"
-        return self.draw_panels(source, [*chosen_by, *clean], title)
+        return self.draw_panels(source, [*chosen_by, *clean], title, source.chosen)

@@ -79,8 +79,8 @@ trained on.
             f"{source.experiment}: what the prior of run {source.labels[last.run]} is sure of",
             f"Mean and standard deviation of {samples} posterior samples a slice,"
             f" after lap {last.lap}. In the last two rows white is {white:.2f} of the"
-            " intensity's range or more. The prior was trained on the first set's observations"
-            f" only. {' '.join(told)}",
+            f" intensity's range or more. The prior was trained on {source.trained[last.run]} only."
+            f" {' '.join(told)}",
         )
 
 

@@ -13,8 +13,7 @@ from diem.evaluation.metrics import Fidelity, Label, by_quality, find_all, label
 from diem.evaluation.metrics.calibration import Calibration
 from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.rows import errors_of, over_seeds, read_rows
-from diem.evaluation.selection import TIE, TIE_ERRORS, selected
-from diem.files.tables import read_csv
+from diem.evaluation.selection import TIE, TIE_ERRORS, read_selection, selected
 from diem.report.page.tables import Cell, Table
 from diem.report.tables.labels import SUBJECTS, label_of
 from diem.report.tables.writing import NONE, with_error
@@ -133,13 +132,13 @@ def of_experiment(
         rows: The file of its metric rows.
         chosen: The table of chosen laps, if laps are chosen.
     """
-    found = over_seeds(read_rows([rows]))
-    known = labels(entry["evaluation"]["metrics"])
+    metrics = entry["evaluation"]["metrics"]
+    found, known = over_seeds(read_rows([rows]), metrics), labels(metrics)
     main = _main(found, entry, known)
     if main is None:
         return None
     metric, subject = main
-    selection = None if chosen is None else read_csv(chosen)
+    selection = None if chosen is None else read_selection(chosen)
     of_main = found[(found["metric"] == metric) & (found["subject"] == subject)]
     told = (_run(run, entry, of_main, found, selection) for run in entry["runs"])
     runs = [run for run in told if run is not None]

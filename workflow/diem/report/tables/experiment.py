@@ -63,7 +63,7 @@ def summary(
             **{key: first[key] for key in ("lap", "optimizer_steps", "seed", "diem", "torch")},
         }
         for metric, subject in _columns(rows, known):
-            label = metric_label(metric, _extractor(rows), known)
+            label = metric_label(metric, _extractor(rows[rows["metric"] == metric]), known)
             name = f"{label} of {SUBJECTS.get(subject, subject)}"
             cell = prior[(prior["metric"] == metric) & (prior["subject"] == subject)]
             entry[name] = cell["value"].iloc[0] if len(cell) else None
