@@ -19,14 +19,14 @@ gallery = imported(ROOT / "docs/gallery.py")
 
 def test_the_pictures_are_figures_of_the_demo_and_small():
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
-    drawn = {Path(path).name for path in targets(resolve(config, "config.yaml"), [])}
+    drawn = {Path(path).stem for path in targets(resolve(config, "config.yaml"), [])}
     names = gallery.PICTURE.findall((ROOT / "docs/gallery.md").read_text(encoding="utf-8"))
 
     shown = {
         path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs/gallery").iterdir()
     }
     assert sorted(shown) == sorted(names)
-    assert {Path(name).name for name in names} <= drawn
+    assert {Path(name).stem for name in names} <= drawn
     assert all((ROOT / "docs" / name).stat().st_size <= gallery.LARGEST for name in names)
 
 
