@@ -408,6 +408,31 @@ def test_a_file_of_posteriors(path, tmp_path, observations):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.h5", "prior.safetensors", "y.h5"]
 
 
+@pytest.mark.parametrize("batch", [18, 12], ids=["in the last block", "in every block"])
+def test_noise_of_each_value_is_not_taken_for_that_of_each_observation(tmp_path, batch):
+    # Blocks of as many observations as there are values.
+    fitted = random_gaussian((4,), 1, torch.float32)
+    observed, _ = observe(fitted, {"name": "mask", "missing": 0.25}, 10, 0.1)
+    sigma_y = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    splits = {"test": Observed(observed.operator, observed.y, sigma_y, np.arange(10))}
+    save_observations(tmp_path / "y.h5", splits, "mask", {})
+    prior = PriorDenoiser(Prior(fitted, None, {"lap": 0}))
+
+    with Observations(tmp_path / "y.h5") as file:
+        write_posteriors(tmp_path / "p.h5", prior, file, 3, batch=batch)
+
+    count = batch // 3
+    expected = [
+        prior.posterior(
+            *(observed.y[i : i + count], observed.operator[i : i + count], sigma_y[None], 3),
+            **{"batch": batch, "block": number},
+        )
+        for number, i in enumerate(range(0, 10, count))
+    ]
+    with h5py.File(tmp_path / "p.h5") as found:
+        assert (found["test/x"][:] == torch.cat(expected).numpy()).all()
+
+
 def test_an_interrupted_file_of_posteriors_goes_on(path, tmp_path, observations):
     prior = diem.load_prior(path)
     write_posteriors(tmp_path / "whole.h5", prior, observations, 2, batch=2)

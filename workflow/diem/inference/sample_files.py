@@ -111,10 +111,13 @@ def write_posteriors(
     def sample(block: Block) -> dict[str, np.ndarray]:
         drawn.add(block.number)
         observed = observations.load(block.split, block.rows)
+        sigma_y = torch.as_tensor(observed.sigma_y)
+        if 0 < sigma_y.ndim < observed.y.ndim:  # of each value, not of each observation
+            sigma_y = sigma_y[None]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OutlierWarning)  # all of them are told at once
             x = prior.posterior(
-                *(observed.y, observed.operator, observed.sigma_y, n),
+                *(observed.y, observed.operator, sigma_y, n),
                 seed=job.seed,
                 batch=batch,
                 block=block.number,
