@@ -106,6 +106,25 @@ def test_blocks_of_another_restart_level_are_not_used(files, monkeypatch):
         assert (one == other).all()
 
 
+def test_shards_are_gathered_where_there_is_no_gpu(files):
+    # As on a cluster where the jobs that ask for no GPU run on nodes without one.
+    whole = e_step(files, "whole", 9.0)
+    output = files / "gathered.h5"
+    snakemake = SimpleNamespace(
+        log=[str(files / "log")],
+        config={**CONFIG, "device": "nowhere", "shards": 1, "experiments": {"line": ENTRY}},
+        params=Named(e_step=E_STEP, network=NETWORK, seed=0),
+        wildcards=Named(experiment="line", run="base", lap=str(LAP)),
+        input=Named(shards=[str(files / "whole" / "samples.h5")]),
+        output=[str(output)],
+    )
+
+    runpy.run_path(str(SCRIPTS / "e_step.py"), {"snakemake": snakemake})
+
+    for split, one in zip(("train", "validation"), whole, strict=True):
+        assert (Rows([output], f"{split}/x", SHAPE)[:] == one).all()
+
+
 @pytest.mark.slow
 def test_an_interrupted_e_step_goes_on_where_it_was(files, monkeypatch):
     whole, original, calls = e_step(files, "whole", 9.0), PosteriorSampler.__call__, []

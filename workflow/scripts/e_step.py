@@ -15,10 +15,12 @@ from diem.jobs.job import started
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with started(snakemake, unit="observation") as job:
+# What only gathers takes no device: where it runs there need be none.
+shards = snakemake.input.get(SHARDS)
+with started(snakemake, unit=None if shards else "observation") as job:
     params, files, config = snakemake.params, snakemake.input, snakemake.config
     lap, names = lap_number(snakemake.wildcards.lap), dict(snakemake.wildcards.items())
-    if shards := files.get(SHARDS):
+    if shards:
         gather_samples(shards, snakemake.output[0])
     else:
         prior = read_prior(files.prior, network=params.network)
