@@ -859,6 +859,7 @@ def test_no_more_steps_are_respaced_than_there_are_levels(config):
         ("train.schedule", {"sigma_min": 1.0, "sigma_max": 0.1}, "train.schedule.sigma_min"),
         ("metrics", ["lpips"], "'lpips' alone needs lpips_weights"),
         ("metrics", [], "metrics names none"),
+        ("train.m_step", {"batch": 2, "processes": 4}, "train.m_step.processes is 4, and a batch"),
         ("methods.other", {"name": "dpss"}, "did you mean 'dps'"),
         ("methods.other", {"name": "tmpd", "zeta": 0.5}, "zeta is unknown"),
         ("steps", [10, 10], "a list without repetitions"),

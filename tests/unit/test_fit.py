@@ -19,6 +19,7 @@ from diem.data.observations import Observations
 from diem.diffusion.prior import read_prior
 from diem.em import m_step
 from diem.errors import DiemError
+from diem.jobs import code
 from diem.in_python.taking import ObservationWarning
 from diem.inference.prior_denoiser import PriorDenoiser
 from diem.operators import Operator, Partial, build
@@ -331,6 +332,30 @@ def test_a_folder_of_another_fit_is_refused(tmp_path, changes, words):
 
     assert all(word in str(told.value) for word in ("folder: ", *words)), told.value
     assert before == {p: p.read_bytes() for p in before}
+
+
+@pytest.mark.slow
+def test_a_folder_of_other_code_of_ones_own_is_refused(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import torch\n\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self, event_shape):\n        super().__init__()\n"
+        "        self.line = torch.nn.Linear(*event_shape, *event_shape)\n\n"
+        "    def forward(self, x_t, t, **_):\n        return self.line(x_t)\n"
+    )
+    settings = {**TINY, "network": {"name": "mine:Net"}}
+    given = {"y": observations(), "operator": "mask", "sigma_y": 0.1, "folder": tmp_path / "a"}
+    given |= {**QUICK, "settings": settings}
+    diem.fit(**given)
+    source = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(f"{source}# in other words\n")
+    code._digest.cache_clear()  # as in another process
+    diem.fit(**given)
+
+    (tmp_path / "mine.py").write_text(f"{source}width = 1\n")
+    code._digest.cache_clear()
+    with pytest.raises(DiemError, match="folder: .* of your own code"):
+        diem.fit(**given)
 
 
 def test_a_folder_that_is_anothers_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -11,6 +12,8 @@ from azula.noise import VESchedule
 from helpers import random_gaussian, simulate
 
 import diem
+from diem.config.inputs import Inputs
+from diem.config.resolve import resolve
 from diem.data.ingest import ingest
 from diem.data.observations import SPLITS, Observations
 from diem.data.validate import check_file
@@ -36,6 +39,23 @@ def images():
     y = (x + 0.1 * rng.standard_normal(x.shape)).astype(np.float32)
     y[rng.random(y.shape) < 0.5] = np.nan
     return y
+
+
+def test_the_operator_that_a_file_names_is_known_to_the_plan(tmp_path, images):
+    diem.write_observations(tmp_path / "own.h5", {"train": images}, operator="mask", sigma_y=0.1)
+    experiment = {
+        "data": {"name": "hdf5", "path": str(tmp_path / "own.h5")},
+        "observations": {"all": {}},
+        "network": {"name": "mlp", "hidden": [8]},
+        "schedule": {"sigma_min": 0.01, "sigma_max": 10.0},
+        "recipe": "fast",
+        "laps": 2,
+        "figures": [],
+        "runs": {"base": {"observations": "all"}},
+    }
+    inputs = Inputs(resolve({"experiments": {"mine": experiment}}, "mine.yaml"))
+
+    assert inputs.told_operator(SimpleNamespace(experiment="mine")) == "mask"
 
 
 def test_five_lines_make_a_file_that_the_workflow_takes(tmp_path, images):

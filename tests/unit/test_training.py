@@ -779,6 +779,16 @@ def test_a_training_does_not_go_on_with_what_other_software_began(lap, change, m
     assert "lap 1 begins anew" in caplog.text
 
 
+def test_a_training_does_not_go_on_with_what_other_code_of_ones_own_began(lap):
+    made = [
+        Lap(1, lap.shards, lap.settings, AROUND, SCHEDULE, RANK_1, card={"code": code})
+        for code in ("one", "two", "one")
+    ]
+    one, two, same = (each.fingerprint(0, torch.device("cpu")) for each in made)
+
+    assert one == same != two
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_epochs_take_the_place_of_steps(lap, epochs):
     output, _ = lap.run(settings={"epochs": epochs})

@@ -109,6 +109,7 @@ rule ingest:
     params:
         data=IN.data,
         content=IN.data_content,
+        operator=IN.told_operator,
         entry=IN.observations,
         seed=IN.seed,
     message:

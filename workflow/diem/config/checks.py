@@ -165,6 +165,7 @@ def check_restoration(entry: Mapping[str, Any], where: str) -> None:
         raise DiemError(f"{where}.data.name: the comparison needs clean data, and has none.")
     if "train" in entry:
         _check_schedule(entry["train"]["schedule"], f"{where}.train.schedule")
+        _check_processes(entry["train"]["m_step"], f"{where}.train.m_step")
     if entry["respaced"] and max(entry["steps"]) > 1000:
         raise DiemError(
             f"{where}.steps has {max(entry['steps'])}, and there are 1,000 noise levels to respace."
@@ -264,6 +265,15 @@ def _operator(name: str | None, data: DataSet, where: str) -> Any:
     return _OfFile(shape == data.event_shape())
 
 
+def _check_processes(m_step: Mapping[str, Any], where: str) -> None:
+    if m_step["processes"] * m_step["nodes"] > m_step["batch"]:
+        nodes = f" on each of {m_step['nodes']} nodes" if m_step["nodes"] > 1 else ""
+        raise DiemError(
+            f"{where}.processes is {m_step['processes']}{nodes}, and a batch of {m_step['batch']}"
+            " has no part for each."
+        )
+
+
 def _check_run(
     run: Mapping[str, Any], schedule: Mapping[str, Any], facts: frozenset[str], where: str
 ) -> None:
@@ -275,12 +285,7 @@ def _check_run(
                 f"{where}.m_step.augment.{name} needs {NEEDS[need]}"
                 f" (data.name {' or '.join(map(repr, _data_with(need)))})."
             )
-    if m_step["processes"] * m_step["nodes"] > m_step["batch"]:
-        nodes = f" on each of {m_step['nodes']} nodes" if m_step["nodes"] > 1 else ""
-        raise DiemError(
-            f"{where}.m_step.processes is {m_step['processes']}{nodes}, and a batch of"
-            f" {m_step['batch']} has no part for each."
-        )
+    _check_processes(m_step, f"{where}.m_step")
     restart = run["e_step"]["restart"] or []
     for level in restart:
         if not schedule["sigma_min"] < level <= schedule["sigma_max"]:

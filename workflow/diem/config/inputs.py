@@ -95,10 +95,6 @@ class Inputs:
         """Returns a function that looks a section of an experiment up."""
         return lambda names: self.experiment(names)[key]
 
-    def run_setting(self, key: str) -> Callable[[Wildcards], Any]:
-        """Returns a function that looks a section of a run up."""
-        return lambda names: self.run(names)[key]
-
     def labels(self, names: Wildcards) -> dict[str, str]:
         """Returns the label of each run."""
         return {name: run["label"] for name, run in self.experiment(names)["runs"].items()}
@@ -117,6 +113,11 @@ class Inputs:
     def data_content(self, names: Wildcards) -> str:
         """Returns the digest of the user's own file, by which it is known in another place."""
         return known_digest(self.data_file(names))
+
+    def told_operator(self, names: Wildcards) -> str | None:
+        """Returns the operator that the user's own file names, of which no setting may tell."""
+        told = DATASETS.parse(self.experiment(names)["data"]).told()
+        return None if told is None else told.operator
 
     def data(self, names: Wildcards) -> dict[str, Any]:
         """Returns the ``data`` entry that numbers depend on, not where a user's file lies."""

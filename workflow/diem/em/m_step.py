@@ -73,7 +73,8 @@ class Lap:
     def fingerprint(self, seed: int, device: torch.device) -> str:
         """Returns what the training depends on, see :func:`diem.jobs.resume.fingerprint`."""
         files = [*self.samples, *([] if self.previous is None else [self.previous])]
-        settings = (self.m_step, self.network, self.schedule, seed, self.number)
+        code = self.card.get("code")  # of components of one's own, too
+        settings = (self.m_step, self.network, self.schedule, seed, self.number, code)
         return fingerprint(files, *settings, device=device)
 
     def start(self, gaussian: Gaussian, seed: int) -> tuple[KarrasDenoiser, int]:

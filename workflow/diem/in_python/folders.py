@@ -17,6 +17,7 @@ from diem.errors import DiemError
 from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.in_python.settings import EXPERIMENT
+from diem.jobs.code import code_digest
 from diem.jobs.results import hold
 from diem.jobs.resume import fingerprint
 from diem.operators import Operator
@@ -75,7 +76,7 @@ def made_of(
         "seed": config["seed"],
         "observations": content_digest([observed]),
         "operator": content_digest([], seen),
-        "software": fingerprint([], device=device),
+        "software": fingerprint([], code_digest(__file__, [experiment]), device=device),
     }
 
 
@@ -135,7 +136,8 @@ WORDS = {
     "observations": "of other observations, or another sigma_y",
     "operator": "of another operator",
     "seed": "with another seed",
-    "software": "by another version of diem or of its libraries, or on another kind of device",
+    "software": "by another version of diem, of its libraries or of your own code, or on another kind"
+    " of device",
 }
 
 

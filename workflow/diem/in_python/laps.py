@@ -106,7 +106,7 @@ class Laps:
             make: Makes the files.
         """
         if not all(Path(output).is_file() for output in outputs):
-            made_of = fingerprint(files, settings, device=self.device)
+            made_of = fingerprint(files, settings, self.code["code"], device=self.device)
             seconds = self.config["checkpoint_seconds"]
             with Pieces(outputs[0], made_of, seconds) as pieces, self._bar(*stage) as bar:
                 cache_mb = self.config["cache_mb"]
