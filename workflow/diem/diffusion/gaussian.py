@@ -54,6 +54,9 @@ ROUGHLY = 1e-2
 SINGLE = 3e6
 """A system whose eigenvalues differ by less is solved so far in single precision."""
 
+FEW_FACTORS = 128
+"""Up to this rank, the systems of masks are factorized, which is quicker than to iterate."""
+
 SOLVED_SIZE = 1024
 """Up to this size, what conjugate gradients do not solve is solved by a factorization."""
 
@@ -202,7 +205,7 @@ class Gaussian:
         ill-conditioned, hence double precision.
         """
         least = float(torch.as_tensor(sigma_y).min())
-        single = rough and self._largest() < SINGLE * least**2
+        single = rough and self._largest() < SINGLE * least**2 and not self._factorizes(operator)
         wide, dtype = (operator, x.dtype) if single else _double_of(operator)
         sigma = torch.as_tensor(sigma_y, dtype=dtype, device=y.device)
         gaussian, start = self.to(dtype), x.to(dtype)
@@ -216,11 +219,18 @@ class Gaussian:
         power = self.factors.square().flatten(0, -2).sum(dim=0)
         return float(self.noise + (power.max() if len(power) else 0.0))
 
+    def _factorizes(self, operator: Operator) -> bool:
+        return operator.elementwise and self.factors.shape[-1] <= FEW_FACTORS
+
     def _solved(self, operator: Operator, b: Tensor, sigma: Tensor, solved: float) -> Tensor:
         r"""Returns the gain :math:`\Sigma_x A^\top (A \Sigma_x A^\top + I)^{-1} b`.
 
         Here :math:`A` is the operator divided by :math:`\sigma_y`.
         """
+        if self._factorizes(operator) and b.dtype == torch.float64:  # single is too coarse for it
+            parts = torch.arange(len(b)).split(max(1, CHUNK // max(1, self.factors.numel())))
+            gains = (self._solved_in_factors(operator[i], b[i], sigma[i]) for i in parts)
+            return torch.cat([*gains])
         covariance = self.covariance
 
         def product(p: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,6 +259,23 @@ class Gaussian:
         for rows in far.split(max(1, CHUNK // size**2)):
             gain[rows] = self._solved_densely(operator[rows], b[rows], sigma[rows])
         return gain
+
+    def _solved_in_factors(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor:
+        r"""Returns the same for masks, whose systems have the rank's size by Woodbury's identity.
+
+        With :math:`D = I + \lambda A^2`, and :math:`u = V (I + V^\top A D^{-1} A V)^{-1} V^\top A
+        D^{-1} b`, the gain is :math:`\lambda A D^{-1} (b - A u) + u`.
+        """
+        a, flat = (operator.observed() / sigma).flatten(1), b.flatten(1)
+        d, factors = 1 + self.noise * a**2, self.factors.flatten(0, -2)
+        # Draws of one observation have the same mask and noise.
+        weights, which = torch.unique_consecutive(a**2 / d, dim=0, return_inverse=True)
+        system = (factors.T * weights[:, None]) @ factors
+        system.diagonal(dim1=1, dim2=2).add_(1.0)
+        root = torch.linalg.cholesky(system)
+        seen = (a * flat / d) @ factors
+        u = torch.cholesky_solve(seen[..., None], root[which])[..., 0] @ factors.T
+        return (self.noise * a * (flat - a * u) / d + u).reshape(-1, *self.mean.shape)
 
     def _solved_densely(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor:
         """Returns the same by a factorization, where conjugate gradients take too long."""
