@@ -19,9 +19,9 @@ from diem.data.observations import Observations
 from diem.diffusion.prior import read_prior
 from diem.em import m_step
 from diem.errors import DiemError
-from diem.jobs import code
 from diem.in_python.taking import ObservationWarning
 from diem.inference.prior_denoiser import PriorDenoiser
+from diem.jobs import code
 from diem.operators import Operator, Partial, build
 
 TINY = {
@@ -354,7 +354,7 @@ def test_a_folder_of_other_code_of_ones_own_is_refused(tmp_path, monkeypatch):
 
     (tmp_path / "mine.py").write_text(f"{source}width = 1\n")
     code._digest.cache_clear()
-    with pytest.raises(DiemError, match="folder: .* of your own code"):
+    with pytest.raises(DiemError, match=r"folder: .* of your own code"):
         diem.fit(**given)
 
 

@@ -136,8 +136,8 @@ WORDS = {
     "observations": "of other observations, or another sigma_y",
     "operator": "of another operator",
     "seed": "with another seed",
-    "software": "by another version of diem, of its libraries or of your own code, or on another kind"
-    " of device",
+    "software": "by another version of diem, of its libraries or of your own code, or on another"
+    " kind of device",
 }
 
 
