@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from diem.config.inputs import Inputs
-from diem.config.resolve import resolve
+from diem.config.resolve import posterior_settings, resolve
 from diem.diffusion.outside import GUARD
 from diem.em.laps import OF_LAPS
 from diem.errors import DiemError
@@ -108,6 +108,19 @@ def test_an_evaluation_draws_as_it_is_asked_to():
 
     assert (drawn["sampler"]["steps"], drawn["sampler"]["spread"]) == (5, "last")
     assert (drawn["covariance"], drawn["limit"]) == ("tweedie", 2.0)
+
+
+def test_no_limit_can_be_asked_for():
+    drawn = evaluated({"run": "base"}, limit=None)
+
+    assert (drawn["covariance"], drawn["limit"]) == ("measured", None)
+    assert evaluated({"run": "base"}, covariance=None)["covariance"] == "measured"
+
+
+def test_no_limit_can_be_asked_for_of_a_prior():
+    entry = resolved("prior.safetensors", limit=None, covariance=None)
+
+    assert posterior_settings(entry) == {"limit": None}
 
 
 def test_the_papers_evaluation_draws_as_its_e_step():

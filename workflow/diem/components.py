@@ -117,7 +117,8 @@ class Model(BaseModel):
         for key, field in type(self).model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, dict) and extra.get("absent") and values.get(key) is None:
-                values.pop(key, None)
+                if not (extra.get("nullable") and key in self.model_fields_set):
+                    values.pop(key, None)
         return values
 
 
@@ -127,6 +128,7 @@ def option(
     *,
     paper: str | None = None,
     absent: bool = False,
+    nullable: bool = False,
     **bounds: Any,
 ) -> Any:
     """Declares an option of a component or a section of the configuration.
@@ -137,11 +139,12 @@ def option(
         paper: The paper's value, as text, where the experiments of the paper differ or it is not
             the default.
         absent: Whether the key is left out of an entry, rather than null, unless it is given.
+        nullable: Whether null is then another value than none, and stays if it is given.
         bounds: Bounds that pydantic knows: ``ge``, ``gt``, ``le``, ``lt``, ``min_length``, ...
     """
     extra: dict[str, Any] = {} if paper is None else {"paper": paper}
     if absent:
-        extra["absent"] = True
+        extra |= {"absent": True, "nullable": nullable}
     if isinstance(default, (list, dict)):
         # A default is no one's to change.
         value = default

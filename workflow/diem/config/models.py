@@ -192,7 +192,12 @@ class Posterior(Model):
     iterations: Count | None = option(
         None, "as in `e_step`; by default the prior's own", absent=True
     )
-    limit: Positive | None = option(None, "as in `e_step`; by default none", absent=True)
+    limit: Positive | None = option(
+        None,
+        "as in `e_step`, null for none; by default none, or 8 if the prior's E-step had one",
+        absent=True,
+        nullable=True,
+    )
 
 
 class Config(Model):

@@ -177,7 +177,10 @@ class PosteriorChanges(Model):
     )
     iterations: Count | None = option(None, "as in `e_step`; by default the E-step's", absent=True)
     limit: Positive | None = option(
-        None, "as in `e_step`; by default none, or 8 if that has one", absent=True
+        None,
+        "as in `e_step`, null for none; by default none, or 8 if that has one",
+        absent=True,
+        nullable=True,
     )
 
 
