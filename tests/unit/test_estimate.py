@@ -33,6 +33,7 @@ from diem.networks import NETWORKS
 from diem.paper.restoration.prior import architecture
 from diem.planning import calibration, declared, estimate
 from diem.planning.calls import calls_per_step
+from diem.planning.experiment import Experiment
 from diem.planning.flops import FlopCounter
 from diem.planning.stages import stages
 from diem.planning.work import Work
@@ -150,6 +151,23 @@ def test_flops_of_e_steps_are_those_that_run(plan, made):
     flops, _ = made
     network = plan["E-steps"]["flops"] - flops["E-step 1"]
     assert network == pytest.approx(2 * flops["E-step 2"], rel=0.02)
+
+
+def test_the_spread_and_redrawn_samples_are_planned_where_they_are_drawn():
+    entry = copy.deepcopy(TINY["experiments"]["tiny"]) | {"recipe": "fast", "laps": 4}
+    entry["e_step"] = {"restart": [4.0, 1.0], "restart_residual": 3.0}
+    plan = Experiment(resolved({**TINY, "experiments": {"tiny": entry}}), "tiny")
+
+    def planned(lap):
+        """What kinds of work, and with which spread."""
+        spread = [w.settings["e_step"]["sampler"]["spread"] for w in of(lap, "posterior")]
+        return len(of(lap, "exact")), spread
+
+    def of(lap, kind):
+        return [work for work in plan.e_step("base", lap) if work.kind == kind]
+
+    found = [planned(lap) for lap in (1, 2, 3, 4)]
+    assert found == [(1, []), (0, ["none"]), (1, ["none"]), (1, ["all"])]
 
 
 @pytest.mark.slow

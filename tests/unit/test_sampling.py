@@ -34,7 +34,8 @@ from diem.diffusion.samplers.ddpm import DDPM
 from diem.diffusion.samplers.pc import PC
 from diem.em.blocks import Shard, blocks
 from diem.em.e_step import EStep, e_step
-from diem.em.restart import Restart, replace_contradicting, restart_level
+from diem.em.laps import restart_level
+from diem.em.restart import Restart, replace_contradicting
 from diem.em.samples import gather_samples
 from diem.errors import DiemError
 from diem.files.hdf5 import SCHEMA_VERSION, Rows

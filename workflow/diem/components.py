@@ -115,10 +115,10 @@ class Model(BaseModel):
         """Leaves out the options that are not there unless they are given."""
         values = handler(self)
         for key, field in type(self).model_fields.items():
-            extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("absent") and values.get(key) is None:
-                if not (extra.get("nullable") and key in self.model_fields_set):
-                    values.pop(key, None)
+            told = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            given = told.get("nullable") and key in self.model_fields_set
+            if told.get("absent") and values.get(key) is None and not given:
+                values.pop(key, None)
         return values
 
 

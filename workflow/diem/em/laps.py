@@ -1,6 +1,6 @@
-"""Which laps are evaluated, how each samples and trains, and the ceilings that train as long."""
+"""Which laps are evaluated, how each starts, samples and trains; ceilings that train as long."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from diem.em.blocks import whole_blocks
@@ -20,6 +20,7 @@ __all__ = [
     "lap_number",
     "optimizer_steps",
     "repeats_of_lap",
+    "restart_level",
     "sampled",
     "sampling_of_lap",
     "training_of_lap",
@@ -75,6 +76,28 @@ def repeats_of_lap(entry: Mapping[str, Any], final: bool) -> dict[str, Any]:
     if final:
         entry["repeats"] *= times
     return entry
+
+
+HALVED = 2
+"""The level of a restart is halved in so many laps."""
+
+
+def restart_level(restart: Sequence[float] | None, lap: int) -> float | None:
+    """Returns the noise level from which a lap restarts the previous lap's samples.
+
+    The third lap is the first that restarts, since the second lap's chains would start from samples
+    of the Gaussian. From there the level is halved in every :data:`HALVED` laps, from the first
+    number of ``restart`` to the second. It depends on the lap alone, and not on how many follow, so
+    that laps can be added.
+
+    Arguments:
+        restart: The first and the last level, or none for laps that start from noise.
+        lap: The lap, from 1.
+    """
+    if restart is None or lap < 3:
+        return None
+    first, last = restart
+    return max(first * 2 ** ((3 - lap) / HALVED), last)
 
 
 OF_LAPS = ("repeats", "final", "storage", "drop_last", "restart", "restart_residual")

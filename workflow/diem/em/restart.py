@@ -16,11 +16,12 @@ from diem.data.observations import Observed
 from diem.diffusion.prior import Prior
 from diem.diffusion.solvers import column
 from diem.em.blocks import Block
+from diem.em.laps import restart_level
 from diem.errors import DiemError
 from diem.files.hdf5 import Rows
 from diem.operators.base import Operator
 
-__all__ = ["Restart", "replace_contradicting", "restart_level"]
+__all__ = ["Restart", "replace_contradicting"]
 
 Start = Callable[[Block, Observed, torch.Generator], Tensor]
 """Returns what the chains of a block start from, of shape ``(B, *event)``."""
@@ -95,28 +96,6 @@ class Restart:
                 return replace_contradicting(x, prior, *likelihood, self.residual, generator)
 
             yield start
-
-
-HALVED = 2
-"""The level of a restart is halved in so many laps."""
-
-
-def restart_level(restart: Sequence[float] | None, lap: int) -> float | None:
-    """Returns the noise level from which a lap restarts the previous lap's samples.
-
-    The third lap is the first that restarts, since the second lap's chains would start from samples
-    of the Gaussian. From there the level is halved in every :data:`HALVED` laps, from the first
-    number of ``restart`` to the second. It depends on the lap alone, and not on how many follow, so
-    that laps can be added.
-
-    Arguments:
-        restart: The first and the last level, or none for laps that start from noise.
-        lap: The lap, from 1.
-    """
-    if restart is None or lap < 3:
-        return None
-    first, last = restart
-    return max(first * 2 ** ((3 - lap) / HALVED), last)
 
 
 def replace_contradicting(

@@ -19,6 +19,7 @@ from diem.em.laps import (
     ceiling_training,
     ceilings,
     evaluated_laps,
+    restart_level,
     sampled,
     sampling_of_lap,
     training_of_lap,
@@ -86,10 +87,16 @@ class Experiment:
     def e_step(self, run: str, lap: int) -> Amounts:
         """An E-step, of all shards together."""
         entry, samples = self.entry["runs"][run], sum(self.sampled(run, lap).values())
-        observations, e_step = entry["observations"], entry["e_step"]
+        observations = entry["observations"]
+        e_step = sampling_of_lap(entry["e_step"], lap == entry["laps"])
+        exact = {self.kinds.exact(self.observations(observations), e_step["block"]): samples}
         if lap == 1:
-            return {self.kinds.exact(self.observations(observations), e_step["block"]): samples}
-        return self.drawn(observations, e_step, samples)
+            return exact
+        drawn = self.drawn(observations, e_step, samples)
+        restarts = restart_level(e_step["restart"], lap) is not None
+        # What could take the place of samples that contradict their observation.
+        redrawn = exact if restarts and e_step["restart_residual"] is not None else {}
+        return summed([drawn, redrawn])
 
     def m_step(self, run: str, lap: int) -> Amounts:
         """An M-step."""
