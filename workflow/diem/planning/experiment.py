@@ -89,7 +89,9 @@ class Experiment:
         entry, samples = self.entry["runs"][run], sum(self.sampled(run, lap).values())
         observations = entry["observations"]
         e_step = sampling_of_lap(entry["e_step"], lap == entry["laps"])
-        exact = {self.kinds.exact(self.observations(observations), e_step["block"]): samples}
+        exact: Amounts = {
+            self.kinds.exact(self.observations(observations), e_step["block"]): samples
+        }
         if lap == 1:
             return exact
         drawn = self.drawn(observations, e_step, samples)
