@@ -147,6 +147,37 @@ def test_several_machines_ask_slurm_for_nodes(paper):
     assert len(memory) == 1
 
 
+def test_jobs_ask_for_the_part_of_their_observations_that_they_hold(paper):
+    config, many = changed(paper, device="cpu"), 28 * 1024.0  # MiB, as the paper's scans
+    run = next(iter(paper["experiments"]["mri"]["runs"]))
+    drawing = resources.e_step(config, {"experiment": "mri", "run": run, "lap": "02"})
+    fitting = resources.gaussian_fit(config, {"experiment": "mri", "observations": "r6"})
+
+    for asked, most in ((drawing, many / 2), (fitting, 3 * many)):
+        beside = asked.activations_mb
+        assert resources.memory_mb(config, asked, many, 1) - beside < 3000 + most
+        # Small files are held as a whole.
+        assert resources.memory_mb(config, asked, 10, 1) - beside == pytest.approx(3040, abs=2)
+    whole = changed(config, "experiments", "mri", "gaussian", observations=10**6)
+    fitting = resources.gaussian_fit(whole, {"experiment": "mri", "observations": "r6"})
+    assert resources.memory_mb(whole, fitting, many, 1) >= 3000 + 4 * many
+
+
+def test_evaluations_ask_for_what_their_metrics_hold(paper):
+    observed = next(iter(paper["experiments"]["manifold"]["observations"]))
+    names = {"experiment": "manifold", "observations": observed, "stage": "ceiling"}
+    place = ("experiments", "manifold", "evaluation")
+    asked = {
+        name: resources.evaluation(changed(paper, *place, metrics=[name]), names)
+        for name in ("sliced_wasserstein", "sinkhorn_divergence")
+    }
+
+    memory = {name: resources.memory_mb(paper, each, 12, 1) for name, each in asked.items()}
+
+    # Six matrices of 16,384 x 16,384 in double precision.
+    assert memory["sinkhorn_divergence"] - memory["sliced_wasserstein"] == 12 * 1024
+
+
 def test_evaluations_ask_for_what_they_draw(paper):
     place = ("experiments", "cifar10", "evaluation")
     few = changed(paper, *place, metrics=["psnr"], samples=10, test_observations=4)

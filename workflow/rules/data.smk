@@ -129,6 +129,7 @@ rule gaussian_prior:
         "../../envs/diem.yaml"
     resources:
         gpu=GPUS,
+        mem_mb=asked_memory(resources.gaussian_fit),
     params:
         made=IN.learned_from,
         gaussian=IN.setting("gaussian"),

@@ -17,6 +17,7 @@ from typing import Any
 
 from diem.em.laps import lap_number
 from diem.errors import DiemError
+from diem.evaluation.metrics import METRICS
 from diem.planning.experiment import Experiment
 from diem.planning.stages import RestorationPrior
 from diem.planning.work import FLOAT, Amounts, Kinds, samples_by_split
@@ -26,6 +27,7 @@ __all__ = [
     "Asked",
     "e_step",
     "evaluation",
+    "gaussian_fit",
     "gpus",
     "long_minutes",
     "memory_mb",
@@ -47,6 +49,12 @@ MIB = 2**20
 LONG = 720
 """Minutes of jobs whose work the configuration tells badly."""
 
+PIECES_MB = 256.0
+"""Finished work that a job holds until it is written, at most."""
+
+PRIOR_MB = 1024.0
+"""A prior's file, at most: of a network of some 250 million weights."""
+
 BASE_MB = 3000.0
 """Memory of Python, PyTorch and, on a GPU, its libraries."""
 
@@ -58,10 +66,12 @@ class Asked:
     Arguments:
         flops: The floating-point operations of its networks, in all of its processes.
         activations_mb: What a network keeps of a batch for a backward pass, in MiB.
-        held_mb: The most that it holds of its input, in MiB.
+        held_mb: The most that it holds of its input, in MiB, beside the share.
         processes: Its processes on a machine, each with as many threads, and with a GPU where there
             are any.
         nodes: Its machines.
+        share: The share of its input that it holds.
+        beside_mb: What else it holds, in MiB.
     """
 
     flops: float = 0.0
@@ -69,6 +79,8 @@ class Asked:
     held_mb: float = math.inf
     processes: int = 1
     nodes: int = 1
+    share: float = 0.0
+    beside_mb: float = 0.0
 
 
 def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
@@ -79,7 +91,19 @@ def e_step(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
     lap = max(2, lap_number(names["lap"]))
     flops = _flops(experiment.kinds, experiment.entry["data"], lambda: experiment.e_step(run, lap))
     batch = settings["batch"] or settings["block"]
-    return Asked(flops / config["shards"], _activations_mb(experiment.kinds, batch))
+    held = PRIOR_MB + PIECES_MB
+    share = _share(experiment, settings["block"])
+    return Asked(
+        flops / config["shards"], _activations_mb(experiment.kinds, batch), held, share=share
+    )
+
+
+def gaussian_fit(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
+    """The fit of a Gaussian prior: of a job with the names ``experiment`` and ``observations``."""
+    experiment = Experiment(config, names["experiment"])
+    fitted = experiment.entry["gaussian"]["observations"]
+    drawn = FLOAT * fitted * math.prod(experiment.shape) / MIB  # a sample of each
+    return Asked(held_mb=drawn, share=_share(experiment, fitted))
 
 
 def training(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
@@ -122,6 +146,14 @@ def reconstruction(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked
     return _evaluated(experiment, lambda: experiment.reconstruction(observations, run))
 
 
+def _share(experiment: Experiment, observations: int) -> float:
+    """Returns which share of all observations some are, or all where nothing tells."""
+    try:
+        return min(1.0, observations / experiment.total)
+    except DiemError:
+        return 1.0
+
+
 def _flops(kinds: Kinds, data: Mapping[str, Any], work: Callable[[], Amounts]) -> float:
     try:
         samples_by_split(data)
@@ -145,7 +177,9 @@ def _evaluated(experiment: Experiment, work: Callable[[], Amounts]) -> Asked:
     held = 2 * experiment.config["cache_mb"]  # the test split, and an E-step's samples
     activations = _activations_mb(experiment.kinds, experiment.entry["evaluation"]["block"])
     flops = _flops(experiment.kinds, experiment.entry["data"], work)
-    return Asked(flops, activations, held)
+    settings = experiment.entry["evaluation"]
+    metrics = [METRICS.parse(entry).memory(settings) for entry in settings["metrics"]]
+    return Asked(flops, activations, held, beside_mb=max(metrics) / MIB)
 
 
 def _activations_mb(kinds: Kinds, batch: int) -> float:
@@ -200,5 +234,6 @@ def memory_mb(config: Mapping[str, Any], asked: Asked, input_mb: float, attempt:
         attempt: 1 at first, 2 after a failure.
     """
     activations = 0.0 if gpus(config) else asked.activations_mb
-    each = math.ceil(BASE_MB + 4 * min(input_mb, asked.held_mb) + activations)
+    held = min(input_mb, asked.held_mb + asked.share * input_mb)
+    each = math.ceil(BASE_MB + 4 * held + asked.beside_mb + activations)
     return each * 2 ** (attempt - 1) * asked.processes

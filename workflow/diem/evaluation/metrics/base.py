@@ -195,6 +195,14 @@ class Metric(Component, abc.ABC):
         """
         return None
 
+    def memory(self, settings: Mapping[str, Any]) -> float:
+        """Returns the bytes that it holds beside what every evaluation does.
+
+        Arguments:
+            settings: The config's ``evaluation`` entry.
+        """
+        return 0.0
+
     def draws(self, settings: Mapping[str, Any], counts: Mapping[str, int]) -> int:
         """Returns how many posterior samples it draws beside those of every evaluation.
 

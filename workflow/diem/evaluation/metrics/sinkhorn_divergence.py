@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -137,6 +137,10 @@ class SinkhornDivergence(Metric):
     needs = frozenset({"clean"})
     subject = "samples"
     panel = Panel("divergence", 1)
+
+    def memory(self, settings: Mapping[str, Any]) -> float:
+        # The costs, and what POT's solvers keep of their size, in double precision: measured.
+        return 6 * 8 * min(settings["sinkhorn_samples"], settings["samples"]) ** 2
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.jobs.resume import cached_number
