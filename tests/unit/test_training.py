@@ -826,6 +826,54 @@ def test_a_warm_start_goes_on_from_the_average_of_the_lap_before(lap):
     )
 
 
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, event_shape):
+        super().__init__()
+        (size,) = event_shape
+        self.waves = nn.Parameter(torch.randn(4), requires_grad=False)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.first = nn.Linear(size + 4, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.middle = nn.Linear(8, 8, bias=False)
+        self.same = nn.Linear(8, 8, bias=False)
+        self.same.weight = self.middle.weight
+        self.last = nn.Linear(8, size)
+
+    def forward(self, x, t):
+        waves = torch.sin(t[:, None] * self.waves)
+        h = self.norm(self.first(torch.cat((x, waves), dim=1)))
+        return self.last(self.same(self.middle(h).relu()))
+"""
+
+
+def test_modules_of_ones_own_train_as_pytorch_trains_them(lap, tmp_path, monkeypatch):
+    (tmp_path / "kinds_of_weights.py").write_text(OWN)
+    monkeypatch.setenv("DIEM_PATH", str(tmp_path))
+    network = {"name": "kinds_of_weights:Net"}
+    fresh = make(network).backbone.module
+
+    def trained(name, **options):
+        output, _ = lap.run(name, network=network, **options)
+        return output, read_prior(output).denoiser.backbone.module
+
+    one, first = trained("one")
+    _, second = trained("two", lap=2, previous=one)
+
+    assert not torch.equal(first.first.weight, fresh.first.weight)
+    for module in (first, second):
+        assert torch.equal(module.waves, first.waves)  # asks for no gradient
+        assert torch.equal(module.unused, fresh.unused)
+        assert torch.equal(module.same.weight, module.middle.weight)
+        # Running moments are no weights, and have no gradient.
+        assert (module.norm.running_mean != 0).all()
+        assert module.norm.num_batches_tracked > 0
+    assert not torch.equal(second.norm.running_mean, first.norm.running_mean)
+
+
 def test_the_ceiling_trains_on_clean_data(lap, tmp_path):
     clean = tmp_path / "clean.h5"
     arrays = {"train/x": lap.x, "validation/x": data(count=12, seed=1).numpy()}

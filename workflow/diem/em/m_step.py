@@ -88,11 +88,13 @@ class Lap:
             DiemError: If the previous prior is of another network or event.
         """
         shape = tuple(gaussian.mean.shape)
+        stream = stream_seed(seed, Stage.NETWORK, self.number)
+        # A fresh one tells which of its parameters are trained, a file does not.
+        denoiser = build_denoiser(self.network, self.schedule, shape, stream)
         if self.previous is not None:
             prior = read_prior(self.previous, network=self.network, event_shape=shape)
-            return prior.denoiser, prior.card["optimizer_steps"]
-        stream = stream_seed(seed, Stage.NETWORK, self.number)
-        denoiser = build_denoiser(self.network, self.schedule, shape, stream)
+            denoiser.load_state_dict(prior.denoiser.state_dict())
+            return denoiser, prior.card["optimizer_steps"]
         for module in denoiser.modules():
             if isinstance(module, GaussianOutput):
                 # In double precision: single rounds the smallest variances to those below zero.

@@ -115,7 +115,7 @@ class Trained:
     """What a run changes: a denoiser, the moving average of its weights, and the optimizer.
 
     Arguments:
-        denoiser: The denoiser to start from.
+        denoiser: The denoiser to start from. Its parameters that ask for no gradient stay.
         training: The settings.
     """
 
@@ -124,12 +124,13 @@ class Trained:
         torch.backends.cudnn.deterministic = True
         set_memory_format(denoiser, training.channels_last)
         self.average = copy.deepcopy(denoiser).eval().requires_grad_(False)
-        self.denoiser = denoiser.train().requires_grad_(True)
+        self.denoiser = denoiser.train()
         if training.compile:
             compile_network(denoiser.backbone, "m_step.compile")
         self.training = training
-        self.weights = list(denoiser.parameters())
-        self.means = list(self.average.parameters())
+        pairs = zip(denoiser.parameters(), self.average.parameters(), strict=True)
+        trained = [(weight, mean) for weight, mean in pairs if weight.requires_grad]
+        self.weights, self.means = map(list, zip(*trained, strict=True))
         self.optimizer = Adam(self.weights)
         self.device = self.weights[0].device
 
@@ -150,12 +151,20 @@ class Trained:
         with autocast(self.training.precision, x.device):
             loss = share * weighted_error(self.denoiser, x[part], t[part], z[part])
         loss.backward()
+        for w in self.weights:
+            if w.grad is None:  # of what the network does not use
+                w.grad = torch.zeros_like(w)
         distributed.add(w.grad for w in self.weights)
         torch.nn.utils.clip_grad_norm_(self.weights, self.training.clip)
         self.optimizer.step(rate)
         with torch.no_grad():
             torch._foreach_lerp_(self.means, self.weights, 1 - self.training.decay(number))
         return loss.detach()
+
+    def settle(self) -> None:
+        """Gives the average what a network keeps beside its weights, such as running means."""
+        for kept, value in zip(self.average.buffers(), self.denoiser.buffers(), strict=True):
+            kept.copy_(value)
 
     def state(self) -> dict[str, Tensor]:
         """Returns by name the tensors that a run changes, not copied."""
@@ -266,6 +275,7 @@ def _chunk(
             t, z = streams.noise(batch)
             rate = training.rate(step) / 2**halvings
             total += model.step(batch, t, z, step, rate)
+    model.settle()
     return total, rate
 
 

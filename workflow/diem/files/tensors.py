@@ -25,6 +25,12 @@ def save_tensors(
 ) -> None:
     """Writes tensors and text to a safetensors file, whole or not at all, with their checksum."""
     tensors = {k: v.detach().to("cpu").contiguous() for k, v in tensors.items()}
+    owners = {v.untyped_storage().data_ptr(): k for k, v in tensors.items()}
+    # Safetensors refuses tensors that share memory, such as tied weights.
+    tensors = {
+        k: v if owners[v.untyped_storage().data_ptr()] == k else v.clone()
+        for k, v in tensors.items()
+    }
     # No entry of the header, whose order safetensors does not keep: equal files have equal bytes.
     checksum = {CHECKSUM: _checksum(tensors, header)}
     with atomic(path) as temporary:

@@ -53,7 +53,19 @@ class ModuleNetwork(Network):
         except Exception as error:  # whatever a user's class raises
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DiemError(f"network {self.name!r} cannot be built ({reason}).") from None
+        self._check(module)
         return Conditioned(module, self.name, exponential=self.conditioning == "sigma")
+
+    def _check(self, module: nn.Module) -> None:
+        """Refuses a module that cannot be trained, or not be kept in files."""
+        if not any(weight.requires_grad for weight in module.parameters()):
+            raise DiemError(f"network {self.name!r} has no parameter to train.")
+        for key, value in module.state_dict().items():
+            if value.is_floating_point() and not (value.is_meta or value.isfinite().all()):
+                raise DiemError(
+                    f"network {self.name!r}: {key!r} holds values that are not finite, which no"
+                    " file keeps: register it with persistent=False."
+                )
 
 
 @functools.lru_cache
