@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from diem.data.observations import Observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
@@ -101,19 +102,8 @@ def e_step(
                 start=start,
                 sigma_start=restart.sigma if restart else None,
             )
-            stored = x.to(getattr(torch, settings.storage))
-            if not torch.isfinite(stored).all():
-                if torch.isfinite(x).all():
-                    raise DiemError(
-                        f"{output}: posterior samples of lap {lap} are too large for e_step.storage"
-                        f" {settings.storage}: set it to float32."
-                    )
-                raise DiemError(
-                    f"{output}: the posterior samples of lap {lap} are not finite in block"
-                    f" {block.number}: the denoiser of the lap before, or the noise levels, are at"
-                    " fault."
-                )
-            return {"x": stored.cpu().numpy(), "index": observed.index}
+            what = f"{output}: posterior samples of block {block.number} of lap {lap}"
+            return {"x": _stored(x, settings.storage, what), "index": observed.index}
 
         def sampled(block: Block) -> Mapping[str, np.ndarray]:
             return job.keep(str(block.number), partial(sample, block))
@@ -131,3 +121,15 @@ def e_step(
             "seconds": time.monotonic() - began,
         }
         write_samples(output, todo, sampled, attributes)
+
+
+def _stored(x: Tensor, storage: str, what: str) -> np.ndarray:
+    """Returns samples as they are stored, and refuses those that are not finite so."""
+    stored = x.to(getattr(torch, storage))
+    if torch.isfinite(stored).all():
+        return stored.cpu().numpy()
+    if torch.isfinite(x).all():
+        raise DiemError(f"{what} are too large for e_step.storage {storage}: set it to float32.")
+    raise DiemError(
+        f"{what} are not finite: the denoiser of the lap before, or the noise levels, are at fault."
+    )

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from azula.denoise import KarrasDenoiser
@@ -93,7 +93,7 @@ class Lap:
         denoiser = build_denoiser(self.network, self.schedule, shape, stream)
         if self.previous is not None:
             prior = read_prior(self.previous, network=self.network, event_shape=shape)
-            denoiser.load_state_dict(prior.denoiser.state_dict())
+            denoiser.load_state_dict(cast(KarrasDenoiser, prior.denoiser).state_dict())
             return denoiser, prior.card["optimizer_steps"]
         for module in denoiser.modules():
             if isinstance(module, GaussianOutput):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diem.data.observations import Observations, unit_of_values
+from diem.data.observations import Observations, Observed, unit_of_values
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.em.blocks import Block, blocks
 from diem.errors import DiemError
@@ -107,23 +107,12 @@ def write_posteriors(
     counts = {split: observations.count(split) for split in observations.splits()}
     todo = blocks(counts, max(1, batch // n))
     drawn: set[int] = set()
+    settings = {"seed": job.seed, "batch": batch, "progress": job.progress.update, **e_step}
 
     def sample(block: Block) -> dict[str, np.ndarray]:
         drawn.add(block.number)
         observed = observations.load(block.split, block.rows)
-        sigma_y = torch.as_tensor(observed.sigma_y)
-        if 0 < sigma_y.ndim < observed.y.ndim:  # of each value, not of each observation
-            sigma_y = sigma_y[None]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OutlierWarning)  # all of them are told at once
-            x = prior.posterior(
-                *(observed.y, observed.operator, sigma_y, n),
-                seed=job.seed,
-                batch=batch,
-                block=block.number,
-                progress=job.progress.update,
-                **e_step,
-            )
+        x = _posterior(prior, observed, n, block=block.number, **settings)
         return {**_arrays(prior, x), "index": observed.index}
 
     def piece(block: Block) -> Mapping[str, np.ndarray]:
@@ -152,6 +141,16 @@ def write_posteriors(
         },
     )
     return outliers
+
+
+def _posterior(prior: PriorDenoiser, observed: Observed, n: int, **settings: Any) -> torch.Tensor:
+    """Returns posterior samples of observations of a file, ``(N, n, *event)``."""
+    sigma_y = torch.as_tensor(observed.sigma_y)
+    if 0 < sigma_y.ndim < observed.y.ndim:  # of each value, not of each observation
+        sigma_y = sigma_y[None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutlierWarning)  # all of them are told at once
+        return prior.posterior(observed.y, observed.operator, sigma_y, n, **settings)
 
 
 def _arrays(prior: PriorDenoiser, x: torch.Tensor) -> dict[str, np.ndarray]:
