@@ -15,15 +15,18 @@ from diem import operators
 from diem.data.observations import Observations, Observed, save_observations
 from diem.data.sets import DATASETS
 from diem.data.sets import fastmri as volumes
+from diem.data.simulate import corrupt
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
 from diem.diffusion.samplers.ddpm import DDPM
 from diem.errors import DiemError
 from diem.evaluation.arrays import intensities
+from diem.evaluation.evaluate import groups_of, some_observations
 from diem.evaluation.metrics.nmse import nmse
 from diem.evaluation.metrics.psnr import psnr
 from diem.evaluation.reconstruct import Reconstruction, _metrics, reconstruct
 from diem.evaluation.rows import read_rows, write_rows
+from diem.evaluation.standard_error import standard_error
 from diem.files.hdf5 import Reader, write_hdf5
 from diem.jobs.job import Job
 from diem.report.figures.base import Evaluation, Source, figure_named
@@ -151,12 +154,24 @@ def test_fastmri_validation_of_a_folder_of_its_own(folder, tmp_path):
 
 def test_fastmri_streams_to_a_file(source, tmp_path):
     splits = fastmri(source)
-    arrays = {f"{name}/x": split.x for name, split in splits.items()}
+    arrays = {}
+    for name, split in splits.items():
+        arrays |= {f"{name}/x": split.x, f"{name}/groups": split.groups}
     write_hdf5(tmp_path / "clean.h5", arrays, {})
 
     with Reader(tmp_path / "clean.h5") as file:
         total = sum(len(file.read(f"{name}/x", shape=(1, 8, 8))) for name in splits)
-    assert total == 23
+        groups = {name: file.read(f"{name}/groups", shape=()) for name in splits}
+    assert total == 23 == sum(map(len, groups.values()))
+    entry = {"operator": {"name": "fourier", "acceleration": 2}, "sigma_y": 0.1}
+    corrupt(tmp_path / "clean.h5", tmp_path / "y.h5", entry, 0, "scans")
+    with Observations(tmp_path / "y.h5") as file:
+        found = file.groups("train")
+        assert (found == groups["train"]).all()
+        # Volumes of 4 to 9 slices, of which up to 4 are taken, in their order.
+        assert sorted(np.bincount(found)) in ([3, 4, 4], [4, 4, 4])
+        observed = some_observations(file, {"test_observations": 2}, 0)
+        assert groups_of(file, observed).tolist() == groups["test"][observed.index].tolist()
 
 
 @pytest.mark.parametrize(
@@ -262,7 +277,8 @@ def made(tmp_path):
     noise = torch.randn(operator.observation_shape, generator=torch.Generator().manual_seed(1))
     y = operator.forward(x) + 0.1 * noise * operator.observed()
     observed = Observed(operator, y, torch.tensor(0.1), np.arange(8))
-    save_observations(tmp_path / "o.h5", {"test": observed}, "fourier", {})
+    groups = {"test": np.arange(8) // 2}  # slices of four volumes
+    save_observations(tmp_path / "o.h5", {"test": observed}, "fourier", {}, groups=groups)
     write_hdf5(tmp_path / "clean.h5", {"test/x": x.numpy()}, {})
     floor = Prior(gaussian, None, {"lap": 0, "optimizer_steps": 0})
     with Observations(tmp_path / "o.h5") as observations:
@@ -321,6 +337,21 @@ def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
     text = " ".join(readable.notes)
     assert "in closed form" in text
     assert "drawn exactly" in text
+
+
+@pytest.mark.slow
+def test_standard_errors_of_slices_are_those_of_volumes(made):
+    rows, arrays, *_, x, _ = made
+    row = rows[(rows["metric"] == "psnr") & (rows["stage"] == "lap")].iloc[-1]
+    assert row["subject"] == "posterior_mean"
+    mean, truth = (torch.from_numpy(arrays[f"posterior/{name}"]) for name in ("x", "truth"))
+    values = psnr(intensities(mean.mean(dim=1)), intensities(truth), 1.0)
+    which = [int((x == one).flatten(1).all(dim=1).nonzero()) for one in truth]
+
+    found = [standard_error(values, groups) for groups in (np.array(which) // 2, None)]
+
+    assert row["standard_error"] == pytest.approx(found[0], rel=1e-4)
+    assert row["standard_error"] != pytest.approx(found[1], rel=1e-2)
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ with started(snakemake) as job:
         arrays[f"{name}/x"] = split.x
         if split.label is not None:
             arrays[f"{name}/label"] = split.label
+        if split.groups is not None:
+            arrays[f"{name}/groups"] = split.groups
     name = wildcards.get("experiment") or wildcards.comparison
     attributes = {"experiment": name, "seed": job.seed}
     write_hdf5(snakemake.output[0], arrays, attributes)

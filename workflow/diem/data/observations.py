@@ -141,6 +141,7 @@ def save_observations(
     operator: str,
     attributes: Mapping[str, Any],
     y_parts: Mapping[str, Iterable[np.ndarray]] | None = None,
+    groups: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes the observations of every split.
 
@@ -151,6 +152,8 @@ def save_observations(
         attributes: More attributes of the file: experiment, seed, ...
         y_parts: By split the consecutive parts of the ``y`` that are written, in the place of the
             whole ``y`` of ``splits``.
+        groups: By split the numbers of the observations' groups, of shape ``(N,)``, where they form
+            groups.
     """
     arrays: dict[str, Any] = {}
     for split, observed in splits.items():
@@ -158,6 +161,7 @@ def save_observations(
         arrays[f"{split}/index"] = observed.index
         for field, values in observed.operator.parameters.items():
             arrays[f"{split}/operator/{field}"] = values.numpy()
+    arrays |= {f"{split}/groups": values for split, values in (groups or {}).items()}
     first = next(iter(splits.values()))
     arrays["sigma_y"] = first.sigma_y.numpy()
     shape = list(first.operator.event_shape)

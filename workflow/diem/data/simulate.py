@@ -12,7 +12,7 @@ from torch import Tensor
 from diem import operators
 from diem.data.observations import SPLITS, Observed, save_observations
 from diem.errors import DiemError
-from diem.files.hdf5 import Rows, row_parts
+from diem.files.hdf5 import Reader, Rows, row_parts
 from diem.operators.base import Operator
 from diem.operators.verify import PROBED, verify_operator
 from diem.seeds import Stage, rng
@@ -47,7 +47,7 @@ def corrupt(
     Raises:
         DiemError: If the operator or the noise does not fit the data.
     """
-    splits, y_parts = {}, {}
+    splits, y_parts, groups = {}, {}, {}
     event_shape = None  # the training split's
     for number, split in enumerate(SPLITS):
         x = Rows([clean], f"{split}/x", event_shape, cache_mb=0)
@@ -68,9 +68,12 @@ def corrupt(
         y_parts[split] = _observed(operator, x, sigma_y, stream)
         none = torch.empty(0, *shape)
         splits[split] = Observed(operator, none, sigma_y, np.arange(len(x)))
+        with Reader(clean) as file:
+            if f"{split}/groups" in file:
+                groups[split] = file.read(f"{split}/groups", shape=())
     name = entry["operator"]["name"]
     attributes = {"experiment": experiment, "seed": seed}
-    save_observations(output, splits, name, attributes, y_parts)
+    save_observations(output, splits, name, attributes, y_parts, groups)
 
 
 def _observed(

@@ -195,6 +195,11 @@ class Evaluation:
         return Posterior(x, observed, self.posteriors.card(len(x)))
 
     @cached_property
+    def groups(self) -> np.ndarray | None:
+        """The groups of these test observations, if they form groups."""
+        return groups_of(self.observations, self.posterior.observed)
+
+    @cached_property
     def truth(self) -> Tensor:
         """What these test observations are of."""
         return read_truth(self.file("clean"), self.posterior.observed, self.prior)
@@ -256,6 +261,12 @@ def some_observations(
     """Returns the test observations that are sampled, the same for every prior."""
     rows = observations.subset("test", settings["test_observations"], seed)
     return observations.load("test", rows)
+
+
+def groups_of(observations: Observations, observed: Observed) -> np.ndarray | None:
+    """Returns the groups of simulated test observations, if they form groups."""
+    groups = observations.groups("test")
+    return None if groups is None else groups[observed.index]  # which numbers the rows
 
 
 def read_truth(clean: str | Path, observed: Observed, prior: Prior) -> Tensor:

@@ -12,7 +12,7 @@ from diem.data.observations import Observations
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
 from diem.evaluation.draws import Posteriors
-from diem.evaluation.evaluate import posterior_arrays, read_truth, some_observations
+from diem.evaluation.evaluate import groups_of, posterior_arrays, read_truth, some_observations
 from diem.evaluation.metrics import METRICS, Fidelity, Measurement
 from diem.evaluation.metrics.base import clean_test, mean_of
 from diem.evaluation.rows import metric_rows
@@ -86,9 +86,9 @@ def reconstruct(
         ("posterior", from_prior, {**drawn, **of_lap}),
         ("posterior_mean", from_prior.mean(dim=1), {**drawn, **of_lap}),
     ]
-    rows = []
+    rows, groups = [], groups_of(task.observations, observed)
     for metric in _metrics():
-        measurements = _compared(metric, estimates, truth)
+        measurements = _compared(metric, estimates, truth, groups)
         rows += metric_rows(metric.name, measurements, card, task.job.seed)
     return rows, posterior_arrays(from_prior, observed, truth)
 
@@ -100,7 +100,11 @@ def _metrics() -> list[Fidelity]:
 
 
 def _compared(
-    metric: Fidelity, estimates: Iterable[tuple[str, Tensor, Mapping[str, Any]]], truth: Tensor
+    metric: Fidelity,
+    estimates: Iterable[tuple[str, Tensor, Mapping[str, Any]]],
+    truth: Tensor,
+    groups: np.ndarray | None,
 ) -> Iterable[Measurement]:
     for subject, x, card in estimates:
-        yield mean_of(metric.of_each(x, truth), subject, {**clean_test(len(truth)), **card})
+        told = {**clean_test(len(truth)), **card}
+        yield mean_of(metric.of_each(x, truth), subject, told, groups=groups)

@@ -28,10 +28,14 @@ class Split(NamedTuple):
             :math:`(N, C, H, W)`. Data that do not fit in memory are consecutive batches of this
             shape, which can be read once.
         label: The classes, int64, with shape :math:`(N,)`, or :py:`None` where there are none.
+        groups: The numbers of the groups of data that resemble each other, such as the slices of a
+            volume, with shape :math:`(N,)`, or :py:`None` where each is alone. Of batches they are
+            batches too, which are known once all data are read.
     """
 
     x: np.ndarray | Iterable[np.ndarray]
     label: np.ndarray | None = None
+    groups: np.ndarray | Iterable[np.ndarray] | None = None
 
     def whole(self) -> np.ndarray:
         """Returns all data at once, where they fit in memory; batches are read."""

@@ -115,15 +115,25 @@ class FastMRI(DataSet):
         held = self.test + self.validation
         train = order[held:] if shared else _names(self.path)
         return {
-            "train": Split(self._read(self.path, train)),
-            "validation": Split(self._read(held_path, order[self.test : held])),
-            "test": Split(self._read(held_path, order[: self.test])),
+            "train": self._split(self.path, train),
+            "validation": self._split(held_path, order[self.test : held]),
+            "test": self._split(held_path, order[: self.test]),
         }
 
-    def _read(self, path: str, names: Collection[str]) -> Iterator[np.ndarray]:
+    def _split(self, path: str, names: Collection[str]) -> Split:
+        """Returns the slices of volumes; those of one are a group."""
+        read: list[int] = []
         first, last = self.slices
-        for x in _slices_of(path, set(names), first, last, self.size):
-            yield 4 * x[:, None] - 2
+
+        def slices() -> Iterator[np.ndarray]:
+            for x in _slices_of(path, set(names), first, last, self.size):
+                read.append(len(x))
+                yield 4 * x[:, None] - 2
+
+        def groups() -> Iterator[np.ndarray]:
+            yield np.repeat(np.arange(len(read)), read)
+
+        return Split(slices(), groups=groups())
 
 
 def _names(path: str | Path) -> list[str]:

@@ -266,6 +266,7 @@ class Fidelity(Metric):
         posterior, truth = evaluation.posterior, evaluation.truth
         tool = self.load(evaluation.files, evaluation.device)
         card = {**clean_test(len(truth)), **self.card(tool), **posterior.card}
-        yield mean_of(self.of_each(posterior.x, truth, tool), "posterior", card)
+        groups = evaluation.groups
+        yield mean_of(self.of_each(posterior.x, truth, tool), "posterior", card, groups=groups)
         mean = posterior.x.mean(dim=1)
-        yield mean_of(self.of_each(mean, truth, tool), "posterior_mean", card)
+        yield mean_of(self.of_each(mean, truth, tool), "posterior_mean", card, groups=groups)

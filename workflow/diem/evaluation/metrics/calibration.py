@@ -43,7 +43,8 @@ class Calibration(Metric):
     Values that no observation depends on are scored, or all where there are none. Coverages of a
     perfect sampler are their nominal levels. The p-values are of Kolmogorov-Smirnov tests that the
     ranks of a number of the whole sample, see :mod:`diem.evaluation.ranks`, are uniform: a perfect
-    sampler has one below 0.05 in one case of twenty. The transforms are left as the arrays
+    sampler has one below 0.05 in one case of twenty, or in more if observations resemble each
+    other, as the slices of volumes. The transforms are left as the arrays
     ``calibration/values`` (-1 where a value is not scored), ``calibration/total``, ...
     """
 
@@ -89,6 +90,7 @@ class Calibration(Metric):
         generator = torch_generator(evaluation.job.seed, Stage.CALIBRATION)
         scored = unseen(posterior.observed.operator, len(truth), generator).cpu()
         some = scored.flatten(1).any(dim=1)  # else there is nothing to score
+        groups = None if evaluation.groups is None else evaluation.groups[some.numpy()]
         card = {**posterior.card, **clean_test(len(truth))}
 
         values = torch.where(scored, pit(draws, truth, generator), torch.nan)
@@ -96,8 +98,9 @@ class Calibration(Metric):
         for level in LEVELS:
             held = torch.where(scored, 100.0 * coverage(values, level / 100), torch.nan)
             share = held.flatten(1).nanmean(dim=1)[some]
-            yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}")
-        yield mean_of(crps(draws, truth, scored)[some], "posterior", card, f"{self.name}_crps")
+            yield mean_of(share, "posterior", card, f"{self.name}_coverage_{level}", groups)
+        score = crps(draws, truth, scored)[some]
+        yield mean_of(score, "posterior", card, f"{self.name}_crps", groups)
         spread = spread_of_error(draws.transpose(0, 1)[:, scored], truth[scored])
         yield Measurement(spread, "posterior", card, f"{self.name}_spread")
         for name, functional in functionals(truth).items():
