@@ -50,7 +50,7 @@ COLUMNS = (
 :math:`p(x_t | y)` and of :math:`q(x_t | y)`, without the cost between two independent sets of the
 former. For the covariance :data:`EXACT` both are of :math:`p(x_t | y)`, and ``value`` is the
 difference's magnitude: the noise of all others. ``violation`` is of the plan's marginal, see
-:func:`diem.evaluation.truncated_transport`; ``effective_samples`` is Kish's number of the
+:func:`diem.evaluation.transport.truncated_transport`; ``effective_samples`` is Kish's number of the
 weights' size.
 """
 

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from diem.errors import DiemError
 from diem.evaluation.metrics import Label, selecting
 from diem.evaluation.rows import provenance, seeds_of
-from diem.report.drawing.style import GREY, WIDTH, annotate, styled
+from diem.report.drawing.style import GREY, WIDTH, annotate, styled, widely_scaled
 from diem.report.tables.labels import METRICS, NO_LABELS, Ceilings, label_of, metric_label
 from diem.report.tables.writing import notes_once
 
@@ -179,12 +178,9 @@ def lap_ticks(laps: Set[int]) -> list[int]:
 
 def _scale(ax: Axes, values: pd.Series, lowest: float | None) -> None:
     """Chooses a logarithmic axis where values span a wide range, and else starts at the lowest."""
-    if values.min() > 0 and values.max() > 4 * values.min():
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-    elif lowest is None:
+    if widely_scaled(ax, values):
+        return
+    if lowest is None:
         ax.margins(y=0.12)
     else:
         ax.set_ylim(bottom=min(lowest, values.min()))

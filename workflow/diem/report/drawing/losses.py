@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from diem.report.drawing.laps import lap_ticks
-from diem.report.drawing.style import GREY, WIDTH, annotate, styled
+from diem.report.drawing.style import GREY, WIDTH, annotate, styled, widely_scaled
 from diem.report.figures.base import Losses
 
 __all__ = ["RISEN", "loss_curves", "overfitting", "rise"]
@@ -118,18 +117,9 @@ def _panel(ax: Axes, laps: Sequence[Losses], chosen: int | None) -> None:
             ax.plot(*risen, color=RISING, linewidth=2.6, marker="")
         centres[each.lap], start = (start + end) / 2, end
     ax.set_xlim(0, start)
-    _scale(ax, np.concatenate([each.curve[["loss", "validation_loss"]] for each in laps]))
+    widely_scaled(ax, np.concatenate([each.curve[["loss", "validation_loss"]] for each in laps]))
+    ax.margins(y=0.15)
     for lap in lap_ticks(set(centres)):
         text = f"{lap} chosen" if lap == chosen else str(lap)
         ax.text(centres[lap], 1.0, text, transform=ax.get_xaxis_transform(), fontsize=6,
                 color=GREY, ha="center", va="top")  # fmt: skip
-
-
-def _scale(ax: Axes, values: np.ndarray) -> None:
-    """Chooses a logarithmic axis where losses span a wide range."""
-    if values.min() > 0 and values.max() > 4 * values.min():
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.margins(y=0.15)

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import matplotlib.style
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from diem.files.atomic import atomic
 
-__all__ = ["GREY", "MISSING", "WIDTH", "annotate", "colours", "save", "styled"]
+__all__ = ["GREY", "MISSING", "WIDTH", "annotate", "colours", "save", "styled", "widely_scaled"]
 
 # The user's own settings of Matplotlib have no say.
 styled = matplotlib.style.context(["default", Path(__file__).with_name("diem.mplstyle")])
@@ -44,6 +47,22 @@ def annotate(figure: Figure, title: str, note: str) -> None:
     lines = [textwrap.fill(line, columns) for line in note.splitlines()]
     figure.suptitle(title, x=0.01, ha="left")
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", color=GREY)
+
+
+def widely_scaled(ax: Axes, values: np.ndarray | pd.Series) -> bool:
+    """Makes the vertical axis logarithmic where values span a wide range, and tells whether it is.
+
+    Arguments:
+        ax: The axes.
+        values: The values that it shows.
+    """
+    wide = bool(values.min() > 0 and values.max() > 4 * values.min())
+    if wide:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    return wide
 
 
 def colours(images: np.ndarray) -> np.ndarray:

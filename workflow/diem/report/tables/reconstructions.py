@@ -25,7 +25,7 @@ def reconstructions(
     """Returns the table of reconstructions at full precision, with the card of each number.
 
     Arguments:
-        rows: The rows of :func:`diem.evaluation.evaluate.reconstruct`, of several runs and
+        rows: The rows of :func:`diem.evaluation.reconstruct.reconstruct`, of several runs and
             observations.
         labels: The label of each run.
         trained: The observations that each run was trained on.
