@@ -81,7 +81,7 @@ def _case(setup: Setup, half: str) -> dict[str, Any]:
     def fit(batch: int) -> None:
         again = build_denoiser(UNET, SCHEDULE, SHAPE, 0).to(device)
         if not setup.cuda:
-            again.backbone = denoiser.backbone
+            again.backbone = denoiser.backbone.requires_grad_(True)
         train(again, y, y[:8], Training(1, min(batch, large), 1e-3), seed=0)
 
     def draw(batch: int) -> None:

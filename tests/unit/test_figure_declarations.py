@@ -116,6 +116,7 @@ def source_of(name: str) -> Source:
         *("tiny", {"base": "MMPS"}, pd.DataFrame(rows), truth),
         losses,
         chosen={"base": 2} if reads.chosen else {},
+        trained={"base": "half"},
         evaluations=evaluations,
     )
 

@@ -1,5 +1,6 @@
 """The Gaussian prior against its closed form: everything here has one."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -271,6 +272,18 @@ def test_masks_are_solved_by_a_factorization_to_the_last_digits(rank, chunk, mon
     monkeypatch.setattr(module, "FEW_FACTORS", -1)
     iterated = gaussian.posterior_mean(operator, y, sigma_y)
     torch.testing.assert_close(mean, iterated, rtol=0, atol=1e-3)
+
+
+def test_masks_are_solved_all_the_same_where_no_factorization_can():
+    # Data of exactly low rank, of which fewer values are seen than there are factors.
+    gaussian = random_gaussian((1, 4, 4), 6)
+    gaussian = dataclasses.replace(gaussian, noise=torch.tensor(2.3e-16, dtype=torch.float64))
+    operator = build("mask", (1, 4, 4), {"mask": np.eye(4, dtype=bool)[None, None]})
+    y = operator.forward(gaussian.sample(5, torch.Generator().manual_seed(0)))
+
+    mean = gaussian.posterior_mean(operator, y, 1e-12)
+
+    assert mean.isfinite().all()
 
 
 EXACT = [

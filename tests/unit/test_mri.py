@@ -170,8 +170,9 @@ def test_fastmri_streams_to_a_file(source, tmp_path):
         assert (found == groups["train"]).all()
         # Volumes of 4 to 9 slices, of which up to 4 are taken, in their order.
         assert sorted(np.bincount(found)) in ([3, 4, 4], [4, 4, 4])
-        observed = some_observations(file, {"test_observations": 2}, 0)
-        assert groups_of(file, observed).tolist() == groups["test"][observed.index].tolist()
+        settings = {"test_observations": 2}, 0
+        observed = some_observations(file, *settings)
+        assert groups_of(file, *settings).tolist() == groups["test"][observed.index].tolist()
 
 
 @pytest.mark.parametrize(

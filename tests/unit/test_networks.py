@@ -548,10 +548,6 @@ class Impossible(Net):
 class NoNetwork:
     pass
 
-class Untrained(nn.Module):
-    def __init__(self, event_shape):
-        super().__init__()
-
 class Masked(Net):
     def __init__(self, event_shape):
         super().__init__(event_shape, 4)
@@ -619,7 +615,6 @@ def test_the_declared_cost_is_near_the_counted(spec, shape):
         ("Failing", {}, "cannot be built .RuntimeError: no such luck"),
         ("Unshaped", {}, "takes no event shape"),
         ("Copying", {}, "the argument 'copy' .* another name"),
-        ("Untrained", {}, "has no parameter to train"),
         ("Masked", {}, "'mask' holds values that are not finite, .* persistent=False"),
         ("NoNetwork", {}, "no subclass of torch.nn.Module or diem.networks.base.Network"),
         ("Missing", {}, "no subclass of torch.nn.Module"),

@@ -270,7 +270,7 @@ def test_training(on_divergence):
         3, 8, 1e-3, augment=chosen({**AUGMENT, "shift": 1}), on_divergence=on_divergence
     )
 
-    average, curve = train(some.denoiser, x, x[:5], settings, seed=0)
+    average, curve = train(some.denoiser.requires_grad_(True), x, x[:5], settings, seed=0)
 
     assert on_device(*average.parameters(), *some.denoiser.parameters())
     assert len(curve) == 1

@@ -844,10 +844,18 @@ class Net(nn.Module):
         self.last = nn.Linear(8, size)
 
     def forward(self, x, t):
+        self.register_buffer("seen", x, persistent=False)  # of another size at each call
         waves = torch.sin(t[:, None] * self.waves)
         h = self.norm(self.first(torch.cat((x, waves), dim=1)))
         return self.last(self.same(self.middle(h).relu()))
 """
+
+
+def test_a_network_without_a_parameter_to_train_is_refused():
+    frozen = make().requires_grad_(False)
+
+    with pytest.raises(DiemError, match="no parameter to train"):
+        train(frozen, data(), data(), Training(1, 8, 1e-3), 0)
 
 
 def test_modules_of_ones_own_train_as_pytorch_trains_them(lap, tmp_path, monkeypatch):

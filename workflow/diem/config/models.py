@@ -207,7 +207,8 @@ class Config(Model):
     seeds: Annotated[list[Seed], Field(min_length=1)] | None = option(
         None,
         "several seeds, in the place of `seed`: every experiment and comparison runs at each, and"
-        " tables and figures show the mean over them with its standard error. What else there is"
+        " tables and figures show the mean over them with its standard error (of p-values twice"
+        " their mean, which is one again). What else there is"
         " (samples in figures, the chosen lap, `heuristics`, `posterior`) is of the first. The"
         " other ones lie in `results/<experiment>-seed<seed>`, so that seeds can be added later",
     )

@@ -169,7 +169,8 @@ class Gaussian:
             sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
             generator: The random stream.
             rough: Whether a hundredth of the noise is exact enough, as where draws are added to
-                what is less exact. Single precision serves then wherever it can.
+                what is less exact. Single precision serves then wherever it can, but for what is
+                factorized.
 
         Returns:
             The samples, of shape ``(B, *event)``.
@@ -229,8 +230,10 @@ class Gaussian:
         """
         if self._factorizes(operator) and b.dtype == torch.float64:  # single is too coarse for it
             parts = torch.arange(len(b)).split(max(1, CHUNK // max(1, self.factors.numel())))
-            gains = (self._solved_in_factors(operator[i], b[i], sigma[i]) for i in parts)
-            return torch.cat([*gains])
+            found = [self._solved_in_factors(operator[i], b[i], sigma[i]) for i in parts]
+            gains = [gain for gain in found if gain is not None]
+            if len(gains) == len(parts):
+                return torch.cat(gains)
         covariance = self.covariance
 
         def product(p: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,8 +263,10 @@ class Gaussian:
             gain[rows] = self._solved_densely(operator[rows], b[rows], sigma[rows])
         return gain
 
-    def _solved_in_factors(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor:
+    def _solved_in_factors(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor | None:
         r"""Returns the same for masks, whose systems have the rank's size by Woodbury's identity.
+
+        Or nothing, where the noise is too small for it.
 
         With :math:`D = I + \lambda A^2`, and :math:`u = V (I + V^\top A D^{-1} A V)^{-1} V^\top A
         D^{-1} b`, the gain is :math:`\lambda A D^{-1} (b - A u) + u`.
@@ -272,7 +277,9 @@ class Gaussian:
         weights, which = torch.unique_consecutive(a**2 / d, dim=0, return_inverse=True)
         system = (factors.T * weights[:, None]) @ factors
         system.diagonal(dim1=1, dim2=2).add_(1.0)
-        root = torch.linalg.cholesky(system)
+        root, wrong = torch.linalg.cholesky_ex(system)
+        if wrong.any():
+            return None
         seen = (a * flat / d) @ factors
         u = torch.cholesky_solve(seen[..., None], root[which])[..., 0] @ factors.T
         return (self.noise * a * (flat - a * u) / d + u).reshape(-1, *self.mean.shape)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["add", "is_first", "part", "rank", "size"]
+__all__ = ["add", "is_first", "part", "rank", "share", "size"]
 
 
 def size() -> int:
@@ -44,3 +44,13 @@ def add(tensors: Iterable[Tensor]) -> None:
     dist.all_reduce(flat)
     for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         t.copy_(total.view_as(t))
+
+
+def share(tensors: Iterable[Tensor]) -> None:
+    """Replaces tensors by those of the first process."""
+    tensors = list(tensors)
+    if size() == 1 or not tensors:
+        return
+    for t in tensors:
+        t.mul_(is_first())
+    add(tensors)

@@ -130,6 +130,8 @@ class Trained:
         self.training = training
         pairs = zip(denoiser.parameters(), self.average.parameters(), strict=True)
         trained = [(weight, mean) for weight, mean in pairs if weight.requires_grad]
+        if not trained:
+            raise DiemError("The network has no parameter to train.")
         self.weights, self.means = map(list, zip(*trained, strict=True))
         self.optimizer = Adam(self.weights)
         self.device = self.weights[0].device
@@ -161,10 +163,19 @@ class Trained:
             torch._foreach_lerp_(self.means, self.weights, 1 - self.training.decay(number))
         return loss.detach()
 
+    @torch.no_grad()
     def settle(self) -> None:
-        """Gives the average what a network keeps beside its weights, such as running means."""
-        for kept, value in zip(self.average.buffers(), self.denoiser.buffers(), strict=True):
-            kept.copy_(value)
+        """Gives the average what a network keeps beside its weights, such as running means.
+
+        Of several processes, those of the first count in all.
+        """
+        found, kept = self.denoiser.state_dict(), self.average.state_dict()
+        weights = {name for name, _ in self.denoiser.named_parameters(remove_duplicate=False)}
+        same = [name for name in found if name in kept and found[name].shape == kept[name].shape]
+        beside = [name for name in same if name not in weights]
+        distributed.share(found[name] for name in beside if found[name].is_floating_point())
+        for name in beside:
+            kept[name].copy_(found[name])
 
     def state(self) -> dict[str, Tensor]:
         """Returns by name the tensors that a run changes, not copied."""

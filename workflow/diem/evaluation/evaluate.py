@@ -197,7 +197,7 @@ class Evaluation:
     @cached_property
     def groups(self) -> np.ndarray | None:
         """The groups of these test observations, if they form groups."""
-        return groups_of(self.observations, self.posterior.observed)
+        return groups_of(self.observations, self.settings, self.job.seed)
 
     @cached_property
     def truth(self) -> Tensor:
@@ -263,10 +263,13 @@ def some_observations(
     return observations.load("test", rows)
 
 
-def groups_of(observations: Observations, observed: Observed) -> np.ndarray | None:
-    """Returns the groups of simulated test observations, if they form groups."""
+def groups_of(
+    observations: Observations, settings: Mapping[str, Any], seed: int
+) -> np.ndarray | None:
+    """Returns the groups of the test observations that are sampled, if they form groups."""
     groups = observations.groups("test")
-    return None if groups is None else groups[observed.index]  # which numbers the rows
+    rows = observations.subset("test", settings["test_observations"], seed)
+    return None if groups is None else groups[rows]
 
 
 def read_truth(clean: str | Path, observed: Observed, prior: Prior) -> Tensor:

@@ -86,7 +86,7 @@ def reconstruct(
         ("posterior", from_prior, {**drawn, **of_lap}),
         ("posterior_mean", from_prior.mean(dim=1), {**drawn, **of_lap}),
     ]
-    rows, groups = [], groups_of(task.observations, observed)
+    rows, groups = [], groups_of(task.observations, task.settings, task.job.seed)
     for metric in _metrics():
         measurements = _compared(metric, estimates, truth, groups)
         rows += metric_rows(metric.name, measurements, card, task.job.seed)

@@ -222,6 +222,7 @@ def write_selected(
     prior = by_lap[chosen["lap"]]
     prior.card["run"] = run  # the Gaussian is of several
     compared = table.loc[table["run"] == run, [*SHOWN]]
+    compared = compared.where(compared != "", None)
     prior.card["chosen_by"] = {
         "metric": Prediction.name,
         "laps": sorted(by_lap),

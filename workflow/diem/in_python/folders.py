@@ -17,7 +17,7 @@ from diem.errors import DiemError
 from diem.files.atomic import atomic
 from diem.files.tensors import content_digest
 from diem.in_python.settings import EXPERIMENT
-from diem.jobs.code import code_digest
+from diem.jobs.code import own_digest
 from diem.jobs.results import hold
 from diem.jobs.resume import fingerprint
 from diem.operators import Operator
@@ -67,6 +67,8 @@ def made_of(
     data = {key: value for key, value in experiment["data"].items() if key != "path"}
     runs = {name: _of_numbers(entry) for name, entry in experiment["runs"].items()}
     of_numbers = {**_of_numbers(experiment), "data": data, "runs": runs}
+    # What the operator does is told below, whatever its code looks like.
+    of_learning = {key: value for key, value in of_numbers.items() if key != "observations"}
     some = operator.to("cpu")[:PROBED]
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(PROBED, *some.event_shape, generator=generator)[: max(len(some), 1)]
@@ -76,7 +78,7 @@ def made_of(
         "seed": config["seed"],
         "observations": content_digest([observed]),
         "operator": content_digest([], seen),
-        "software": fingerprint([], code_digest(__file__, [experiment]), device=device),
+        "software": fingerprint([], own_digest([of_learning]), device=device),
     }
 
 
@@ -143,7 +145,7 @@ WORDS = {
 
 def _compare(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuses a folder whose results were learned of other things."""
-    for key in (*WORDS, "settings"):
+    for key in ("observations", "operator", "seed", "settings", "software"):
         if before.get(key) == now[key]:
             continue
         words = WORDS.get(key) or _difference(before.get(key), now[key], "settings")

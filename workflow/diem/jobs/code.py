@@ -18,7 +18,7 @@ from diem.components import KINDS, PATH, SEARCH_PATH
 from diem.errors import DiemError
 from diem.files.atomic import atomic
 
-__all__ = ["code_digest", "remember", "strings", "without_words"]
+__all__ = ["code_digest", "own_digest", "remember", "strings", "without_words"]
 
 LIBRARY = Path(__file__).parents[1]
 
@@ -39,6 +39,12 @@ def code_digest(script: str | Path, settings: Iterable[Any] = ()) -> str:
     for name in set(strings(settings)):
         found |= _own(name) if ":" in name else _built_in(name)
     return _digest(frozenset(found))
+
+
+def own_digest(settings: Iterable[Any]) -> str:
+    """Returns the digest of the user's own components that settings name, as in a job's."""
+    names = {name for name in strings(settings) if ":" in name}
+    return _digest(frozenset(file for name in names for file in _own(name)))
 
 
 @functools.cache

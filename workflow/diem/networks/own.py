@@ -53,18 +53,18 @@ class ModuleNetwork(Network):
         except Exception as error:  # whatever a user's class raises
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise DiemError(f"network {self.name!r} cannot be built ({reason}).") from None
-        self._check(module)
+        self._check_buffers(module)
         return Conditioned(module, self.name, exponential=self.conditioning == "sigma")
 
-    def _check(self, module: nn.Module) -> None:
-        """Refuses a module that cannot be trained, or not be kept in files."""
-        if not any(weight.requires_grad for weight in module.parameters()):
-            raise DiemError(f"network {self.name!r} has no parameter to train.")
-        for key, value in module.state_dict().items():
-            if value.is_floating_point() and not (value.is_meta or value.isfinite().all()):
+    def _check_buffers(self, module: nn.Module) -> None:
+        """Refuses a module with buffers that no file keeps."""
+        kept = module.state_dict()
+        for key, value in module.named_buffers():
+            infinite = value.is_floating_point() and not (value.is_meta or value.isfinite().all())
+            if infinite and key in kept:
                 raise DiemError(
-                    f"network {self.name!r}: {key!r} holds values that are not finite, which no"
-                    " file keeps: register it with persistent=False."
+                    f"network {self.name!r}: the buffer {key!r} holds values that are not finite,"
+                    " which no file keeps: register it with persistent=False."
                 )
 
 

@@ -58,4 +58,5 @@ class Partial(Operator):
         return len(self.shown)
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        return type(self)(self.operator[rows], self.shown[rows])
+        shown = self.shown if len(self.shown) == 1 else self.shown[rows]
+        return type(self)(self.operator[rows], shown)

@@ -149,7 +149,7 @@ def of_experiment(
     unit = f" ({label.unit.format(extractor=extractor)})" if label.unit else ""
     shown = f"{label.name}{unit} of {SUBJECTS.get(subject, subject)}"
     table = _table(runs, label.better, selection is not None)
-    table.notes.extend(_notes(runs, f"{shown}; {DIRECTIONS[label.better]}", found))
+    table.notes.extend(_notes(runs, f"{shown}; {DIRECTIONS[label.better]}", of_main))
     tell = _told_of_one if len(runs) == 1 else _told_of_several
     headline = tell(runs, shown, label.better)
     return Outcome("experiments", name, headline, table, [_strip(r, label.better) for r in runs])

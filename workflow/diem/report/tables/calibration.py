@@ -19,9 +19,9 @@ from diem.report.tables.writing import (
 __all__ = ["calibration", "readable_calibration"]
 
 NOTE = (
-    "A perfect sampler covers what its intervals promise, has p-values that are uniform (one of"
-    " twenty below 0.05), and the lowest CRPS. Single values are those that no observation depends"
-    " on, where there are such."
+    "A perfect sampler covers what its intervals promise, has p-values of which one of twenty is"
+    " below 0.05, or fewer of several seeds, and the lowest CRPS. Single values are those that no"
+    " observation depends on, where there are such."
 )
 
 
