@@ -55,7 +55,7 @@ def path(request, tmp_path, files):
 def loaded(spec):
     """Returns the images, which come in parts, and the labels of all splits."""
     splits = DATASETS.parse(spec).load(seed=0)
-    return {name: (np.concatenate(list(x)), label) for name, (x, label) in splits.items()}
+    return {name: (np.concatenate(list(x)), label) for name, (x, label, _) in splits.items()}
 
 
 def test_the_official_layout(path, files):
