@@ -245,9 +245,11 @@ def figure(rows: pd.DataFrame) -> Figure:
                     fontsize=7,
                 )
             for run, line in LINES.items():
-                at = of[of["prior"] == run].groupby("flops")["value"]
-                mean, error = at.mean(), at.sem().fillna(0)
-                x = mean.index / 1e12
+                at = of[of["prior"] == run].groupby(
+                    "lap"
+                )  # FLOPs of seeds differ in what draws take
+                mean, error = at["value"].mean(), at["value"].sem().fillna(0)
+                x = at["flops"].mean() / 1e12
                 ax.plot(x, mean, line, label=COLUMNS[run], markersize=3)
                 ax.fill_between(x, mean - error, mean + error, color=line[:2], alpha=0.2, lw=0)
             ax.set_xscale("log")
