@@ -245,9 +245,8 @@ def figure(rows: pd.DataFrame) -> Figure:
                     fontsize=7,
                 )
             for run, line in LINES.items():
-                at = of[of["prior"] == run].groupby(
-                    "lap"
-                )  # FLOPs of seeds differ in what draws take
+                # FLOPs of seeds differ in what exact draws take.
+                at = of[of["prior"] == run].groupby("lap")
                 mean, error = at["value"].mean(), at["value"].sem().fillna(0)
                 x = at["flops"].mean() / 1e12
                 ax.plot(x, mean, line, label=COLUMNS[run], markersize=3)
