@@ -4,7 +4,7 @@ The workflow of ``benchmarks/evidence.yaml``, whose head says what is compared, 
 seed, which are kept in ``benchmarks/evidence.csv`` and not made again, and this the tables and the
 figure of all:
 
-    python benchmarks/evidence.py             # the seeds 0, 1 and 2, each 40 minutes of two cores
+    python benchmarks/evidence.py             # the seeds 0, 1 and 2, each 30 minutes of two cores
     python benchmarks/evidence.py --seeds 0
 
 FLOPs are those that the plan counts, by PyTorch's counter on the real networks; evaluation is not
