@@ -521,8 +521,8 @@ def test_an_extractor_becomes_as_sure_as_its_smoothed_labels():
 
 @pytest.mark.slow
 def test_extractor_recognizes_held_out_digits(extractor: Extractor, digits: dict[str, Split]):
-    assert extractor.accuracy(*digits["test"]) > 0.975
-    assert extractor.validation_accuracy == extractor.accuracy(*digits["validation"])
+    assert extractor.accuracy(*digits["test"][:2]) > 0.975
+    assert extractor.validation_accuracy == extractor.accuracy(*digits["validation"][:2])
     assert not extractor.training
 
 
