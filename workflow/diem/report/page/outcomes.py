@@ -15,7 +15,7 @@ from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.rows import errors_of, over_seeds, read_rows
 from diem.evaluation.selection import TIE, TIE_ERRORS, read_selection, selected
 from diem.report.page.tables import Cell, Table
-from diem.report.tables.labels import SUBJECTS, label_of
+from diem.report.tables.labels import SUBJECTS, label_of, metric_label
 from diem.report.tables.writing import NONE, with_error
 
 __all__ = ["Mark", "Number", "Outcome", "compared", "of_experiment"]
@@ -146,8 +146,7 @@ def of_experiment(
         return None
     label = label_of(metric, known)
     extractor = next((text for text in of_main["extractor"] if text), "")
-    unit = f" ({label.unit.format(extractor=extractor)})" if label.unit else ""
-    shown = f"{label.name}{unit} of {SUBJECTS.get(subject, subject)}"
+    shown = f"{metric_label(metric, extractor, known)} of {SUBJECTS.get(subject, subject)}"
     table = _table(runs, label.better, selection is not None)
     table.notes.extend(_notes(runs, f"{shown}; {DIRECTIONS[label.better]}", of_main))
     tell = _told_of_one if len(runs) == 1 else _told_of_several
