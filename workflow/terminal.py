@@ -1,8 +1,8 @@
 """What a run says in the terminal: a line for each job that ends, and what is in work.
 
-Snakemake says some ten lines a job. All of them are in its log, .snakemake/log, and here too if it
-is asked for more (--verbose, --printshellcmds), for less (--quiet), or for another logger. What it
-says of errors is said as it is.
+Snakemake says some ten lines a job, and thirty or more before the first. All of them are in its
+log, .snakemake/log, and here too if it is asked for more (--verbose, --printshellcmds), for less
+(--quiet), or for another logger. What it says of errors is said as it is.
 """
 
 import logging
@@ -27,18 +27,33 @@ SHOWN = 6
 HIDDEN = {Quietness.RULES, Quietness.PROGRESS}
 """What Snakemake says of jobs beside their events, by its own name for it."""
 
-SELECTING = "Select jobs to execute..."
-"""What it says between any two jobs, without such a name."""
+HIDDEN_EVENTS = {LogEvent.JOB_STARTED, LogEvent.WORKFLOW_STARTED, LogEvent.RESOURCES_INFO}
+"""What it says of the machine, and of jobs that it is about to say more of."""
+
+HIDDEN_LINES = (
+    "Using shell: ",
+    "Conda environments: ignored",
+    "Singularity containers: ignored",
+    "Select jobs to execute...",
+)
+"""How what it says without such a name or event begins."""
+
+NAMED = 4
+"""So many rules are named of those that have several jobs."""
 
 
 def show_compactly(workflow: Any) -> None:
     """Makes Snakemake's terminal that of :class:`Terminal`, unless it is asked to say other things.
 
+    A workflow that this one is a module of keeps its own.
+
     Arguments:
-        workflow: Snakemake's workflow, which is about to run jobs.
+        workflow: Snakemake's workflow, of which the rules are being read: what it says first comes
+            before `onstart`.
     """
     asked = workflow.output_settings
-    if asked.quiet or asked.verbose or asked.printshellcmds or asked.debug_dag:
+    other = asked.dryrun, asked.quiet, asked.verbose, asked.printshellcmds, asked.debug_dag
+    if any(other) or not workflow.modifier.is_main_snakefile():
         return
     for usual in list(logger.handlers):
         if usual.name == "DefaultStreamHandler":
@@ -90,6 +105,8 @@ class Terminal(logging.Handler):
                 self.ended.append(ended)
         elif event == LogEvent.PROGRESS:
             self.done, self.total = told["done"], told["total"]
+        elif event == LogEvent.RUN_INFO:
+            self._write(f"{_jobs_told(told['stats'])}\n")
         elif not _hidden(record):
             if event == LogEvent.JOB_ERROR:
                 self.jobs.pop(told["jobid"], None)
@@ -143,10 +160,20 @@ class Terminal(logging.Handler):
 
 
 def _hidden(record: logging.LogRecord) -> bool:
-    """Returns whether a record is one of those that come with every job and tell nothing more."""
-    if get_event(record) == LogEvent.JOB_STARTED or record.msg == SELECTING:
+    """Returns whether a record is one of those that come with every run or job and tell no more."""
+    if get_event(record) in HIDDEN_EVENTS or str(record.msg).startswith(HIDDEN_LINES):
         return True
     return getattr(record, "quietness", None) in HIDDEN
+
+
+def _jobs_told(stats: dict[str, int]) -> str:
+    """Returns how many jobs there are, and of which rules the most."""
+    total = f"{stats['total']} job{'s' * (stats['total'] != 1)}"
+    several = {rule: count for rule, count in stats.items() if count > 1 and rule != "total"}
+    most = sorted(several, key=lambda rule: -several[rule])[:NAMED]
+    if not most:
+        return f"{total}."
+    return f"{total}, of which {', '.join(f'{several[rule]} {rule}' for rule in most)}."
 
 
 def _progress(job: Job) -> str:

@@ -73,6 +73,20 @@ def test_a_job_is_a_line_when_it_ends(screen):
     assert end(screen, 4, done=2) == "[2 of 9] All of digits is in results (00:00)\n"
 
 
+def test_what_comes_before_the_first_job_is_a_line(screen):
+    said = [
+        say(screen, LogEvent.WORKFLOW_STARTED, "Workflow has started!"),
+        say(screen, msg="Using shell: /usr/bin/bash"),
+        say(screen, LogEvent.RESOURCES_INFO, "Provided cores: 2"),
+        say(screen, msg="Conda environments: ignored"),
+    ]
+    assert said == [""] * 4
+    stats = {"data": 1, "e_step": 2, "m_step": 3, "figure": 2, "table": 2, "page": 2, "total": 12}
+    told = say(screen, LogEvent.RUN_INFO, "Job stats", stats=stats)
+    assert told == "12 jobs, of which 3 m_step, 2 e_step, 2 figure, 2 table.\n"
+    assert say(screen, LogEvent.RUN_INFO, "Job stats", stats={"data": 1, "total": 1}) == "1 job.\n"
+
+
 def test_what_else_snakemake_says_is_said_as_it_says_it(screen):
     assert say(screen, msg="Complete log(s): a.log") == "Complete log(s): a.log\n"
     told = {"rule_name": "m_step", "rule_msg": None, "jobid": 3, "input": [], "output": ["p"]}
@@ -115,7 +129,11 @@ def test_a_defect_here_does_not_end_the_run(screen, capsys):
 
 @pytest.mark.parametrize(
     ("asked", "compact"),
-    [({}, True), *(({key: True}, False) for key in ("verbose", "printshellcmds", "debug_dag"))],
+    [
+        ({}, True),
+        *(({key: True}, False) for key in ("dryrun", "verbose", "printshellcmds", "debug_dag")),
+        ({"module": True}, False),
+    ],
 )
 def test_whoever_asks_for_more_gets_it(asked, compact, monkeypatch):
     logger = logging.Logger("snakemake")
@@ -124,11 +142,11 @@ def test_whoever_asks_for_more_gets_it(asked, compact, monkeypatch):
     logger.addHandler(usual)
     logger.addHandler(other)
     monkeypatch.setattr(terminal, "logger", logger)
-    settings = dict.fromkeys(("verbose", "printshellcmds", "debug_dag"), False)
+    settings = dict.fromkeys(("dryrun", "verbose", "printshellcmds", "debug_dag"), False)
+    modifier = SimpleNamespace(is_main_snakefile=lambda: "module" not in asked)
+    output = SimpleNamespace(quiet=None, **(settings | asked))
 
-    terminal.show_compactly(
-        SimpleNamespace(output_settings=SimpleNamespace(quiet=None, **(settings | asked)))
-    )
+    terminal.show_compactly(SimpleNamespace(output_settings=output, modifier=modifier))
 
     assert [isinstance(h, terminal.Terminal) for h in logger.handlers].count(True) == compact
     assert other in logger.handlers

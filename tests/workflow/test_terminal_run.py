@@ -18,11 +18,17 @@ def test_a_line_a_job_and_all_in_the_log(workflow):
         "[2 of 3] Observations plain of tiny",
         "[3 of 3] Gaussian prior of tiny from the observations plain",
     ]
+    begins = told[: told.index(next(line for line in told if line.startswith("[1 of 3]")))]
+    assert begins[-2:] == ["Building DAG of jobs...", "3 jobs."]
+    assert not any("version" in line or "cores" in line for line in begins)
     ends = told[told.index(next(line for line in told if line.startswith("[3 of 3]"))) + 1 :]
     assert [line.partition(":")[0] for line in ends] == ["Complete log(s)", "Elapsed time"]
     (log,) = workflow.path(".snakemake/log").glob("*.log")
     assert str(log) in ends[0]
-    assert log.read_text().count("Finished jobid") == 3
+    kept = log.read_text()
+    assert kept.count("Finished jobid") == 3
+    assert "Snakemake version" in kept
+    assert "Job stats:" in kept
 
     workflow.path(TARGET).unlink()
     asked = workflow.run("--printshellcmds", TARGET)

@@ -65,6 +65,7 @@ os.environ.update(
 )
 if workflow.is_main_process:
     fork_scripts()
+    show_compactly(workflow)
 
 
 def names(found):
@@ -134,7 +135,6 @@ onstart:
     except DiemError as error:
         raise WorkflowError(str(error)) from None
     look_when_jobs_end(workflow)
-    show_compactly(workflow)
 
 
 def kept(samples):
