@@ -287,6 +287,38 @@ def test_a_killed_command_goes_on(network, monkeypatch, verb, points):
     assert beside(network, "cut.h5") == []
 
 
+@pytest.mark.slow
+def test_what_other_code_of_ones_own_left_is_not_used(network):
+    code = (
+        "from diem.operators.base import Operator\n"
+        "class Scaled(Operator):\n"
+        "    fields = ('one',)\n"
+        "    observation_shape = property(lambda self: self.event_shape)\n"
+        "    def forward(self, x): return 1.0 * x\n"
+        "    adjoint = forward\n"
+    )
+    one = np.ones(3, np.float32)
+    arrays = {"y": np.ones((3, *SHAPE), np.float32), "operator/one": one, "sigma_y": 0.1 * one}
+    told = {"operator": "scaled:Scaled", "event_shape": SHAPE}
+    write_hdf5("y.h5", {f"test/{name}": values for name, values in arrays.items()}, told)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+    def drawn(output, *, killed_at=10**6):
+        given = f"{LONG['posterior']} --operator scaled:Scaled -o {output}".split()
+        command = [sys.executable, "-c", KILLED, str(killed_at), *given]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == (0 if killed_at == 10**6 else -signal.SIGKILL), result.stderr
+
+    (network / "scaled.py").write_text(code)
+    drawn("cut.h5", killed_at=5)
+    assert beside(network, "cut.h5") != []
+    (network / "scaled.py").write_text(code.replace("1.0 * x", "2.0 * x"))
+    drawn("cut.h5")
+    drawn("whole.h5")
+
+    assert contents("cut.h5") == contents("whole.h5")
+
+
 def test_check(folder, capsys):
     write_hdf5("empty.h5", {}, {})
     observed, _ = observe(random_gaussian(SHAPE, 2, torch.float32), MASK, 30, 0.1)

@@ -127,8 +127,12 @@ def test_a_component_counts_where_it_is_named(script):
     assert digest(script, SCRIPT, "ssim", "blocks", "e_step", "rows") == plain
 
 
-def test_a_component_of_the_users_own_counts(script, tmp_path, monkeypatch):
-    monkeypatch.setenv("DIEM_PATH", str(tmp_path))
+@pytest.mark.parametrize("where", ["a folder that is named", "the working folder"])
+def test_a_component_of_the_users_own_counts(script, tmp_path, monkeypatch, where):
+    if where == "the working folder":
+        monkeypatch.chdir(tmp_path)
+    else:
+        monkeypatch.setenv("DIEM_PATH", str(tmp_path))
     (tmp_path / "lens").mkdir()
     own = tmp_path / "lens" / "beam.py"
 

@@ -352,12 +352,13 @@ def _init(options: argparse.Namespace) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from diem.inference.prior_denoiser import load_prior
     from diem.inference.sample_files import write_samples
+    from diem.jobs.code import own_digest
     from diem.jobs.job import select_device
 
     _check_outputs([options.prior], options.output)
     prior = load_prior(options.prior, select_device(options.device))
     drawing = {**_given(batch=options.batch), **_sampler(options)}
-    made_of = ([options.prior], options.n, drawing, options.seed)
+    made_of = ([options.prior], options.n, drawing, options.seed, own_digest([prior.card]))
     with _job(options.output, options.n, made_of, options.seed, prior.device) as job:
         write_samples(options.output, prior, options.n, job, **drawing)
     print(f"{options.output}: {options.n} samples of shape {prior.event_shape}.")
@@ -367,6 +368,7 @@ def _posterior(options: argparse.Namespace) -> None:
     from diem.data.observations import users_observations
     from diem.inference.prior_denoiser import load_prior
     from diem.inference.sample_files import write_posteriors
+    from diem.jobs.code import own_digest
     from diem.jobs.job import select_device
 
     if options.figure and Path(options.figure).suffix not in (".png", ".pdf"):
@@ -383,9 +385,10 @@ def _posterior(options: argparse.Namespace) -> None:
         (options.operator, options.sigma_y, options.links),
         [options.prior, options.observations],
     )
-    made_of = (files, options.n, model, drawing, options.seed)
     with users_observations(options.observations, *model) as observations:
         total = len(observations) * options.n
+        code = own_digest([prior.card, observations.operator])
+        made_of = (files, options.n, model, drawing, options.seed, code)
         with _job(options.output, total, made_of, options.seed, prior.device) as job:
             outliers = write_posteriors(
                 options.output, prior, observations, options.n, job, **drawing

@@ -64,6 +64,7 @@ __all__ = [
     "merge",
     "option",
     "options_of",
+    "own_folders",
     "short",
     "tell",
     "validated",
@@ -381,11 +382,16 @@ def check_path(name: str, where: str) -> None:
         raise DiemError(f"{where} is {short(name)}, and must be a name like module:Class.")
 
 
-def import_named(name: str, noun: str) -> Any:
-    """Imports what ``module:Name`` names.
+def own_folders() -> list[str]:
+    """Returns where code of the user's own is looked for, after the folders that Python looks in.
 
-    The module is looked for where Python does (``PYTHONPATH`` included), then in the folders of the
-    environment variable :data:`SEARCH_PATH`, then in the working folder.
+    These are the folders of the environment variable :data:`SEARCH_PATH`, then the working folder.
+    """
+    return [*filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)), str(Path.cwd())]
+
+
+def import_named(name: str, noun: str) -> Any:
+    """Imports what ``module:Name`` names, from Python's folders or those of :func:`own_folders`.
 
     Arguments:
         name: The import path.
@@ -395,7 +401,7 @@ def import_named(name: str, noun: str) -> Any:
         DiemError: If the module cannot be imported, or lacks the name.
     """
     module, _, attribute = name.partition(":")
-    folders = [*filter(None, os.environ.get(SEARCH_PATH, "").split(os.pathsep)), str(Path.cwd())]
+    folders = own_folders()
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise DiemError(
             f"{noun} {name!r}: Python has a module {module.partition('.')[0]!r} of its own: give"

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 import tokenize
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diem.components import KINDS, PATH, SEARCH_PATH
+from diem.components import KINDS, PATH, own_folders
 from diem.errors import DiemError
 from diem.files.atomic import atomic
 
@@ -214,8 +213,7 @@ def _own(name: str) -> set[Path]:
     if not re.fullmatch(PATH, name):
         return set()
     parts = name.partition(":")[0].split(".")
-    folders = [*sys.path, *os.environ.get(SEARCH_PATH, "").split(os.pathsep)]
-    for place in (Path(folder).joinpath(*parts) for folder in folders):
+    for place in (Path(folder).joinpath(*parts) for folder in [*sys.path, *own_folders()]):
         for file in (place / "__init__.py", place.with_suffix(".py")):
             if file.is_file():
                 return {file}
