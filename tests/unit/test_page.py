@@ -129,6 +129,12 @@ def test_columns_of_numbers(cells, numeric):
         (Number(1.0), Number(1.0 + 1e-9), "↑", "worse"),
         (Number(1.0), Number(1.0), "↓", "tie"),
         (Number(2.0, 0.5), Number(1.1), "↓", "tie"),
+        # Of three seeds of one spread, Student's t of four degrees of freedom: 2.87, not 2.
+        (Number(1.0, 0.1, 3), Number(1.40, 0.1, 3), "↓", "tie"),
+        (Number(1.0, 0.1, 3), Number(1.41, 0.1, 3), "↓", "better"),
+        # And of two, where the other's does not count, of one: 14.0.
+        (Number(1.0, 0.1, 2), Number(2.39, 0.0, 2), "↓", "tie"),
+        (Number(1.0, 0.1, 2), Number(2.40, 0.0, 2), "↓", "better"),
         (Number(float("nan"), 0.5), Number(1.1), "↑", "unknown"),
         (Number(float("inf")), Number(1.1), "↑", "better"),
     ],
@@ -218,7 +224,26 @@ def test_a_gaussian_that_is_chosen_is_told(tmp_path):
     verdicts = {0: "chosen", 1: "", 3: ""}
     chosen = [{"run": "base", "lap": lap, "verdict": told} for lap, told in verdicts.items()]
 
-    assert texts(outcome_of(tmp_path, ROWS, chosen))["Lap to use"] == "Gaussian"
+    found = outcome_of(tmp_path, ROWS, chosen)
+
+    assert texts(found)["Lap to use"] == "Gaussian"
+    # Beside itself it would be a tie.
+    assert found.headline.endswith("and is better; the Gaussian prior (10.0 ± 0.5) is chosen.")
+
+
+def test_of_several_runs_a_gaussian_that_is_chosen_is_no_tie(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENTRY["runs"], "other", {**ENTRY["runs"]["base"], "label": "other"})
+    rows = [*ROWS, row("lap", "other", 3, 10.9, 0.5)]
+    chosen = [
+        {"run": run, "lap": lap, "verdict": "chosen" if lap == best else ""}
+        for run, best in (("base", 3), ("other", 0))
+        for lap in (0, 3)
+    ]
+
+    assert outcome_of(tmp_path, rows, chosen).headline.endswith(
+        "the prior of the chosen lap is better than the Gaussian prior in 1, the Gaussian prior"
+        " itself in 1 of 2 runs."
+    )
 
 
 def test_what_is_not_there_is_left_out(tmp_path):

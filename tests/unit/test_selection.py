@@ -367,6 +367,33 @@ def test_a_tie_is_nearer_than_two_standard_errors(tmp_path):
     assert table["verdict"].tolist() == ["", "", "tie", "chosen"]
 
 
+def test_the_same_scores_are_a_tie(tmp_path):
+    scene = np.random.default_rng(0).exponential(size=100)
+    scores = {("floor", "floor", 0): scene, ("lap", "a", 1): scene, ("lap", "a", 2): scene}
+
+    table = select_laps(*files(tmp_path, scores), {"a": "A"})
+
+    assert table["verdict"].tolist() == ["chosen", "tie", "tie"]
+    assert table["gaussian_verdict"].tolist() == ["", "tie", "tie"]
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_predictions_of_any_unit_are_told_to_the_digits_of_their_differences(tmp_path, unit):
+    rng = np.random.default_rng(0)
+    scene = 1.0 + rng.exponential(size=100)
+    scores = {
+        ("floor", "floor", 0): unit * (scene + 0.3 + 0.1 * rng.standard_normal(100)),
+        ("lap", "a", 1): unit * (scene + 0.1 + 0.1 * rng.standard_normal(100)),
+        ("lap", "a", 2): unit * scene,
+    }
+
+    body = readable_selection(select_laps(*files(tmp_path, scores), {"a": "A"})).body
+
+    told = [float(row[3].replace(",", "")) / unit for row in body]
+    means = [values.mean() / unit for values in scores.values()]
+    assert told == pytest.approx(means, abs=0.006)
+
+
 def test_a_gaussian_that_could_be_as_good_is_a_tie(tmp_path):
     rng = np.random.default_rng(0)
     scene = rng.exponential(size=100)

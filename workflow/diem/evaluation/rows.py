@@ -23,7 +23,7 @@ __all__ = [
     "over_seeds",
     "provenance",
     "read_rows",
-    "seeds_of",
+    "seed_count",
     "software",
     "write_rows",
 ]
@@ -201,6 +201,11 @@ def over_seeds(rows: pd.DataFrame, metrics: Entries = ()) -> pd.DataFrame:
 
 def _p_values(metrics: Entries = ()) -> list[str]:
     return [name for name, label in labels(metrics).items() if label.unit == P_VALUE]
+
+
+def seed_count(seeds: Any) -> int:
+    """Returns over how many seeds a number is a mean, of what its row tells in ``seed``."""
+    return str(seeds).count(",") + 1
 
 
 def errors_of(table: pd.DataFrame) -> list[str]:

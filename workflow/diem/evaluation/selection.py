@@ -21,7 +21,7 @@ from diem.diffusion.prior import read_prior
 from diem.errors import DiemError
 from diem.evaluation.metrics.prediction import Prediction
 from diem.evaluation.rows import provenance, read_rows
-from diem.evaluation.standard_error import standard_error
+from diem.evaluation.standard_error import standard_error, tie_errors
 from diem.files.hdf5 import Reader
 from diem.files.tables import read_csv
 
@@ -45,9 +45,6 @@ BETTER, WORSE = "better", "worse"
 
 KEYS = ["observations", "stage", "run", "lap"]
 """What tells one prior's rows from another's."""
-
-TIE_ERRORS = 2.0
-"""Two priors are a tie if their scores differ by less than so many standard errors."""
 
 
 class _Candidate(NamedTuple):
@@ -107,11 +104,11 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
         row, gaussian = candidate.row, ""
         difference, error = _difference(candidate, best)
         errors = _tie_errors(candidate)
-        verdict = TIE if difference < errors * error else ""
+        verdict = TIE if difference <= errors * error else ""
         verdict = CHOSEN if candidate is best else verdict
         above_gaussian = _difference(candidate, compared[0])
         if candidate is not compared[0]:
-            tied = abs(above_gaussian[0]) < errors * above_gaussian[1]
+            tied = abs(above_gaussian[0]) <= errors * above_gaussian[1]
             gaussian = TIE if tied else BETTER if above_gaussian[0] < 0 else WORSE
         table.append(
             {
@@ -147,10 +144,8 @@ def _tie_errors(candidate: _Candidate) -> float:
 
     Where observations form groups, it is the groups that count.
     """
-    from scipy.stats import norm, t
-
     counted = candidate.scores if candidate.groups is None else np.unique(candidate.groups)
-    return float(t.ppf(norm.cdf(TIE_ERRORS), max(1, len(counted) - 1)))
+    return tie_errors(len(counted) - 1)
 
 
 def read_selection(path: str | Path) -> pd.DataFrame:

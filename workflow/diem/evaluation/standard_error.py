@@ -1,7 +1,8 @@
-"""The standard error of a mean over observations, some of which may belong together."""
+"""The standard error of a mean over observations, some of which may belong together, and ties."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from diem.lazy import torch
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
 
     from diem.evaluation.arrays import Array
 
-__all__ = ["standard_error"]
+__all__ = ["TIE_ERRORS", "standard_error", "tie_errors", "tie_margin"]
+
+TIE_ERRORS = 2.0
+"""Numbers are a tie if they differ by less than so many standard errors of their difference."""
 
 
 def standard_error(values: Array, groups: np.ndarray | None = None) -> float | None:
@@ -42,3 +46,34 @@ def standard_error(values: Array, groups: np.ndarray | None = None) -> float | N
         # Sums of groups have the mean zero.
         return float(sums.std() * count**0.5 / len(values)) if count > 1 else None
     return float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+
+
+def tie_errors(freedom: float) -> float:
+    """Returns how many standard errors make a tie: :data:`TIE_ERRORS`, of few numbers more.
+
+    Arguments:
+        freedom: The degrees of freedom of the error: with few Student's t has as many as a normal
+            distribution has two.
+    """
+    from scipy.stats import norm, t
+
+    return float(t.ppf(norm.cdf(TIE_ERRORS), max(1.0, freedom)))
+
+
+def tie_margin(one: float, other: float, seeds: int = 1) -> float:
+    """Returns by how much two means may differ and be a tie, as if they were independent.
+
+    References:
+        | The generalization of "Student's" problem when several different population variances are
+          involved (Welch, 1947)
+        | https://doi.org/10.1093/biomet/34.1-2.28
+
+    Arguments:
+        one: The standard error of the one.
+        other: That of the other.
+        seeds: Over how many seeds both are means. Errors of one seed are over many observations.
+    """
+    error = math.hypot(one, other)
+    if seeds == 1 or not 0 < error < math.inf:
+        return TIE_ERRORS * error
+    return error * tie_errors((seeds - 1) / ((one / error) ** 4 + (other / error) ** 4))

@@ -57,8 +57,9 @@ def of_restoration(name: str, entry: Mapping[str, Any], path: str | Path) -> Out
     counts = sorted(wins.items(), key=lambda item: -item[1])
     told = ", ".join(f"{title} in {count}" for title, count in counts if count)
     note = (
-        f"The best {shown}, with all whose difference from it is within two standard errors, as if"
-        " they were of other images: of the same ones, too many are called a tie, not too few."
+        f"The best {shown}, with all whose difference from it is within two standard errors (of few"
+        " seeds by Student's t), as if they were of other images: of the same ones, too many are"
+        " called a tie, not too few."
     )
     headline = f"Best mean {shown}, or a tie with it: {told} of {len(body) * len(steps)} cases."
     return Outcome("restoration", name, headline, Table(header, body, [note]))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from diem.evaluation.rows import errors_of, provenance
+from diem.evaluation.rows import errors_of, provenance, seed_count
 from diem.paper.methods import METHODS, Method
 from diem.report.tables.labels import METRICS, heading_of
 from diem.report.tables.writing import (
@@ -137,7 +137,8 @@ def readable_restoration(table: pd.DataFrame, rows: pd.DataFrame) -> Readable:
         4 + i: (name, METRICS[name].better) for i, name in enumerate(columns) if name in METRICS
     }
     named = {f"{name}_standard_error": f"standard error of {name}" for name in METRICS}
-    bold = best_cells(table.rename(columns=named), groups, directed)
+    seeds = seed_count(rows["seed"].iloc[0])
+    bold = best_cells(table.rename(columns=named), groups, directed, seeds)
     table = table.astype(object).fillna("")
     apart, body = told_apart(rows), []
     for row in table.to_dict("records"):

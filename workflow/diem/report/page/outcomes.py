@@ -12,29 +12,32 @@ from diem.em.laps import ceiling_of
 from diem.evaluation.metrics import Fidelity, Label, by_quality, find_all, labels
 from diem.evaluation.metrics.calibration import Calibration
 from diem.evaluation.metrics.prediction import Prediction
-from diem.evaluation.rows import errors_of, over_seeds, read_rows
-from diem.evaluation.selection import TIE, TIE_ERRORS, read_selection, selected
+from diem.evaluation.rows import errors_of, over_seeds, read_rows, seed_count
+from diem.evaluation.selection import TIE, read_selection, selected
+from diem.evaluation.standard_error import tie_margin
 from diem.report.page.tables import Cell, Table
 from diem.report.tables.labels import SUBJECTS, label_of, metric_label
 from diem.report.tables.writing import NONE, with_error
 
 __all__ = ["Mark", "Number", "Outcome", "compared", "of_experiment"]
 
-BETTER, WORSE, TIED, UNKNOWN = "better", "worse", "tie", "unknown"
+BETTER, WORSE, TIED, UNKNOWN, ITSELF = "better", "worse", "tie", "unknown", "itself"
 
 DIRECTIONS = {"↓": "lower is better", "↑": "higher is better"}
 
 
 class Number(NamedTuple):
-    """A number, and its standard error where it has one."""
+    """A number, its standard error where it has one, and over how many seeds it is a mean."""
 
     value: float
     error: float | None = None
+    seeds: int = 1
 
     @classmethod
     def of(cls, row: Mapping[Any, Any]) -> "Number":
         """Returns the number of a metric row."""
-        return cls(row["value"], float(row["standard_error"]) if row["standard_error"] else None)
+        error = float(row["standard_error"]) if row["standard_error"] else None
+        return cls(row["value"], error, seed_count(row["seed"]))
 
     def __str__(self) -> str:
         return with_error(self.value, self.error)
@@ -102,10 +105,10 @@ class _Run:
 def compared(one: Number, other: Number, better: str) -> str:
     """Returns what a number is beside another: ``better``, ``worse``, a ``tie``, or ``unknown``.
 
-    They tie if they differ by less than twice the standard error of their difference, as if they
-    were independent, which numbers of the same observations are not: a tie is then said too often
-    rather than too rarely. Numbers without standard errors tie only if they are equal. What is
-    beside no number is unknown.
+    They tie if they differ by less than twice the standard error of their difference, of few seeds
+    as Student's t has it, as if they were independent, which numbers of the same observations are
+    not: a tie is then said too often rather than too rarely. Numbers without standard errors tie
+    only if they are equal. What is beside no number is unknown.
 
     Arguments:
         one: The number.
@@ -115,8 +118,7 @@ def compared(one: Number, other: Number, better: str) -> str:
     difference = one.value - other.value
     if math.isnan(difference):
         return UNKNOWN
-    error = math.hypot(one.error or 0.0, other.error or 0.0)
-    if difference == 0 or abs(difference) < TIE_ERRORS * error:
+    if abs(difference) <= tie_margin(one.error or 0.0, other.error or 0.0, one.seeds):
         return TIED
     return BETTER if (difference < 0) == (better == "↓") else WORSE
 
@@ -234,7 +236,9 @@ def _told_of_one(runs: Sequence[_Run], shown: str, better: str) -> str:
         verdict = words[compared(run.laps[last], run.laps[first], better)]
         told = f"{shown} goes from {run.laps[first]} in lap {first} to {run.laps[last]} in lap"
         told += f" {last}, {verdict}"
-    if run.floor is not None and run.result is not None:
+    if run.chosen == 0:
+        told += f"; the Gaussian prior ({run.floor}) is chosen"
+    elif run.floor is not None and run.result is not None:
         beside = {
             BETTER: "is better than",
             WORSE: "is worse than",
@@ -248,16 +252,12 @@ def _told_of_one(runs: Sequence[_Run], shown: str, better: str) -> str:
 
 def _told_of_several(runs: Sequence[_Run], shown: str, better: str) -> str:
     """Returns the main result of several runs in words."""
-    verdicts = [
-        UNKNOWN
-        if run.result is None or run.floor is None
-        else compared(run.result, run.floor, better)
-        for run in runs
-    ]
+    verdicts = [_beside_gaussian(run, better) for run in runs]
     words = {
         BETTER: "better than the Gaussian prior",
         TIED: "a tie with the Gaussian prior",
         WORSE: "worse than the Gaussian prior",
+        ITSELF: "the Gaussian prior itself",
         UNKNOWN: "not to be compared with the Gaussian prior",
     }
     counts = [f"{told} in {verdicts.count(v)}" for v, told in words.items() if v in verdicts]
@@ -266,6 +266,15 @@ def _told_of_several(runs: Sequence[_Run], shown: str, better: str) -> str:
         f"{shown}: the prior of the {_used(runs[0])} lap is {', '.join(counts)} of {len(runs)}"
         f" runs{unknown}."
     )
+
+
+def _beside_gaussian(run: _Run, better: str) -> str:
+    """Returns what the prior to use is beside the Gaussian, which it may be itself."""
+    if run.chosen == 0:
+        return ITSELF
+    if run.result is None or run.floor is None:
+        return UNKNOWN
+    return compared(run.result, run.floor, better)
 
 
 def _used(run: _Run) -> str:
@@ -314,7 +323,8 @@ def _notes(runs: Sequence[_Run], shown: str, rows: pd.DataFrame) -> Iterator[str
         )
     if _has_errors(runs):
         yield from errors_of(rows)
-        yield "Numbers within two standard errors of their difference are a tie."
+        few = ", of few seeds by Student's t," if seed_count(rows["seed"].iloc[0]) > 1 else ""
+        yield f"Numbers within two standard errors of their difference{few} are a tie."
     else:
         yield (
             "This metric is one number of all samples and has no standard error: whether a small"

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from diem.evaluation.metrics import Entries, Label, labels
-from diem.evaluation.rows import errors_of, provenance
+from diem.evaluation.rows import errors_of, provenance, seed_count
 from diem.report.tables.labels import (
     NO_LABELS,
     SUBJECTS,
@@ -109,7 +109,8 @@ def readable_summary(
     groups = [None if stage == "ceiling" else observations for observations, stage in pairs]
     arrows = [label_of(metric, known).better for metric, _ in _columns(rows, known)]
     directed = zip(values, arrows, strict=True)
-    bold = best_cells(full, groups, dict(enumerate(directed, len(header) - len(values))))
+    columns = dict(enumerate(directed, len(header) - len(values)))
+    bold = best_cells(full, groups, columns, seed_count(full["seed"].iloc[0]))
     notes = [*([BOLD] if bold else []), *errors_of(full), *_notes(full, values)]
     notes.append(closing_note(full.iloc[0]))
     return Readable(header, body, 3, notes, bold)

@@ -8,7 +8,14 @@ import pandas as pd
 
 from diem.evaluation.selection import CHOSEN, TIE, read_selection, selected, selection_told
 from diem.report.tables.labels import heading_of
-from diem.report.tables.writing import NONE, Readable, closing_note, notes_once, rounded
+from diem.report.tables.writing import (
+    NONE,
+    Readable,
+    closing_note,
+    decimals,
+    notes_once,
+    rounded,
+)
 
 __all__ = ["readable_selection", "told_selections"]
 
@@ -31,10 +38,12 @@ def readable_selection(table: pd.DataFrame) -> Readable:
         label, chosen = rows["label"].iloc[0], selected(table, str(run))
         # Several runs may have one label.
         called = label if label == run else f"{run} ({label})"
+        errors = [error for error in rows["standard_error"] if 0 < error < math.inf]
+        digits = decimals(min(errors)) if errors else 4
         for row in rows.to_dict("records"):
             name = str(row["lap"]) if row["lap"] else "0 (Gaussian)"
             words = [row["observations"], label, name]
-            numbers = [f"{row['prediction']:.4f}", rounded(row["coverage_90"])]
+            numbers = [f"{row['prediction']:,.{digits}f}", rounded(row["coverage_90"])]
             for of, same in (("", row["verdict"] == CHOSEN), ("gaussian_", row["lap"] == 0)):
                 difference, error = (row[of + key] for key in ("difference", "standard_error"))
                 told = "unknown" if math.isinf(error) else rounded(error)

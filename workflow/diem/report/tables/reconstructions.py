@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from diem.evaluation.rows import errors_of, provenance
+from diem.evaluation.rows import errors_of, provenance, seed_count
 from diem.report.tables.labels import METRICS, heading_of
 from diem.report.tables.writing import (
     BOLD,
@@ -77,7 +77,8 @@ def readable_reconstructions(table: pd.DataFrame) -> Readable:
         cards.append((f"{row['method']} ({row['estimate']})", row[f"card of {metrics[0]}"]))
     groups = list(zip(table["observations"], table["estimate"], strict=True))
     directed = ((name, METRICS[name].better) for name in metrics)
-    bold = best_cells(table, groups, dict(enumerate(directed, 4)))
+    seeds = seed_count(table["seed"].iloc[0])
+    bold = best_cells(table, groups, dict(enumerate(directed, 4)), seeds)
     notes = [*([BOLD] if bold else []), *errors_of(table), *notes_once(cards)]
     notes.append(closing_note(table.iloc[0]))
     return Readable(header, body, 4, notes, bold)

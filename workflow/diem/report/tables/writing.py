@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from diem.evaluation.rows import software
-from diem.evaluation.selection import TIE_ERRORS
+from diem.evaluation.standard_error import tie_margin
 from diem.files.atomic import atomic
 from diem.files.tables import write_csv
 
@@ -18,6 +18,7 @@ __all__ = [
     "NONE",
     "Readable",
     "best_cells",
+    "decimals",
     "closing_note",
     "html",
     "latex",
@@ -112,9 +113,14 @@ def with_error(value: float | None, error: float | None) -> str:
     """Returns a number and its standard error, rounded to the first digits of the error."""
     if value is None or error is None or not (math.isfinite(value) and 0 < error < math.inf):
         return rounded(value)
-    exponent = math.floor(math.log10(error))
-    digits = max(0, 1 - exponent if error < 2 * 10**exponent else -exponent)
+    digits = decimals(error)
     return f"{value:,.{digits}f} ± {error:,.{digits}f}"
+
+
+def decimals(error: float) -> int:
+    """Returns how many decimals a number of a standard error has: to the error's first digits."""
+    exponent = math.floor(math.log10(error))
+    return max(0, 1 - exponent if error < 2 * 10**exponent else -exponent)
 
 
 def numeric_cell(row: Mapping[Any, Any] | pd.Series, name: str) -> str:
@@ -123,13 +129,16 @@ def numeric_cell(row: Mapping[Any, Any] | pd.Series, name: str) -> str:
 
 
 BOLD = (
-    "Bold: the best of those that are compared, and what is within two standard errors of it, where"
-    " there are such."
+    "Bold: the best of those that are compared, and what is within two standard errors of their"
+    " difference from it, where there are such; of few seeds by Student's t."
 )
 
 
 def best_cells(
-    table: pd.DataFrame, groups: Sequence[Any], columns: Mapping[int, tuple[str, str]]
+    table: pd.DataFrame,
+    groups: Sequence[Any],
+    columns: Mapping[int, tuple[str, str]],
+    seeds: int = 1,
 ) -> set[tuple[int, int]]:
     """Returns the cells of the best numbers, and of those that could be as good.
 
@@ -139,6 +148,7 @@ def best_cells(
             :py:`None` is not compared, and one alone is not the best.
         columns: By column of the readable table, that of the table, and where better values are,
             ``↓`` or ``↑``; those without a direction have no best.
+        seeds: Over how many seeds the numbers are means.
     """
     found = set()
     members = {group: [i for i, g in enumerate(groups) if g == group] for group in set(groups)}
@@ -152,7 +162,7 @@ def best_cells(
             if better and len(known) > 1:
                 best = min(known, key=lambda i: values[i])
                 for i in known:
-                    if values[i] - values[best] <= TIE_ERRORS * math.hypot(errors[i], errors[best]):
+                    if values[i] - values[best] <= tie_margin(errors[i], errors[best], seeds):
                         found.add((i, column))
     return found
 
