@@ -188,7 +188,8 @@ def test_agrees_with_azula(network, spec, shape, t, iterations):
     # right-hand sides as a system of its own: the same numbers for any network. More iterations
     # may converge, and azula's solver ends at a squared residual of 2.2e-16. Only negative
     # curvature is treated in another way: the weights are small, so that the preconditioning's
-    # positive part outweighs it.
+    # positive part outweighs it. Where noise differs from value to value, ours is theirs of y and A
+    # in other units, of each value its own.
     denoiser, t = learned(network, shape), at(t)
     last = list(denoiser.parameters())[-2:]
     for parameter in last:
@@ -197,15 +198,20 @@ def test_agrees_with_azula(network, spec, shape, t, iterations):
     tolerance = 1e-10 if iterations <= 2 else 1e-6
     for sigma_y in noises(spec, shape):
         flat = torch.as_tensor(sigma_y, dtype=torch.float64).expand(y.shape[1:]).flatten()
+        ours = guided(denoiser, operator, y, sigma_y, "tweedie", iterations)
+        assert ours.scales == (flat.min() < flat.max()).item()
+        unit = torch.ones_like(flat)
+        if ours.scales:
+            unit = ours._scale(denoiser.schedule.sigma(t) ** 2).flatten(1)
+            assert (unit.amax(dim=1) > unit.amin(dim=1)).all()
         theirs = MMPSDenoiser(
             denoiser,
-            y.flatten(1),
-            A=lambda x: operator.forward(x).flatten(1),
-            cov_y=DiagonalCovariance(flat**2),
+            unit * y.flatten(1),
+            A=lambda x, unit=unit: unit * operator.forward(x).flatten(1),
+            cov_y=DiagonalCovariance(unit**2 * flat**2),
             solver="cg",
             iterations=iterations,
         )
-        ours = guided(denoiser, operator, y, sigma_y, "tweedie", iterations)
 
         one, other = ours(x_t, t).mean, theirs(x_t, t).mean
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)

@@ -16,7 +16,7 @@ from helpers import (
     simulate,
 )
 
-from diem.diffusion.covariances import CARD_ERROR
+from diem.diffusion.covariances import CARD_ERROR, COVARIANCES
 from diem.diffusion.covariances.measured import Measured
 from diem.diffusion.gaussian import fit_to_samples
 from diem.diffusion.posterior import PosteriorDenoiser
@@ -114,6 +114,54 @@ def test_samples_of_few_steps_vary_as_the_posterior(spec, shape, steps):
     expected = (expected + (matrix @ covariance @ matrix.T).diagonal())[seen].mean().sqrt()
     rms = (y - many.forward(x)).double().flatten(1)[:, seen].square().mean().sqrt()
     assert (rms / expected).item() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("spec", "shape"), SPECS)
+@pytest.mark.parametrize("covariance", ["tweedie", "measured", "identity"])
+def test_few_iterations_do_for_noise_that_differs_from_value_to_value(covariance, spec, shape):
+    # One step length for all values would be that of the noisiest: posteriors are then up to forty
+    # standard deviations off.
+    gaussian, count = random_gaussian(shape, 3), 2_000
+    operator = simulate(spec, shape, 1, torch.float32, seed=2)
+    seen = operator.observed().expand(1, *operator.observation_shape)
+    sigma_y = torch.where(torch.arange(seen.numel()) % 3 > 0, 0.02, 1.0).reshape(seen.shape)
+    y = operator.forward(gaussian.sample(1, stream(3)).float())
+    y = (y + sigma_y * torch.randn(y.shape, generator=stream(4))) * seen
+    iterations = 8 if spec["name"] == "blur" else 1
+
+    sampler = PosteriorSampler(karras(16), COVARIANCES.parse(covariance), iterations)
+    x = sampler(
+        diffusion(gaussian),
+        repeated(operator, count),
+        y.expand(count, *y.shape[1:]),
+        sigma_y.expand(count, *y.shape[1:]),
+        stream(),
+    )
+
+    matrix, seen = matrices(operator)[0], seen.flatten()
+    noise = sigma_y.flatten().double()
+    mean, posterior = analytic_posterior(gaussian, matrix, y[0], noise)
+    x = x.double().flatten(1)
+    apart, sd = (x.mean(dim=0) - mean) @ matrix.T, (matrix @ posterior @ matrix.T).diagonal().sqrt()
+    assert (apart / sd)[seen].square().mean().sqrt() < 0.3
+    assert (apart / sd)[seen].abs().max() < 1.0
+    ratio = ((x @ matrix.T).std(dim=0) / sd)[seen]
+    assert 0.7 < ratio.min() < ratio.max() < 1.3
+
+
+def test_noise_of_a_neighbour_changes_no_bit():
+    gaussian = random_gaussian(IMAGE, 3)
+    operator = simulate(SPECS[0].values[0], IMAGE, 4, torch.float32)
+    y = operator.forward(gaussian.sample(4, stream(3)).float())
+    equal = torch.full((4, *IMAGE), 0.1)
+    other = equal.clone()
+    other[2:, ..., 0] = 2.0
+    draw = PosteriorSampler(karras(4))
+
+    x, beside = (draw(diffusion(gaussian), operator, y, noise, stream()) for noise in (equal, other))
+
+    assert (x[:2] == beside[:2]).all()
+    assert (x[2:] != beside[2:]).any()
 
 
 @pytest.mark.parametrize("sigma_y", [[0.05, 0.5], [[0.05, 0.5]]])

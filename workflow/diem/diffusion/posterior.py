@@ -16,6 +16,7 @@ References:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from azula.denoise import Denoiser, DiracPosterior
@@ -29,6 +30,9 @@ from diem.networks.runtime import autocast
 from diem.operators.base import Operator
 
 __all__ = ["Guidance", "PartsDenoiser", "PosteriorDenoiser"]
+
+PROBES = 8
+"""Random signs by which the size of an operator's matrix is estimated, which is not held."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,12 @@ class PosteriorDenoiser(Denoiser):
         self.guidance = guidance
         self.gaussian = gaussian
         self.precision = precision
-        if guidance.limit is not None:
-            self.count = operator.observed().flatten(1).sum(dim=1).clamp(min=1).to(y)
+        observed = operator.observed().expand_as(y).flatten(1)
+        self.count = observed.sum(dim=1).clamp(min=1).to(y)
+        self.unequal = _unequal(self.var_y.expand_as(y).flatten(1), observed)
+        self.scales = bool(self.unequal.any())
+        if self.scales:
+            self.row_power = _row_power(operator, y) / self.count
 
     @property
     def schedule(self) -> Schedule:
@@ -120,6 +128,8 @@ class PosteriorDenoiser(Denoiser):
         guidance = self.guidance
         iterations = guidance.covariance.iterations(guidance.iterations, self.operator)
         solve = partial(guidance.solver, iterations=iterations)
+        if self.scales:
+            solve = _scaled(solve, self._scale((sigma_t / alpha_t) ** 2))
         system = System(
             self.operator, self.var_y, b, jacobian, alpha_t, sigma_t, self.gaussian, solve
         )
@@ -132,6 +142,59 @@ class PosteriorDenoiser(Denoiser):
 
         # d log p(x_t) is scaled by alpha in a schedule that shrinks x; here alpha is 1 for VE.
         return DiracPosterior(mean=mean.detach() + sigma_t**2 / alpha_t * g)
+
+    def _scale(self, var_t: Tensor) -> Tensor:
+        r"""Returns about the inverse square root of the diagonal of :math:`\Sigma_y + A V A^\top`.
+
+        A few iterations do not solve a system in which some values have far less noise than others:
+        their one step length is that of the noisiest. What is scaled so has a diagonal of about
+        one. Samples whose values have the same noise are left as they are.
+
+        Arguments:
+            var_t: The variance of the noise, of shape ``()``, where ``x`` has the scale 1.
+        """
+        if self.gaussian is None:
+            variance = var_t / (1 + var_t)
+        else:
+            v = self.gaussian.denoising_covariance(var_t)
+            variance = (v.D.sum() + v.V.square().sum()) / v.D.numel()
+        scale = torch.rsqrt(self.var_y + column(variance * self.row_power, self.y))
+        return torch.where(column(self.unequal, self.y), scale, 1.0)
+
+
+def _unequal(var_y: Tensor, observed: Tensor) -> Tensor:
+    """Returns of which samples the observed values differ in their noise, of shape ``(B,)``."""
+    most = torch.where(observed, var_y, -torch.inf).amax(dim=1)
+    return most > torch.where(observed, var_y, torch.inf).amin(dim=1)
+
+
+def _row_power(operator: Operator, y: Tensor) -> Tensor:
+    """Returns about the sum of all squares of each operator's matrix, of shape ``(B,)``."""
+    if operator.elementwise:
+        return operator.observed().expand_as(y).flatten(1).sum(dim=1).to(y)
+    power = y.new_zeros(len(y))
+    for probe in range(PROBES):
+        generator = torch.Generator().manual_seed(probe)
+        signs = torch.randint(2, operator.event_shape, generator=generator).to(y) * 2 - 1
+        shown = operator.forward(signs.expand(len(y), *operator.event_shape))
+        power += dot(shown, shown) / PROBES
+    return power
+
+
+def _scaled(solve: Callable[..., tuple[Tensor, Tensor]], scale: Tensor) -> Callable[..., Any]:
+    """Returns a solver of the system whose rows and columns are scaled, in the system's terms."""
+
+    def solved(
+        product: Callable[[Tensor], tuple[Tensor, Tensor]], b: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        def inner(u: Tensor) -> tuple[Tensor, Tensor]:
+            sp, extra = product(scale * u)
+            return scale * sp, extra
+
+        u, extra = solve(inner, scale * b)
+        return scale * u, extra
+
+    return solved
 
 
 class PartsDenoiser(Denoiser):

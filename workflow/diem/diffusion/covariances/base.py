@@ -15,6 +15,7 @@ from diem.lazy import torch
 
 if TYPE_CHECKING:
     from azula.linalg.covariance import Covariance as LinearMap
+    from azula.linalg.covariance import DPLRCovariance
     from torch import Tensor
 
     from diem.operators.base import Operator
@@ -28,7 +29,7 @@ CARD_ERROR = "denoising_error"
 class Denoising(Protocol):
     """What is known of ``x`` given ``x_t`` without the network: a Gaussian, scaled or not."""
 
-    def denoising_covariance(self, var_t: Tensor) -> LinearMap:
+    def denoising_covariance(self, var_t: Tensor) -> DPLRCovariance:
         r"""Returns :math:`V[x \mid x_t]`, where the noise's variance is ``var_t``."""
 
 
