@@ -214,6 +214,16 @@ def test_masks_miss_at_their_rate(missing):
     assert abs(covariance) <= 5 * error**2 / math.sqrt(1000 * 8 * 7)
 
 
+def test_values_of_a_vector_miss_one_by_one():
+    mask = simulate({"name": "mask", "missing": 0.5}, (6,), 1000).parameters["mask"]
+
+    assert mask.shape == (1000, 6)
+    kept = mask.double()
+    assert abs(kept.mean() - 0.5) < 5 * 0.5 / math.sqrt(6000)
+    # An observation of six keeps three, give or take: not none or all.
+    assert kept.sum(dim=1).var() == pytest.approx(6 / 4, rel=0.3)
+
+
 def test_a_mask_is_a_projector_and_keeps_what_it_keeps():
     operator = simulate({"name": "mask", "missing": 0.5}, (3, 4, 4), 5)
     x = torch.randn(5, 3, 4, 4, dtype=torch.float64)

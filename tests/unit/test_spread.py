@@ -158,7 +158,9 @@ def test_noise_of_a_neighbour_changes_no_bit():
     other[2:, ..., 0] = 2.0
     draw = PosteriorSampler(karras(4))
 
-    x, beside = (draw(diffusion(gaussian), operator, y, noise, stream()) for noise in (equal, other))
+    x, beside = (
+        draw(diffusion(gaussian), operator, y, noise, stream()) for noise in (equal, other)
+    )
 
     assert (x[:2] == beside[:2]).all()
     assert (x[2:] != beside[2:]).any()

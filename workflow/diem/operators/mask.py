@@ -35,7 +35,9 @@ class Mask(Operator):
         """How masks are drawn."""
 
         missing: Fraction | None = option(
-            None, "the probability that a pixel is missing, with all of its channels"
+            None,
+            "the probability that a pixel is missing, with all of its channels, or a value of a"
+            " vector",
         )
         box: Count | None = option(None, "or the height and width of a square hole, in pixels")
         place: Literal["random", "centre"] | None = option(
@@ -89,12 +91,14 @@ class Mask(Operator):
     ) -> dict[str, np.ndarray]:
         """Draws masks of scattered missing pixels, or with a square hole.
 
-        Each pixel misses with probability ``missing``; or a square of ``box`` by ``box`` pixels of
-        an image misses, whose ``place`` is ``random`` (uniform over all that fit with ``margin``
-        pixels around them) or ``centre``.
+        Each pixel, or value of a vector, misses with probability ``missing``; or a square of
+        ``box`` by ``box`` pixels of an image misses, whose ``place`` is ``random`` (uniform over
+        all that fit with ``margin`` pixels around them) or ``centre``.
         """
         if box is None:
-            return {"mask": rng.random((count, 1, *event_shape[1:])) >= missing}
+            # All channels of a pixel miss together; a vector has values in the place of pixels.
+            shown = event_shape if len(event_shape) == 1 else (1, *event_shape[1:])
+            return {"mask": rng.random((count, *shown)) >= missing}
         margin = margin or 0
         cls.suits(event_shape, box=box, margin=margin)
         mask = np.ones((count, 1, *event_shape[1:]), bool)
