@@ -330,6 +330,57 @@ def blurring(size):
     return build("projection", (size,), {"matrix": matrix[None]})
 
 
+@pytest.mark.parametrize("sigma_y", [1e-8, 1e-5, 0.1, DIAGONAL])
+def test_more_observed_values_than_x_has_are_no_harder(sigma_y):
+    # Rows that depend on each other: without noise their system is singular.
+    gaussian, rows = random_gaussian((3,), 1), 40
+    operator = build("projection", (3,), {"matrix": torch.randn(2, rows, 3)})
+    a = operator.parameters["matrix"].double()
+    sigma = noise(sigma_y, (rows,))
+    x = gaussian.sample(2, torch.Generator().manual_seed(0))
+    y = (a @ x[..., None])[..., 0] + sigma * torch.randn(2, rows, dtype=torch.float64)
+
+    mean, covariance = module._dense_moments(gaussian, operator, y, sigma)
+    moved = gaussian.posterior_mean(operator, y, sigma)
+
+    # By the precision, which is well-conditioned here.
+    precision = torch.linalg.inv(dense(gaussian))
+    exact, spread = [], torch.zeros(3, 3, dtype=torch.float64)
+    for each, values in zip(a / sigma.expand(rows)[:, None], y, strict=True):
+        posterior = torch.linalg.inv(precision + each.T @ each)
+        shift = precision @ gaussian.mean + each.T @ (values / sigma)
+        exact.append(posterior @ shift)
+        spread += posterior / 2
+    exact = torch.stack(exact)
+    torch.testing.assert_close(moved, exact, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mean, exact.mean(dim=0), rtol=1e-6, atol=1e-6)
+    centred = exact - exact.mean(dim=0)
+    torch.testing.assert_close(covariance, spread + centred.T @ centred / 2, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_noise_so_small_that_a_system_is_singular(size):
+    # Of a real image a frequency and its conjugate tell the same.
+    spec, shape = {"name": "fourier", "acceleration": 2}, (1, size, size)
+    operator = simulate(spec, shape, 4)
+    gaussian = random_gaussian(shape, 2)
+    y = operator.forward(gaussian.sample(4, torch.Generator().manual_seed(0)))
+
+    x = gaussian.sample_posterior(operator, y, 1e-9, torch.Generator().manual_seed(1))
+    fitted = fit_to_observations(operator, y, 1e-9, 2, 2, torch.Generator().manual_seed(2))
+
+    assert (operator.forward(x) - y).abs().max() < 1e-7
+    assert all(values.isfinite().all() for values in vars(fitted).values())
+
+
+def test_a_fit_that_is_not_finite_is_told():
+    operator = simulate(MASK, IMAGE, 8)
+    y = torch.full((8, *IMAGE), 1e200, dtype=torch.float64) * operator.observed()
+
+    with pytest.raises(DiemError, match="sigma_y is too small"):
+        fit_to_observations(operator, y, 1e-3, 2, 3, torch.Generator())
+
+
 def test_an_ill_conditioned_system_is_solved_all_the_same():
     gaussian, operator = random_gaussian((64,), 8, torch.float32), blurring(64)
     y = operator.forward(gaussian.sample(20, torch.Generator().manual_seed(0)))

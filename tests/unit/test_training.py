@@ -789,6 +789,17 @@ def test_a_training_does_not_go_on_with_what_other_code_of_ones_own_began(lap):
     assert one == same != two
 
 
+def test_a_training_does_not_go_on_with_one_that_another_gaussian_began(lap):
+    one, two, same = (
+        Lap(1, lap.shards, lap.settings, AROUND, SCHEDULE, {"rank": rank}).fingerprint(
+            0, torch.device("cpu")
+        )
+        for rank in (1, 2, 1)
+    )
+
+    assert one == same != two
+
+
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_epochs_take_the_place_of_steps(lap, epochs):
     output, _ = lap.run(settings={"epochs": epochs})

@@ -60,6 +60,9 @@ FEW_FACTORS = 128
 SOLVED_SIZE = 1024
 """Up to this size, what conjugate gradients do not solve is solved by a factorization."""
 
+STRONG = 1e10
+"""Observations of a larger signal-to-noise ratio are solved by least squares, which is slower."""
+
 DENSE_CHUNK = 2**23
 """Observations whose moments are in closed form are taken so many entries of matrices at a time."""
 
@@ -105,6 +108,15 @@ class Gaussian:
         """Returns the covariance of the flattened event, of shape ``(size, size)``."""
         v = self.factors.flatten(0, -2)
         return self.noise * torch.eye(len(v), dtype=v.dtype, device=v.device) + v @ v.T
+
+    def root(self) -> Tensor:
+        """Returns the symmetric square root of :meth:`dense`."""
+        v, low = self.factors.flatten(0, -2), torch.sqrt(self.noise)
+        power = v.square().sum(dim=0)
+        weights = (torch.sqrt(self.noise + power) - low) / power.clamp(
+            min=torch.finfo(v.dtype).tiny
+        )
+        return low * torch.eye(len(v), dtype=v.dtype, device=v.device) + (v * weights) @ v.T
 
     def denoiser(self, schedule: Schedule) -> GaussianDenoiser:
         """Returns the exact denoiser of this prior, as azula's."""
@@ -249,7 +261,8 @@ class Gaussian:
             product, b, most_iterations(b, self.mean.numel()), 0.0, norm, precondition
         )
         rest = b - product(v)[0]
-        far = (dot(rest, rest) > (10 * norm) ** 2).nonzero()[:, 0]
+        # What is not a number is not solved either.
+        far = (~(dot(rest, rest) <= (10 * norm) ** 2)).nonzero()[:, 0]
         if not len(far):
             return gain
         if size > SOLVED_SIZE:
@@ -259,7 +272,8 @@ class Gaussian:
                 *(len(far), len(b), rest.flatten(1).square().mean(dim=1).max().sqrt()),
             )
             return gain
-        for rows in far.split(max(1, CHUNK // size**2)):
+        largest = math.prod(b.shape[1:]) * self.mean.numel()
+        for rows in far.split(max(1, CHUNK // largest)):
             gain[rows] = self._solved_densely(operator[rows], b[rows], sigma[rows])
         return gain
 
@@ -287,11 +301,38 @@ class Gaussian:
     def _solved_densely(self, operator: Operator, b: Tensor, sigma: Tensor) -> Tensor:
         """Returns the same by a factorization, where conjugate gradients take too long."""
         dense = operator.dense(b.dtype) / sigma.flatten(1)[..., None]
-        factors = self.factors.flatten(0, -2)
-        cross = self.noise * dense + dense @ factors @ factors.T  # (B, m, size)
-        system = cross @ dense.mT + torch.eye(dense.shape[1], dtype=b.dtype, device=b.device)
-        v = torch.linalg.solve(system, b.flatten(1)[..., None])
-        return (cross.mT @ v).reshape(-1, *self.mean.shape)
+        root = self.root()
+        gain, _ = _solved_by_root(dense @ root, b.flatten(1)[..., None])
+        return (gain[..., 0] @ root).reshape(-1, *self.mean.shape)
+
+
+def _solved_by_root(b: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Solves observations :math:`y = B z + n` of standard normals, with noise of variance one.
+
+    Arguments:
+        b: The matrices :math:`B`, of shape ``(N, m, size)``.
+        y: The observations, of shape ``(N, m, 1)``.
+
+    Returns:
+        The mean of :math:`z` given :math:`y`, :math:`(I + B^\top B)^{-1} B^\top y`, of shape ``(N,
+        size, 1)``, and :math:`I - (I + B^\top B)^{-1}`, by which its covariance is less than
+        :math:`I`.
+    """
+    rows, size = b.shape[1:]
+    if not (b.square().sum(dim=(1, 2)) < STRONG).all():
+        # The least squares of y and of z = 0: products of B would square its errors.
+        one = torch.eye(size, dtype=b.dtype, device=b.device).expand(len(b), size, size)
+        q, r = torch.linalg.qr(torch.cat([b, one], dim=1))
+        mean = torch.linalg.solve_triangular(r, q[:, :rows].mT @ y, upper=True)
+        root = torch.linalg.solve_triangular(r, one, upper=True)
+        return mean, one - root @ root.mT
+    small = b @ b.mT if rows < size else b.mT @ b
+    root = torch.linalg.cholesky(small + torch.eye(len(small[0]), dtype=b.dtype, device=b.device))
+    if rows < size:
+        solved = torch.cholesky_solve(torch.cat([y, b], dim=2), root)
+        return b.mT @ solved[..., :1], b.mT @ solved[..., 1:]
+    solved = torch.cholesky_solve(torch.cat([b.mT @ y, small], dim=2), root)
+    return solved[..., :1], solved[..., 1:]
 
 
 def _double_of(operator: Operator) -> tuple[Operator, torch.dtype]:
@@ -398,6 +439,9 @@ def fit_to_observations(
             each iteration, the prior and the state of the stream.
         shrinkage: As so many more observations, whose covariance is the identity times the mean
             variance, shrink the covariance.
+
+    Raises:
+        DiemError: If the Gaussian is not finite.
     """
     gaussian = Gaussian.standard(operator.event_shape).to(y)
     size = math.prod(operator.event_shape)
@@ -405,15 +449,19 @@ def fit_to_observations(
     def improve(gaussian: Gaussian) -> dict[str, np.ndarray]:
         if size <= DENSE_SIZE:
             mean, covariance = _dense_moments(gaussian.to(torch.float64), operator, y, sigma_y)
+            _check_finite(covariance)
             gaussian = ppca(mean, covariance, rank)
         else:
-            draws = [
-                gaussian.sample_posterior(
-                    operator[rows], y[rows], noise_of(sigma_y, y, rows), generator
-                )
-                for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
-            ]
-            gaussian = fit_to_samples(torch.cat(draws), rank)
+            draws = torch.cat(
+                [
+                    gaussian.sample_posterior(
+                        operator[rows], y[rows], noise_of(sigma_y, y, rows), generator
+                    )
+                    for rows in torch.arange(len(y)).split(max(1, CHUNK // size))
+                ]
+            )
+            _check_finite(draws)
+            gaussian = fit_to_samples(draws, rank)
         gaussian = gaussian.shrunk(shrinkage / (len(y) + shrinkage))
         after = {**vars(gaussian.to(y)), "stream": generator.get_state()}
         return {name: value.cpu().contiguous().numpy() for name, value in after.items()}
@@ -425,6 +473,14 @@ def fit_to_observations(
         generator.set_state(after.pop("stream"))
         gaussian = Gaussian(**after).to(y)
     return gaussian
+
+
+def _check_finite(values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise DiemError(
+            "The Gaussian prior is not finite: sigma_y is too small for this operator, or the scale"
+            " of x is far from one (data.scale)."
+        )
 
 
 def noise_of(sigma_y: float | Tensor, y: Tensor, rows: Tensor | slice) -> float | Tensor:
@@ -444,19 +500,17 @@ def _dense_moments(
     gaussian: Gaussian, operator: Operator, y: Tensor, sigma_y: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns the mean and covariance of ``x`` under the average of all posteriors, exactly."""
-    prior = gaussian.dense()
+    prior, root, centre = gaussian.dense(), gaussian.root(), gaussian.mean.flatten()
     gained, centres = torch.zeros_like(prior), []
     largest = len(prior) * max(len(prior), math.prod(y.shape[1:]))
     for rows in torch.arange(len(y)).split(max(1, DENSE_CHUNK // largest)):
-        dense = operator[rows].dense().double()  # (B, m, size)
-        cross = dense @ prior
-        var_y = torch.as_tensor(noise_of(sigma_y, y, rows), dtype=prior.dtype, device=y.device) ** 2
-        var_y = var_y.expand(y[rows].shape).flatten(1)
-        system = cross @ dense.mT + torch.diag_embed(var_y)
-        gain = torch.linalg.solve(system, cross).mT  # (B, size, m)
-        residual = y[rows].double().flatten(1) - dense @ gaussian.mean.flatten()
-        centres.append(gaussian.mean.flatten() + (gain @ residual[..., None])[..., 0])
-        gained += (gain @ cross).sum(dim=0)
+        sigma = torch.as_tensor(noise_of(sigma_y, y, rows), dtype=prior.dtype, device=y.device)
+        sigma = sigma.expand(y[rows].shape).flatten(1)[..., None]
+        dense = operator[rows].dense().double() / sigma  # (B, m, size)
+        residual = y[rows].double().flatten(1)[..., None] / sigma - dense @ centre[:, None]
+        gain, less = _solved_by_root(dense @ root, residual)
+        centres.append(centre + gain[..., 0] @ root)
+        gained += less.sum(dim=0)
     mean, spread = moments(torch.cat(centres))
-    covariance = prior - gained / len(y) + spread
+    covariance = prior - root @ gained @ root / len(y) + spread
     return mean.reshape(gaussian.mean.shape), (covariance + covariance.T) / 2

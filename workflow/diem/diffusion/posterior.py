@@ -16,7 +16,6 @@ References:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from azula.denoise import Denoiser, DiracPosterior
@@ -30,6 +29,9 @@ from diem.networks.runtime import autocast
 from diem.operators.base import Operator
 
 __all__ = ["Guidance", "PartsDenoiser", "PosteriorDenoiser"]
+
+Solve = Callable[..., tuple[Tensor, Tensor]]
+"""What solves a system, given its product and right-hand side: the solution and its by-product."""
 
 PROBES = 8
 """Random signs by which the size of an operator's matrix is estimated, which is not held."""
@@ -53,7 +55,7 @@ class Guidance:
     covariance: Covariance = field(default_factory=Tweedie)
     iterations: int = 1
     limit: float | None = None
-    solver: Callable[..., tuple[Tensor, Tensor]] = conjugate_gradient
+    solver: Solve = conjugate_gradient
 
 
 class PosteriorDenoiser(Denoiser):
@@ -127,7 +129,7 @@ class PosteriorDenoiser(Denoiser):
 
         guidance = self.guidance
         iterations = guidance.covariance.iterations(guidance.iterations, self.operator)
-        solve = partial(guidance.solver, iterations=iterations)
+        solve: Solve = partial(guidance.solver, iterations=iterations)
         if self.scales:
             solve = _scaled(solve, self._scale((sigma_t / alpha_t) ** 2))
         system = System(
@@ -181,7 +183,7 @@ def _row_power(operator: Operator, y: Tensor) -> Tensor:
     return power
 
 
-def _scaled(solve: Callable[..., tuple[Tensor, Tensor]], scale: Tensor) -> Callable[..., Any]:
+def _scaled(solve: Solve, scale: Tensor) -> Solve:
     """Returns a solver of the system whose rows and columns are scaled, in the system's terms."""
 
     def solved(

@@ -74,8 +74,8 @@ class Lap:
         """Returns what the training depends on, see :func:`diem.jobs.resume.fingerprint`."""
         files = [*self.samples, *([] if self.previous is None else [self.previous])]
         code = self.card.get("code")  # of components of one's own, too
-        settings = (self.m_step, self.network, self.schedule, seed, self.number, code)
-        return fingerprint(files, *settings, device=device)
+        prior = (self.network, self.schedule, self.gaussian)
+        return fingerprint(files, self.m_step, *prior, seed, self.number, code, device=device)
 
     def start(self, gaussian: Gaussian, seed: int) -> tuple[KarrasDenoiser, int]:
         """Returns the denoiser to start from, and how many steps it was trained for.

@@ -183,7 +183,7 @@ def _learning(kind: str, shape: Sequence[int], count: int) -> dict[str, object]:
     """Returns how data of a kind are learned, by the names of these places of the page."""
     network, convolved = _network(kind, shape)
     size = math.prod(shape)
-    rank = f"rank: {min(64, size - 1)}"
+    rank = f"rank: {min(64, size - 1, count // 2)}"
     learning: dict[str, object] = {
         "network": network,
         "gaussian": f"{rank}, iterations: {16 if size <= 256 else 8}",
