@@ -222,6 +222,16 @@ def test_damaged_files_are_named(tmp_path, files, damage, words):
     assert str(error.value).endswith(".")
 
 
+def test_of_a_small_folder_images_are_counted_before_they_are_read(tmp_path, files):
+    path = folder(tmp_path / "data", files)
+    data = {**SPEC, "path": str(path)}
+
+    assert DATASETS.parse({**data, "validation": 2}).shares_images() is False
+    assert DATASETS.parse(data).shares_images() is True  # 3 and 2 of 4
+    with pytest.raises(DiemError, match=r"data\.train is 11, and .* holds 10 train images"):
+        DATASETS.parse({**data, "train": 11}).check()
+
+
 @pytest.mark.parametrize(("key", "count"), [("train", 11), ("validation", 5), ("test", 5)])
 def test_more_images_than_there_are(path, key, count):
     with pytest.raises(DiemError, match=rf"data\.{key} is {count}") as error:

@@ -152,6 +152,25 @@ def test_fastmri_validation_of_a_folder_of_its_own(folder, tmp_path):
     assert [len(found[name]) for name in ("train", "validation", "test")] == [6, 1, 2]
 
 
+@pytest.mark.parametrize("told", ["{}/.", "{}/../{}", "link"])
+def test_fastmri_of_one_folder_trains_on_nothing_that_is_held_out(folder, tmp_path, told):
+    (tmp_path / "link").symlink_to(folder)
+    same = str(tmp_path / "link") if told == "link" else told.format(folder, folder.name)
+
+    found = parts(fastmri(folder, validation_path=same))
+
+    usual = parts(fastmri(folder))
+    assert [len(each) for each in found.values()] == [3, 1, 2]
+    assert all(
+        (x == y).all() for name in found for x, y in zip(found[name], usual[name], strict=True)
+    )
+    spec = {"name": "fastmri", "path": str(folder), "validation": 1, "test": 2}
+    alone, counted = (
+        DATASETS.parse({**spec, **each}).counts() for each in ({}, {"validation_path": same})
+    )
+    assert alone == counted
+
+
 def test_fastmri_streams_to_a_file(source, tmp_path):
     splits = fastmri(source)
     arrays = {}

@@ -2,10 +2,13 @@
 
 import json
 import re
+import shutil
 
 import h5py
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import diem
 from diem.report.export import export
@@ -89,3 +92,54 @@ def test_a_gaussian_that_predicts_best_is_the_chosen_prior(workflow):
     assert (card["lap"], {row["stage"] for row in card["metrics"]}) == (0, {"floor"})
     with h5py.File(workflow.path("results/posterior/new/samples.h5")) as file:
         assert file["test/mean"].shape == (64, 5)
+
+
+@pytest.mark.slow
+def test_what_is_given_must_be_there_though_older_results_are(workflow, tmp_path):
+    observations = "results/tiny/observations/plain/observations.h5"
+    gaussian = "results/tiny/observations/plain/gaussian.safetensors"
+    entry = {"prior": gaussian, "observations": observations, "samples": 2}
+    workflow.config["posterior"] = {"new": entry}
+    workflow.make("posterior")
+    for name, made in (("prior", gaussian), ("observations", observations)):
+        entry[name] = str(tmp_path / f"my_{name}")
+        shutil.copyfile(workflow.path(made), entry[name])
+    workflow.make("posterior")
+    before = workflow.path("results/posterior/new/samples.h5").read_bytes()
+
+    for name in ("prior", "observations"):
+        right = entry[name]
+        entry[name] = "typo"
+        result = workflow.run("posterior")
+        assert result.returncode != 0
+        assert f"Error: posterior.new.{name}: there is no such file: typo.\n" in result.stderr
+        assert "Traceback" not in result.stderr
+        entry[name] = right
+    assert workflow.path("results/posterior/new/samples.h5").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_clean_data_that_are_not_there_cost_none_that_were_made(workflow, tmp_path):
+    folder, size = tmp_path / "photographs", 8
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        pixels = rng.integers(256, size=(size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    data = {"name": "images", "path": str(folder), "size": size, "validation": 8, "test": 8}
+    workflow.experiment["data"] = data
+    workflow.experiment["observations"]["plain"]["operator"] = {"name": "mask", "missing": 0.5}
+    workflow.experiment["evaluation"]["metrics"] = ["residual"]
+    workflow.experiment["figures"] = []
+    clean = "results/tiny/clean.h5"
+    assert workflow.run(clean).returncode == 0
+    before = workflow.path(clean).read_bytes()
+
+    data["path"] = str(tmp_path / "typo")
+    result = workflow.run(clean)
+
+    assert result.returncode != 0
+    assert "experiments.tiny.data.path: there is no such file or folder: " in result.stderr
+    assert workflow.path(clean).read_bytes() == before
+    # What needs no data can be planned without them.
+    assert workflow.run(clean, "--dry-run").returncode == 0

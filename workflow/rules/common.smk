@@ -28,7 +28,8 @@ from diem.config.inputs import Inputs, input_digest
 from diem.config.reading import read_config
 from diem.config.resolve import resolve
 from diem.config.targets import nothing_told, posterior_targets, targets, targets_by_name
-from diem.errors import DiemError
+from diem.data.sets import DATASETS
+from diem.errors import DiemError, placed
 from diem.jobs.code import code_digest, remember
 from diem.jobs.results import check_folder, hold, remove_pieces
 from diem.replicates import all_entries
@@ -88,11 +89,23 @@ def named_input(name, files):
 
     def checked(wildcards):
         if not files:
-            # An error of an input function would come with its traceback.
-            sys.exit(f"Error: {nothing_told(name, CONFIG_FILES)}")
+            raise DiemError(nothing_told(name, CONFIG_FILES))
         return files
 
-    return checked
+    return told(checked)
+
+
+def told(function):
+    """Returns an input function whose errors end Snakemake in their one sentence."""
+
+    def tells(wildcards):
+        try:
+            return function(wildcards)
+        except DiemError as error:
+            # What an input function raises would come with its traceback.
+            sys.exit(f"Error: {error}")
+
+    return tells
 
 
 def without_names(message, **known):
@@ -129,9 +142,20 @@ def inputs_of(rule):
     return lambda wildcards: input_digest(rule.expand_input(dict(wildcards.items()))[0])
 
 
+def check_given_data(jobs):
+    """Refuses data that are not there before Snakemake removes what was made of others."""
+    sections = {"clean_data": "experiments", "restoration_data": "restoration"}
+    for job in jobs:
+        if section := sections.get(job.rule.name):
+            (name,) = job.wildcards
+            with placed(f"{section}.{name}."):
+                DATASETS.parse(job.params.data).check_given()
+
+
 onstart:
     try:
         LOCK = hold(RESULTS)
+        check_given_data(workflow.dag.needrun_jobs())
     except DiemError as error:
         raise WorkflowError(str(error)) from None
     look_when_jobs_end(workflow)

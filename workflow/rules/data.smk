@@ -53,9 +53,7 @@ rule extractor:
 rule feature_reference:
     input:
         clean=f"{RESULTS}/{{experiment}}/clean.h5",
-        weights=lambda wildcards: getattr(PATHS, f"{wildcards.network}_weights")(
-            wildcards.experiment
-        ),
+        weights=told(IN.feature_weights),
     output:
         f"{RESULTS}/{{experiment}}/{{network}}_reference.safetensors",
     log:

@@ -8,7 +8,7 @@ rule posterior:
 
 rule posterior_samples:
     input:
-        unpack(IN.posterior_input),
+        unpack(told(IN.posterior_input)),
     output:
         f"{RESULTS}/posterior/{{posterior}}/samples.h5",
     log:

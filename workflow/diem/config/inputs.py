@@ -6,6 +6,7 @@ which is what Snakemake hands to input functions.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from diem.config.paths import Paths
@@ -23,6 +24,7 @@ from diem.em.laps import (
     training_of_lap,
     without_batch,
 )
+from diem.errors import DiemError
 from diem.evaluation.metrics import find_all
 from diem.jobs.contents import known_digest
 from diem.replicates import all_entries, seed_of
@@ -73,6 +75,13 @@ class Inputs:
 
     def observations(self, names: Wildcards) -> dict[str, Any]:
         return self.experiment(names)["observations"][names.observations]
+
+    def feature_weights(self, names: Wildcards) -> str:
+        """Returns the user's file of a network's weights, or the one that is downloaded."""
+        key = f"{names.network}_weights"
+        if given := self.experiment(names)["evaluation"][key]:
+            self._check_given(given, f"experiments.{names.experiment}.evaluation.{key}")
+        return getattr(self.paths, key)(names.experiment)
 
     def posterior(self, names: Wildcards) -> dict[str, Any]:
         return self.config["posterior"][names.posterior]
@@ -358,11 +367,26 @@ class Inputs:
 
     def posterior_input(self, names: Wildcards) -> dict[str, str]:
         """The prior is a file of the user's, or one that this configuration makes."""
-        entry = self.posterior(names)
+        entry, place = self.posterior(names), f"posterior.{names.posterior}"
         prior = entry["prior"]
-        if not isinstance(prior, str):
+        if isinstance(prior, str):
+            self._check_given(prior, f"{place}.prior")
+        else:
             prior = self.paths.best_prior(**prior)
+        self._check_given(entry["observations"], f"{place}.observations")
         return {"prior": prior, "observations": entry["observations"]}
+
+    def _check_given(self, path: str, place: str) -> None:
+        """Refuses a file of the user's that is not there, nor can be made here.
+
+        Of a rule whose inputs are missing Snakemake takes the outputs that are there for finished.
+
+        Raises:
+            DiemError: If it is not there.
+        """
+        made = Path(path).is_relative_to(self.config["results"])
+        if not made and not Path(path).is_file():
+            raise DiemError(f"{place}: there is no such file: {path}.")
 
     def posterior_entry(self, names: Wildcards) -> dict[str, Any]:
         entry = self.posterior(names)

@@ -23,7 +23,12 @@ from azula.linalg.covariance import DPLRCovariance
 from azula.noise import Schedule
 from torch import Tensor
 
-from diem.diffusion.solvers import conjugate_gradient, dot, most_iterations
+from diem.diffusion.solvers import (
+    conjugate_gradient,
+    dot,
+    most_iterations,
+    whitened_posterior,
+)
 from diem.errors import DiemError
 from diem.jobs.resume import Keep, no_cache
 from diem.operators.base import Operator
@@ -59,9 +64,6 @@ FEW_FACTORS = 128
 
 SOLVED_SIZE = 1024
 """Up to this size, what conjugate gradients do not solve is solved by a factorization."""
-
-STRONG = 1e10
-"""Observations of a larger signal-to-noise ratio are solved by least squares, which is slower."""
 
 DENSE_CHUNK = 2**23
 """Observations whose moments are in closed form are taken so many entries of matrices at a time."""
@@ -302,37 +304,8 @@ class Gaussian:
         """Returns the same by a factorization, where conjugate gradients take too long."""
         dense = operator.dense(b.dtype) / sigma.flatten(1)[..., None]
         root = self.root()
-        gain, _ = _solved_by_root(dense @ root, b.flatten(1)[..., None])
+        gain, _ = whitened_posterior(dense @ root, b.flatten(1)[..., None])
         return (gain[..., 0] @ root).reshape(-1, *self.mean.shape)
-
-
-def _solved_by_root(b: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Solves observations :math:`y = B z + n` of standard normals, with noise of variance one.
-
-    Arguments:
-        b: The matrices :math:`B`, of shape ``(N, m, size)``.
-        y: The observations, of shape ``(N, m, 1)``.
-
-    Returns:
-        The mean of :math:`z` given :math:`y`, :math:`(I + B^\top B)^{-1} B^\top y`, of shape ``(N,
-        size, 1)``, and :math:`I - (I + B^\top B)^{-1}`, by which its covariance is less than
-        :math:`I`.
-    """
-    rows, size = b.shape[1:]
-    if not (b.square().sum(dim=(1, 2)) < STRONG).all():
-        # The least squares of y and of z = 0: products of B would square its errors.
-        one = torch.eye(size, dtype=b.dtype, device=b.device).expand(len(b), size, size)
-        q, r = torch.linalg.qr(torch.cat([b, one], dim=1))
-        mean = torch.linalg.solve_triangular(r, q[:, :rows].mT @ y, upper=True)
-        root = torch.linalg.solve_triangular(r, one, upper=True)
-        return mean, one - root @ root.mT
-    small = b @ b.mT if rows < size else b.mT @ b
-    root = torch.linalg.cholesky(small + torch.eye(len(small[0]), dtype=b.dtype, device=b.device))
-    if rows < size:
-        solved = torch.cholesky_solve(torch.cat([y, b], dim=2), root)
-        return b.mT @ solved[..., :1], b.mT @ solved[..., 1:]
-    solved = torch.cholesky_solve(torch.cat([b.mT @ y, small], dim=2), root)
-    return solved[..., :1], solved[..., 1:]
 
 
 def _double_of(operator: Operator) -> tuple[Operator, torch.dtype]:
@@ -508,7 +481,7 @@ def _dense_moments(
         sigma = sigma.expand(y[rows].shape).flatten(1)[..., None]
         dense = operator[rows].dense().double() / sigma  # (B, m, size)
         residual = y[rows].double().flatten(1)[..., None] / sigma - dense @ centre[:, None]
-        gain, less = _solved_by_root(dense @ root, residual)
+        gain, less = whitened_posterior(dense @ root, residual)
         centres.append(centre + gain[..., 0] @ root)
         gained += less.sum(dim=0)
     mean, spread = moments(torch.cat(centres))

@@ -6,7 +6,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["SOLVERS", "column", "conjugate_gradient", "dot", "gmres", "most_iterations"]
+__all__ = [
+    "SOLVERS",
+    "column",
+    "conjugate_gradient",
+    "dot",
+    "gmres",
+    "most_iterations",
+    "whitened_posterior",
+]
+
+
+STRONG = 1e10
+"""Observations of a larger signal-to-noise ratio are solved by least squares, which is slower."""
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -145,6 +157,35 @@ def gmres(
         solution = solution + column(c, v) * v
         by_product = by_product + column(c, extra) * extra
     return solution, by_product
+
+
+def whitened_posterior(b: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Solves observations :math:`y = B z + n` of standard normals, with noise of variance one.
+
+    Arguments:
+        b: The matrices :math:`B`, of shape ``(N, m, size)``.
+        y: The observations, of shape ``(N, m, 1)``.
+
+    Returns:
+        The mean of :math:`z` given :math:`y`, :math:`(I + B^\top B)^{-1} B^\top y`, of shape ``(N,
+        size, 1)``, and :math:`I - (I + B^\top B)^{-1}`, by which its covariance is less than
+        :math:`I`.
+    """
+    rows, size = b.shape[1:]
+    if not (b.square().sum(dim=(1, 2)) < STRONG).all():
+        # The least squares of y and of z = 0: products of B would square its errors.
+        one = torch.eye(size, dtype=b.dtype, device=b.device).expand(len(b), size, size)
+        q, r = torch.linalg.qr(torch.cat([b, one], dim=1))
+        mean = torch.linalg.solve_triangular(r, q[:, :rows].mT @ y, upper=True)
+        root = torch.linalg.solve_triangular(r, one, upper=True)
+        return mean, one - root @ root.mT
+    small = b @ b.mT if rows < size else b.mT @ b
+    root = torch.linalg.cholesky(small + torch.eye(len(small[0]), dtype=b.dtype, device=b.device))
+    if rows < size:
+        solved = torch.cholesky_solve(torch.cat([y, b], dim=2), root)
+        return b.mT @ solved[..., :1], b.mT @ solved[..., 1:]
+    solved = torch.cholesky_solve(torch.cat([b.mT @ y, small], dim=2), root)
+    return solved[..., :1], solved[..., 1:]
 
 
 SOLVERS = {"cg": conjugate_gradient, "gmres": gmres}

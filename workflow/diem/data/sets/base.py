@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from diem.components import Component
+from diem.errors import DiemError
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -89,6 +91,16 @@ class DataSet(Component):
         Nothing large is read, and files that are not there are told by :meth:`load`. The sentence
         begins with the key.
         """
+
+    def check_given(self) -> None:
+        """Raises a :class:`DiemError` if a file or folder that the options name is not there.
+
+        What it would be read for removes the data of before first. The sentence begins with the
+        key.
+        """
+        for key, value in self.model_dump().items():
+            if key.split("_")[-1] == "path" and value is not None and not Path(value).exists():
+                raise DiemError(f"data.{key}: there is no such file or folder: {value}.")
 
     def shares_images(self) -> bool:
         """Returns whether the same samples are for validation and for testing."""

@@ -11,6 +11,7 @@ References:
 import contextlib
 import io
 import lzma
+import os
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -86,11 +87,16 @@ class FastMRI(DataSet):
     def counts(self) -> dict[str, int]:
         """Returns the number of slices by split, if every volume has all that are asked for."""
         train = len(_names(self.path)) if Path(self.path).is_dir() else OFFICIAL
-        if self.validation_path is None:
+        if self._shared():
             train -= self.validation + self.test
         count = self.slices[1] - self.slices[0]
         volumes = {"train": train, "validation": self.validation, "test": self.test}
         return {name: number * count for name, number in volumes.items()}
+
+    def _shared(self) -> bool:
+        """Returns whether validation and test volumes are of the same place, however it is told."""
+        held_path = self.validation_path
+        return held_path is None or os.path.realpath(held_path) == os.path.realpath(self.path)
 
     def check(self) -> None:
         held_path = self.validation_path or self.path
@@ -99,8 +105,7 @@ class FastMRI(DataSet):
 
     def _check_held(self, names: Sequence[str], held_path: str) -> None:
         """Refuses more volumes for validation and testing than there are."""
-        shared = held_path == self.path
-        if self.validation + self.test > len(names) - shared:
+        if self.validation + self.test > len(names) - self._shared():
             raise DiemError(
                 f"data.validation and data.test are {self.validation} and {self.test}, which is too"
                 f" many for the {len(names)} volumes in {held_path}."
@@ -108,12 +113,11 @@ class FastMRI(DataSet):
 
     def load(self, seed: int) -> dict[str, Split]:
         held_path = self.validation_path or self.path
-        shared = held_path == self.path
         names = _names(held_path)
         self._check_held(names, held_path)
         order = [names[i] for i in rng(seed, Stage.SPLIT).permutation(len(names))]
         held = self.test + self.validation
-        train = order[held:] if shared else _names(self.path)
+        train = order[held:] if self._shared() else _names(self.path)
         return {
             "train": self._split(self.path, train),
             "validation": self._split(held_path, order[self.test : held]),
