@@ -90,6 +90,25 @@ def refused(config):
 # What is filled in
 
 
+def test_steps_of_a_run_take_the_place_of_epochs_of_the_experiment(config):
+    (name,) = config["experiments"]["digits"]["runs"]
+    put(config, "experiments.digits.m_step", {"epochs": 2, "batch": 16})
+    put(config, f"experiments.digits.runs.{name}.m_step", {"steps": 5})
+    m_step = resolve(config, SOURCE)["experiments"]["digits"]["runs"][name]["m_step"]
+    assert (m_step["steps"], m_step["epochs"], m_step["batch"]) == (5, None, 16)
+
+    drop(config, f"experiments.digits.runs.{name}.m_step.steps")
+    m_step = resolve(config, SOURCE)["experiments"]["digits"]["runs"][name]["m_step"]
+    assert m_step["epochs"] == 2
+
+
+def test_a_metric_is_asked_for_once(config):
+    twice = ["residual", {"name": "prediction", "divisions": 2}, "prediction"]
+    put(config, "experiments.digits.evaluation.metrics", twice)
+
+    assert "must be a list without repetitions" in refused(config)
+
+
 def test_defaults_of_every_level(config):
     resolved = resolve(config, SOURCE)
 

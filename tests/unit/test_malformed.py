@@ -251,6 +251,7 @@ OPERATORS = {
     "no subclass": ("mine:Beam", "class Beam: pass", ["no subclass"]),
     "a function": ("mine:Beam", "def Beam(x): return x", ["no subclass"]),
     "a syntax error": ("mine:Beam", "class Beam(:", ["cannot be imported", "SyntaxError"]),
+    "a program that ends": ("mine:Beam", "raise SystemExit(0)", ["cannot be imported"]),
     "an error on import": ("mine:Beam", "1 / 0", ["cannot be imported", "ZeroDivisionError"]),
     "a module that is missing there": (
         "mine:Beam",

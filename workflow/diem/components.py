@@ -411,7 +411,7 @@ def import_named(name: str, noun: str) -> Any:
     sys.path += folders
     try:
         return getattr(importlib.import_module(module), attribute, None)
-    except Exception as error:  # whatever a user's module raises
+    except (Exception, SystemExit) as error:  # whatever a user's module raises, or ends with
         known = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         if known:

@@ -114,7 +114,8 @@ class Names(_Checked):
                 raise DiemError(
                     f"{PLACE} is {short(value)}, where a value of type array is needed."
                 )
-            if len({*map(str, value)}) < len(value):
+            names = [spec.get("name") if isinstance(spec, dict) else spec for spec in value]
+            if len({*map(str, names)}) < len(value):
                 raise DiemError(
                     f"{PLACE} is {short(value)}, and must be a list without repetitions."
                 )

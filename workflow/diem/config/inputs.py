@@ -52,6 +52,7 @@ class Wildcards(Protocol):
     lap: str
     posterior: str
     comparison: str
+    network: str
 
 
 class Inputs:

@@ -105,11 +105,17 @@ def _fill_runs(experiment: dict[str, Any]) -> None:
 
 
 def _overridden(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns settings with an experiment's or a run's own, which may change the sampler."""
+    """Returns settings with an experiment's or a run's own.
+
+    It may change the sampler, and what tells the length of a training.
+    """
     merged = merge(settings, own)
     for place, before, after in ((merged, settings, own), *_e_steps(merged, settings, own)):
         if isinstance(after.get("sampler"), Mapping) and "sampler" in before:
             place["sampler"] = changed_sampler(before["sampler"], after["sampler"])
+    length = own.get("m_step")
+    if isinstance(length, Mapping) and "steps" in length and "epochs" not in length:
+        merged["m_step"]["epochs"] = None  # of what is overridden, in whose place steps are told
     return merged
 
 
