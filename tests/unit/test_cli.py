@@ -1,6 +1,7 @@
 """The command `diem`: what it writes, what it says, and how it fails."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,32 @@ def test_sample(folder, capsys):
     with h5py.File("x.h5") as file:
         assert file["x"].shape == (5, *SHAPE)
     assert attributes("x.h5")["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    "command", ["sample prior.safetensors -n 2", "posterior prior.safetensors y.h5 -n 2"]
+)
+def test_a_file_that_is_anothers_is_not_replaced(folder, capsys, command):
+    (folder / "notes.h5").write_text("mine")
+    write_hdf5("other.h5", {"x": np.ones(3)}, {})
+    (folder / "results").mkdir()
+    (folder / "results/.diem.lock").touch()
+    shutil.copyfile(folder / "other.h5", folder / "results/clean.h5")
+
+    for name, reason in (
+        ("notes.h5", "it holds no samples"),
+        ("other.h5", "it holds no samples"),
+        ("results/clean.h5", "it is in a folder of results"),
+    ):
+        before = (folder / name).read_bytes()
+        assert run(f"{command} -o {name}") == 1
+        told = capsys.readouterr().err
+        assert told.endswith(
+            f"{name}: this file is there already, and {reason}: give the output another name.\n"
+        )
+        assert (folder / name).read_bytes() == before
+    for _ in range(2):
+        assert run(f"{command} -o new.h5") == 0
 
 
 def test_posterior(folder, capsys):

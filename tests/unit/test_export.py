@@ -137,6 +137,12 @@ def test_an_export_writes_over_nothing_but_an_export(run, tmp_path):
             export(run, source, lap=lap)
     assert source.read_bytes() == before
 
+    weights = tmp_path / "weights.safetensors"
+    weights.write_text("of another program")
+    with pytest.raises(DiemError, match="is there already, and it holds no prior"):
+        export(run, weights)
+    assert weights.read_text() == "of another program"
+
     notes.write_text("My notes.")
     with pytest.raises(DiemError, match="this file is no card of a prior"):
         export(run, tmp_path / "given.safetensors")

@@ -351,11 +351,12 @@ def _init(options: argparse.Namespace) -> None:
 
 def _sample(options: argparse.Namespace) -> None:
     from diem.inference.prior_denoiser import load_prior
-    from diem.inference.sample_files import write_samples
+    from diem.inference.sample_files import holds_samples, write_samples
     from diem.jobs.code import own_digest
     from diem.jobs.job import select_device
 
     _check_outputs([options.prior], options.output)
+    results.check_replaced(options.output, holds_samples, "samples")
     prior = load_prior(options.prior, select_device(options.device))
     drawing = {**_given(batch=options.batch), **_sampler(options)}
     made_of = ([options.prior], options.n, drawing, options.seed, own_digest([prior.card]))
@@ -367,13 +368,14 @@ def _sample(options: argparse.Namespace) -> None:
 def _posterior(options: argparse.Namespace) -> None:
     from diem.data.observations import users_observations
     from diem.inference.prior_denoiser import load_prior
-    from diem.inference.sample_files import write_posteriors
+    from diem.inference.sample_files import holds_samples, write_posteriors
     from diem.jobs.code import own_digest
     from diem.jobs.job import select_device
 
     if options.figure and Path(options.figure).suffix not in (".png", ".pdf"):
         raise DiemError(f"{options.figure}: the name of a figure must end in .png or .pdf.")
     _check_outputs([options.prior, options.observations], options.output, options.figure)
+    results.check_replaced(options.output, holds_samples, "samples")
     prior = load_prior(options.prior, select_device(options.device))
     drawing = {"sampler": _sampler(options)} | _given(
         covariance=options.covariance,

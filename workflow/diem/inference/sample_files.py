@@ -21,10 +21,16 @@ from diem.jobs.job import Job
 from diem.jobs.resume import cached_tensor
 from diem.versions import versions
 
-__all__ = ["read_posteriors", "write_posteriors", "write_samples"]
+__all__ = ["holds_samples", "read_posteriors", "write_posteriors", "write_samples"]
 
 PARTS = ("x", "mean", "sd", "outliers", "index")
 """The arrays of posterior samples of a split."""
+
+
+def holds_samples(path: str | Path) -> bool:
+    """Returns whether an HDF5 file is one of samples or of posterior samples."""
+    with Reader(path) as file:
+        return {"prior", "sampler"} <= {*file.attributes}
 
 
 def write_samples(

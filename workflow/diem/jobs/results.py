@@ -3,6 +3,7 @@
 import fcntl
 import glob
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -106,6 +107,34 @@ def hold(folder: str | Path, asked: str = "results") -> IO[str]:
         # A file system without locks; Snakemake's own bookkeeping must do.
         pass
     return file
+
+
+def check_replaced(output: str | Path, is_own: Callable[[Path], bool], what: str) -> None:
+    """Refuses to write over a file that is another's: the user's, or one of results.
+
+    Arguments:
+        output: The file to write.
+        is_own: Whether a file that is there is one of the kind that is written. It may raise a
+            :class:`DiemError` of a file that it cannot read.
+        what: The kind, for the sentence.
+
+    Raises:
+        DiemError: If there is such a file.
+    """
+    path = Path(output)
+    if not path.exists():
+        return
+    if any((folder / MARK).is_file() for folder in path.resolve().parents):
+        reason = "it is in a folder of results"
+    else:
+        try:
+            reason = "" if is_own(path) else f"it holds no {what}"
+        except DiemError:
+            reason = f"it holds no {what}"
+    if reason:
+        raise DiemError(
+            f"{output}: this file is there already, and {reason}: give the output another name."
+        )
 
 
 def results_folder(folder: str | Path) -> Path:
