@@ -1,5 +1,6 @@
 """The paper's settings in config/paper.yaml, and its numbers beside ours."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -125,6 +126,21 @@ def test_differences_are_counted_among_the_papers_settings(demo, settings):
 
     demos = hyperparameters.settings_side_by_side(demo, settings, SETTINGS)
     assert hyperparameters.SAME not in hyperparameters.differences(demos).values()
+
+
+def test_what_one_run_sets_differently_is_a_difference(settings):
+    config = copy.deepcopy(settings)
+    for run in config["experiments"]["cifar10"]["runs"].values():
+        run["laps"] = 1
+
+    table = hyperparameters.settings_side_by_side(config, settings, SETTINGS)
+
+    rows = table[table["entry"] == "cifar10"].set_index("key")
+    runs = [f"runs.{run}.laps" for run in config["experiments"]["cifar10"]["runs"]]
+    assert rows.loc[runs, ["here", "paper"]].to_numpy().tolist() == [["1", "32"]] * len(runs)
+    told = {pair.ours: text for pair, text in hyperparameters.differences(table).items()}
+    count = len(SETTINGS["experiments", "cifar10"]) + len(runs)
+    assert told["cifar10"] == f"{1 + len(runs)} of the paper's {count} settings differ"
 
 
 def test_every_published_number_is_listed():

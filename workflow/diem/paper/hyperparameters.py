@@ -8,6 +8,7 @@ name; of the heuristics and of the comparisons of posterior samplers the paper h
 """
 
 import csv
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,9 @@ def settings_side_by_side(
         ours = dict(_flat(config[pair.section][pair.ours]))
         papers = published[pair.section, pair.paper]
         for key in dict.fromkeys([*ours, *papers]):
-            told = papers.get(key, ("", ""))
+            # What a run alone sets is beside what the paper says of all runs, or of this one.
+            of_all = re.sub(r"^runs\.[^.]+\.", "", key)
+            told = papers.get(key) or papers.get(of_all, ("", ""))
             rows.append((*pair, key, _as_text(ours.get(key, "")), *told))
     columns = ["section", "entry", "paper_entry", "key", "here", "paper", "source"]
     return pd.DataFrame(rows, columns=columns)
