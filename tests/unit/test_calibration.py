@@ -16,7 +16,14 @@ from diem.diffusion.samplers.ddim import DDIM
 from diem.evaluation.evaluate import Evaluation, evaluate
 from diem.evaluation.metrics.base import mean_of
 from diem.evaluation.metrics.calibration import Calibration, spread_of_error
-from diem.evaluation.ranks import coverage, functionals, pit, unseen
+from diem.evaluation.ranks import (
+    coverage,
+    functionals,
+    of_other_groups,
+    one_of_each,
+    pit,
+    unseen,
+)
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
 from diem.report.drawing.coverage import Line, coverages, curve
@@ -107,6 +114,34 @@ def test_the_prior_in_the_place_of_posteriors_has_uniform_distances_and_a_worse_
     assert error[0] > 2 * error[1]
 
 
+@pytest.mark.parametrize("name", ["total", "distance"])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_of_groups_exact_draws_are_refused_in_one_case_of_twenty(name, shuffled):
+    # Observations of nothing, so that exact posterior samples are draws of the prior; the truth of
+    # a group has most of it in common. Of all 64, as they are, nine in ten are refused.
+    groups, stream, refused = np.repeat(np.arange(8), 8), generator(), 0
+    if shuffled:
+        groups = np.random.default_rng(0).permutation(groups)
+    for _ in range(200):
+        common = 0.9 * torch.randn(8, 5, generator=stream, dtype=torch.float64)
+        own = torch.randn(64, 5, generator=stream, dtype=torch.float64)
+        truth = common[torch.from_numpy(groups)] + math.sqrt(1 - 0.9**2) * own
+        draws = torch.randn(64, 9, 5, generator=stream, dtype=torch.float64)
+        functional = functionals(truth, groups)[name]
+        transforms = pit(functional(draws), functional(truth), stream)
+        refused += kstest(transforms[one_of_each(groups, stream)], "uniform").pvalue < 0.05
+    assert refused <= 20  # 10 +- 3.1
+
+
+def test_an_observation_is_set_beside_one_of_another_group():
+    for groups in ([0, 0, 0, 1, 1, 1], [2, 0, 1, 2, 0, 1, 2], [5, 5, 7], [0, 1]):
+        others = of_other_groups(np.array(groups))
+        assert sorted(others) == list(range(len(groups)))
+        same = [g == groups[i] for g, i in zip(groups, others, strict=True)]
+        # Of more than half in one group some must be together.
+        assert sum(same) == max(0, 2 * max(map(groups.count, groups)) - len(groups))
+
+
 def test_ties_have_random_ranks():
     transforms = pit(torch.zeros(4000, 3), torch.zeros(4000), generator())
     assert kstest(transforms.numpy(), "uniform").pvalue > 1e-3
@@ -170,6 +205,10 @@ def test_an_evaluation_tells_its_calibration(tmp_path):
     table = calibration(pd.DataFrame(rows), {"base": "tweedie"})
     shown = readable_calibration(table)
     assert "±" in shown.body[0][3]
+    assert [row[1] for row in shown.body] == ["tweedie"]
+    both = pd.concat([pd.DataFrame(rows), pd.DataFrame(rows).assign(run="other")])
+    alike = readable_calibration(calibration(both, {"base": "tweedie", "other": "tweedie"}))
+    assert [row[1] for row in alike.body] == ["base (tweedie)", "other (tweedie)"]
 
 
 def test_the_table_of_an_experiment_has_coverages_and_the_crps():

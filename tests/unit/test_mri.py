@@ -355,6 +355,12 @@ def test_the_table_of_reconstructions_tells_what_each_prior_saw(made, tmp_path):
     readable = readable_reconstructions(table)
     assert len(readable.body) == 5
     text = " ".join(readable.notes)
+    # Another run of the same observations has the same Gaussian, and one of others its own.
+    both = pd.concat([rows, rows.assign(run="other")])
+    for trained, count in (("r6", 2), ("r3", 4)):
+        labels, seen = {"base": "a", "other": "b"}, {"base": "r6", "other": trained}
+        methods = list(reconstructions(both, labels, seen)["method"])
+        assert methods.count("Gaussian prior") == count
     assert "in closed form" in text
     assert "drawn exactly" in text
 

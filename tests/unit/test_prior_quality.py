@@ -128,6 +128,21 @@ def test_copies_of_training_data_are_told(copied, least, most, tmp_path):
     assert (row["reference"], row["reference_samples"]) == ("clean train and test", 800)
 
 
+def test_data_that_are_in_both_splits_are_nearer_to_neither(tmp_path):
+    pool, rng = normal(6, 8, math.prod(SHAPE)).reshape(8, *SHAPE), np.random.default_rng(7)
+    train, test, drawn = (pool[rng.integers(8, size=400)].astype(np.float32) for _ in range(3))
+    write_hdf5(tmp_path / "x.h5", {"train/x": train, "test/x": test}, {})
+    job, settings = Made(tmp_path), {**SETTINGS, "metrics": ["memorisation"]}
+    with job.observations() as file:
+        evaluation = Evaluation(
+            job.prior(), file, POSTERIOR, settings, {}, {"clean": tmp_path / "x.h5"}, Job()
+        )
+        evaluation.__dict__["x"] = drawn + np.float32(0.01)
+        (row,) = evaluate(evaluation, {})[0]
+
+    assert row["value"] == 50
+
+
 def test_metrics_of_priors_have_rows(tmp_path):
     job = Made(tmp_path)
     names = ["c2st", "precision_recall", "memorisation", "energy_test"]

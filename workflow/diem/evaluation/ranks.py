@@ -16,12 +16,13 @@ from diem.evaluation.arrays import double
 from diem.lazy import torch
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Generator, Tensor
 
     from diem.evaluation.arrays import Array
     from diem.operators.base import Operator
 
-__all__ = ["coverage", "functionals", "pit", "unseen"]
+__all__ = ["coverage", "functionals", "of_other_groups", "one_of_each", "pit", "unseen"]
 
 
 def pit(draws: Array, truth: Array, generator: Generator) -> Tensor:
@@ -76,7 +77,39 @@ def unseen(operator: Operator, count: int, generator: Generator) -> Tensor:
     return hidden if hidden.any() else torch.ones_like(hidden)
 
 
-def functionals(truth: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+def of_other_groups(groups: np.ndarray) -> np.ndarray:
+    """Returns for each observation the place of one that is of another group, each once.
+
+    Of groups of which one has more than half of all, some are of the same.
+
+    Arguments:
+        groups: The group of each observation, integers of shape ``(N,)``.
+    """
+    import numpy as np
+
+    order = np.argsort(groups, kind="stable")
+    largest = np.unique(groups, return_counts=True)[1].max()
+    others = np.empty_like(order)
+    others[order] = np.roll(order, largest)
+    return others
+
+
+def one_of_each(groups: np.ndarray, generator: Generator) -> np.ndarray:
+    """Returns the places of one observation of each group, at random.
+
+    Arguments:
+        groups: The group of each observation, integers of shape ``(N,)``.
+        generator: The random stream.
+    """
+    import numpy as np
+
+    order = torch.randperm(len(groups), generator=generator).numpy()
+    return order[np.unique(groups[order], return_index=True)[1]]
+
+
+def functionals(
+    truth: Tensor, groups: np.ndarray | None = None
+) -> dict[str, Callable[[Tensor], Tensor]]:
     """Returns functions whose ranks tell more than those of single values, by name.
 
     ``total`` is the sum of all values, ``low`` and ``high`` are the powers of images below and
@@ -90,14 +123,17 @@ def functionals(truth: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
 
     Arguments:
         truth: The truth, with shape ``(N, *event)``.
+        groups: The group of each, integers of shape ``(N,)``, where those of one resemble each
+            other: a point that does is no random one.
 
     Returns:
         Functions from ``(N, *, *event)`` to ``(N, *)``.
     """
     dims = truth.ndim - 1
+    others = truth.roll(1, dims=0) if groups is None else truth[of_other_groups(groups)]
     found = {
         "total": lambda x: x.flatten(-dims).sum(dim=-1),
-        "distance": lambda x: _distance(x, truth.roll(1, dims=0)),
+        "distance": lambda x: _distance(x, others),
     }
     if dims == 3:
         found["low"] = lambda x: _power(x, high=False)

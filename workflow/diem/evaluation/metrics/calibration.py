@@ -43,9 +43,9 @@ class Calibration(Metric):
     Values that no observation depends on are scored, or all where there are none. Coverages of a
     perfect sampler are their nominal levels. The p-values are of Kolmogorov-Smirnov tests that the
     ranks of a number of the whole sample, see :mod:`diem.evaluation.ranks`, are uniform: a perfect
-    sampler has one below 0.05 in one case of twenty, or in more if observations resemble each
-    other, as the slices of volumes. The transforms are left as the arrays
-    ``calibration/values`` (-1 where a value is not scored), ``calibration/total``, ...
+    sampler has one below 0.05 in one case of twenty. Where observations form groups, as the slices
+    of volumes, they are of one of each group, drawn at random. The transforms are left as the
+    arrays ``calibration/values`` (-1 where a value is not scored), ``calibration/total``, ...
     """
 
     name = "calibration"
@@ -82,7 +82,7 @@ class Calibration(Metric):
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from scipy.stats import kstest
 
-        from diem.evaluation.ranks import coverage, functionals, pit, unseen
+        from diem.evaluation.ranks import coverage, functionals, one_of_each, pit, unseen
         from diem.seeds import Stage, torch_generator
 
         posterior, truth = evaluation.posterior, double(evaluation.truth)
@@ -103,8 +103,10 @@ class Calibration(Metric):
         yield mean_of(score, "posterior", card, f"{self.name}_crps", groups)
         spread = spread_of_error(draws.transpose(0, 1)[:, scored], truth[scored])
         yield Measurement(spread, "posterior", card, f"{self.name}_spread")
-        for name, functional in functionals(truth).items():
+        for name, functional in functionals(truth, evaluation.groups).items():
             transforms = pit(functional(draws), functional(truth), generator)
             evaluation.arrays[f"{self.name}/{name}"] = transforms.float().numpy()
+            if evaluation.groups is not None:
+                transforms = transforms[one_of_each(evaluation.groups, generator)]
             p = float(kstest(transforms.numpy(), "uniform").pvalue)
             yield Measurement(p, "posterior", card, f"{self.name}_p_{name}")

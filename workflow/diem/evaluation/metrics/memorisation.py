@@ -75,8 +75,9 @@ class Memorisation(Metric):
         train, test = (evaluation.some(x, count) for x in (evaluation.train, evaluation.test))
         drawn = evaluation.some(evaluation.x, MOST)
         (to_train, of_train), (to_test, of_test) = nearest(drawn, train), nearest(drawn, test)
-        nearer = to_train < to_test
-        error = 100 * error_of(torch.where(nearer, of_train, count + of_test), 2 * count)
+        # Data that are in both are nearer to neither.
+        nearer = (to_train < to_test).double() + (to_train == to_test).double() / 2
+        error = 100 * error_of(torch.where(nearer > 0, of_train, count + of_test), 2 * count)
         compared = {"reference": "clean train and test", "reference_samples": 2 * count}
         card = {**evaluation.card, "samples": len(drawn), **compared}
-        yield Measurement(100 * float(nearer.double().mean()), "prior", card, error=error)
+        yield Measurement(100 * float(nearer.mean()), "prior", card, error=error)

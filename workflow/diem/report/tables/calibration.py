@@ -43,12 +43,17 @@ def calibration(
     if not names:
         raise DiemError(f"tables: there are no rows of {Calibration.name}.")
     rows = rows[rows["metric"].isin(names)]
+    laps = rows[rows["stage"] == "lap"][["observations", "run"]].drop_duplicates()
+    shared = laps.groupby(["observations", laps["run"].map(labels)])["run"].transform("size") > 1
+    alike = {*zip(laps["observations"][shared], laps["run"][shared], strict=True)}
     table: dict[tuple, dict] = {}
     for row in rows.to_dict("records"):
         key = tuple(row[name] for name in ("observations", "stage", "run", "lap"))
         called = labels.get(row["run"], row["stage"])
         if row["stage"] == "ceiling":
             called = ceilings.get(row["observations"], {}).get(row["run"], "ceiling")
+        elif (row["observations"], row["run"]) in alike:
+            called = f"{row['run']} ({called})"
         entry = table.setdefault(
             key,
             {

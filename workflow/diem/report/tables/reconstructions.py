@@ -44,8 +44,10 @@ def reconstructions(
         else:
             method = {"floor": "Gaussian prior", "lap": f"learned prior, {labels[run]}"}[stage]
             estimate = {"posterior": "one sample", "posterior_mean": "mean"}[subject]
+        # The Gaussian is the same for every run that was trained on the same observations.
+        of = trained[run] if stage == "floor" and run else run
         entry = table.setdefault(
-            (row["observations"], method, run, estimate),
+            (row["observations"], method, of, estimate),
             {
                 "observations": row["observations"],
                 "trained_on": trained[run] if run else "",
