@@ -21,6 +21,7 @@ from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
 from diem.em import loss
 from diem.em.e_step import EStep, e_step
+from diem.em.laps import evaluated_laps
 from diem.em.m_step import Lap, m_step
 from diem.em.training import CHUNK
 from diem.errors import DiemError
@@ -36,7 +37,7 @@ from diem.planning.calls import calls_per_step
 from diem.planning.experiment import Experiment
 from diem.planning.flops import FlopCounter
 from diem.planning.stages import stages
-from diem.planning.work import Work
+from diem.planning.work import Kinds, Work
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,6 +172,30 @@ def test_the_spread_and_redrawn_samples_are_planned_where_they_are_drawn():
 
 
 @pytest.mark.slow
+def test_what_a_run_draws_with_is_planned_of_its_ceiling_too():
+    entry = copy.deepcopy(TINY["experiments"]["tiny"])
+    entry["runs"]["base"]["e_step"] = {"sampler": {"steps": 50}}
+    plan = Experiment(resolved({**TINY, "experiments": {"tiny": entry}}), "tiny")
+
+    (stage,) = [each for each in plan.stages() if each.name == "evaluation"]
+
+    drawn = sum(count for work, count in stage.work.items() if work.kind == "posterior")
+    evaluated = len(evaluated_laps(plan.entry, "base")) + len(plan.ceilings["half"])
+    e_step = plan.outside(plan.entry["runs"]["base"]["e_step"])
+    assert declared.evaluations(e_step["sampler"]) > 50
+    assert drawn == evaluated * plan.evaluated * declared.evaluations(e_step["sampler"])
+
+
+def test_operators_of_other_sizes_are_another_work():
+    entry = resolved(TINY)["experiments"]["tiny"]
+    kinds, e_step = Kinds(entry, (1, 8, 8)), entry["e_step"]
+
+    def work(**options):
+        return kinds.posterior({"operator": {"name": "fourier", **options}, "sigma_y": 0.1}, e_step)
+
+    assert work(acceleration=2) == work(acceleration=4) != work(acceleration=4, coils=8)
+
+
 def test_flops_of_m_steps_are_those_that_run(plan, made):
     flops, _ = made
     assert plan["M-steps"]["flops"] == pytest.approx(3 * flops["M-step"], rel=0.03)
@@ -376,7 +401,7 @@ def test_paper_is_planned_from_its_config_alone():
     _, evaluations = e_steps.work.values()
     assert evaluations == 31 * 60000 * 257
     assert e_steps.size == 32 * 60000 * (4 * 3072 + 8)
-    assert e_steps.jobs == 32 * config["shards"]
+    assert e_steps.jobs == 32 * (config["shards"] + 1)  # one gathers them
     assert len({work for stage in planned for work in stage.work}) < 40
 
 

@@ -187,6 +187,11 @@ def test_evaluations_ask_for_what_they_draw(paper):
     assert asked[0] < asked[1] == asked[2]
     bound = {"experiment": "cifar10", "observations": "missing_75", "stage": "ceiling"}
     assert resources.evaluation(few, bound).flops == asked[0]
+    ceiling = {"experiment": "cifar10", "run": "missing_75", "observations": "missing_75"}
+    place = ("experiments", "cifar10", "runs", "missing_75", "e_step", "sampler")
+    longer = changed(few, *place, steps=2048)
+    assert resources.evaluation(longer, ceiling).flops > asked[0]
+    assert resources.evaluation(longer, bound).flops == asked[0]
     rest = {"experiment": "cifar10", "run": "missing_75", "observations": "missing_50"}
     assert 0 < resources.reconstruction(few, rest).flops < asked[0]
 

@@ -42,6 +42,7 @@ rule extractor:
         f"{RESULTS}/logs/{{experiment}}/extractor.log",
     conda:
         "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
     params:
         seed=IN.seed,
     message:
@@ -125,6 +126,7 @@ rule gaussian_prior:
         f"{RESULTS}/logs/{{experiment}}/{{observations}}_gaussian_prior.log",
     conda:
         "../../envs/diem.yaml"
+    threads: CONFIG["threads"]
     resources:
         gpu=GPUS,
         mem_mb=asked_memory(resources.gaussian_fit),

@@ -78,7 +78,7 @@ rule reconstruct:
         runtime=asked_minutes(resources.reconstruction),
     params:
         card=IN.reconstruct_card,
-        evaluation=IN.evaluation,
+        evaluation=IN.reconstruction,
         e_step=IN.drawing,
         seed=IN.seed,
     message:

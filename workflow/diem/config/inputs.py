@@ -206,6 +206,11 @@ class Inputs:
         entry = self.experiment(names)["evaluation"]
         return {key: value for key, value in entry.items() if key not in NO_NUMBER}
 
+    def reconstruction(self, names: Wildcards) -> dict[str, Any]:
+        """Returns the settings of an evaluation that a reconstruction's numbers depend on."""
+        entry = self.experiment(names)["evaluation"]
+        return {key: entry[key] for key in ("test_observations", "posterior_samples")}
+
     def drawing(self, names: Wildcards) -> dict[str, Any]:
         """Returns how an evaluation draws posteriors: by a run's ``e_step``, or by all runs'."""
         entry = self.experiment(names)

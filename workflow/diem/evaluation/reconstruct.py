@@ -31,7 +31,8 @@ class Reconstruction:
         gaussian: The Gaussian prior that it began with, on the same device.
         observations: The observations, whose test split the priors have never seen.
         clean: The file of clean data; its test split is the reference.
-        settings: The config's ``evaluation`` entry.
+        settings: Of the config's ``evaluation`` entry ``test_observations`` and
+            ``posterior_samples``.
         sampler: The sampler of the posteriors.
         job: The job.
     """

@@ -127,7 +127,10 @@ class Experiment:
     def reconstruction(self, observations: str, run: str) -> Amounts:
         """The reconstruction of other observations by a run's prior."""
         e_step = self.outside(self.entry["runs"][run]["e_step"])
-        return self.drawn(observations, e_step, self.shown * self.draws)
+        exact = self.kinds.exact(self.observations(observations), e_step["block"])
+        # Beside a network's samples: the Gaussian's, and its mean, which is solved as one of them.
+        by_gaussian: Amounts = {exact: self.shown * (self.draws + 1)}
+        return summed([self.drawn(observations, e_step, self.shown * self.draws), by_gaussian])
 
     def outside(self, e_step: Mapping[str, Any]) -> dict[str, Any]:
         """Returns an ``e_step`` entry as evaluations draw posteriors by it."""
@@ -219,7 +222,8 @@ class Experiment:
         stored = np.dtype(self.entry["runs"][run]["e_step"]["storage"]).itemsize
         size = math.prod(self.shape) * stored + 8
         work = summed(self.e_step(run, lap) for lap in laps)
-        jobs = count * self.config["shards"]
+        shards = self.config["shards"]
+        jobs = count * (shards if shards == 1 else shards + 1)  # one gathers them
         yield Stage(self.name, "E-steps", run, jobs, work, samples * size)
         work = summed(self.m_step(run, lap) for lap in laps)
         yield Stage(self.name, "M-steps", run, count, work, count * self.kinds.prior_bytes())
@@ -243,7 +247,7 @@ class Experiment:
             jobs[name] += laps
             work += laps * [self.evaluation(name, run["e_step"])]
         for name, of_set in self.ceilings.items():
-            work += len(of_set) * [self.evaluation(name, self.entry["e_step"])]
+            work += [self.evaluation(name, self.entry["runs"][run]["e_step"]) for run in of_set]
         work += [self.floor(name) for name in self.used]
         samples = self.entry["evaluation"]["samples"] + self.shown * self.draws
         each = (samples + self.shown * (1 if self.own else 2)) * self.event_bytes

@@ -126,16 +126,13 @@ def restoration_training(config: Mapping[str, Any], names: Mapping[str, str]) ->
 
 
 def evaluation(config: Mapping[str, Any], names: Mapping[str, str]) -> Asked:
-    """An evaluation: ``experiment``, and ``run`` and ``lap`` or, of a bound, ``observations``.
+    """An evaluation: ``experiment``, and ``run`` and ``lap`` or ``observations`` of a bound.
 
-    The floor is exact, and asks for what a ceiling does.
+    A floor has no ``run``. It is exact, and asks for what a ceiling does.
     """
     experiment = Experiment(config, names["experiment"])
-    if "lap" in names:
-        run = experiment.entry["runs"][names["run"]]
-        observations, e_step = run["observations"], run["e_step"]
-    else:
-        observations, e_step = names["observations"], experiment.entry["e_step"]
+    run = experiment.entry["runs"].get(names.get("run"), experiment.entry)
+    observations, e_step = names.get("observations") or run["observations"], run["e_step"]
     return _evaluated(experiment, lambda: experiment.evaluation(observations, e_step))
 
 

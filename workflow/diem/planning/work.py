@@ -22,6 +22,9 @@ __all__ = ["FLOAT", "Amounts", "Kinds", "Stage", "Work", "samples_by_split", "su
 FLOAT = 4
 """Bytes of a value on disk."""
 
+HIDING = ("missing", "acceleration", "intensity", "place")
+"""Options of operators on which no cost depends."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -143,10 +146,12 @@ class Kinds:
     def posterior(self, observations: Mapping[str, Any], e_step: Mapping[str, Any]) -> Work:
         """One evaluation of a posterior denoiser, with the sampler's part of it."""
         e_step = {**e_step, "compile": False}
-        # The level of missing pixels, the noise and the number of steps are of no weight.
+        # How much is hidden, the noise and the number of steps are of no weight, sizes are.
         settings = {**e_step, "sampler": {**e_step["sampler"], "steps": 0}}
         settings = {key: settings[key] for key in settings if key not in OF_LAPS}
-        operator = observations.get("path") or observations["operator"]["name"]
+        operator = observations.get("path") or {
+            key: value for key, value in observations["operator"].items() if key not in HIDING
+        }
         prior = (self.entry[part] for part in ("network", "schedule", "gaussian"))
         key = [settings, operator, observations.get("samples"), *prior]
         # A product with the Jacobian costs about another pass.
