@@ -182,8 +182,8 @@ class Gaussian:
             y: The observations, of shape ``(B, *observation)``.
             sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
             generator: The random stream.
-            rough: Whether a hundredth of the noise is exact enough, as where draws are added to
-                what is less exact. Single precision serves then wherever it can, but for what is
+            rough: Whether a hundredth of the noise (RMS over all places of ``y``) is exact enough,
+                as where draws are added to what is less exact. Single precision serves then wherever it can, but for what is
                 factorized.
 
         Returns:
@@ -358,7 +358,8 @@ def fit_to_samples(x: Tensor, rank: int) -> Gaussian:
 
     Arguments:
         x: The samples, of shape ``(N, *event)``.
-        rank: The number of factors, less than the event's size and the number of samples.
+        rank: The number of factors, less than the event's size; of large events also less than the
+            number of samples.
 
     References:
         | Finding Structure with Randomness (Halko, Martinsson and Tropp, 2011)
