@@ -164,6 +164,16 @@ def test_of_few_observations_more_can_be_held_out(nothing_left):
     assert (drawn or card["fitted_to"]) == 6
 
 
+def test_few_observations_leave_two_to_compare_laps_by(nothing_left):
+    evaluation = {**TINY["evaluation"], "test_observations": 1}
+
+    settings = {**TINY, "evaluation": evaluation}
+    prior = diem.fit(observations(4, missing=0), "mask", 0.1, **{**QUICK, "settings": settings})
+
+    assert all(row["prediction"] > 0 for row in prior.card["chosen_by"]["rows"])
+    assert prior.card["data"]["validation"] == 0.5
+
+
 REFUSED = {
     "one axis": ({"y": np.zeros(5)}, ["y has shape (5,)", "one a row"]),
     "no rows": ({"y": np.zeros((0, 4))}, ["y has shape (0, 4)"]),
@@ -177,7 +187,7 @@ REFUSED = {
     ),
     "all missing": ({"y": np.full((60, 4), np.nan)}, ["no value is observed"]),
     "too few": ({"y": observations(2)}, ["2 different x", "too few to hold out"]),
-    "few": ({"y": observations(12)}, ["'prediction' needs two validation observations"]),
+    "few": ({"y": observations(3)}, ["3 different x", "too few to hold out", "4 or more"]),
     "zero noise": ({"sigma_y": 0.0}, ["sigma_y must be positive"]),
     "negative noise": ({"sigma_y": np.full(60, -0.1)}, ["sigma_y must be positive"]),
     "no noise": ({"sigma_y": np.nan}, ["sigma_y must be positive"]),

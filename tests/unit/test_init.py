@@ -10,7 +10,9 @@ from test_own_doors import CLASS
 import diem
 from diem import cli
 from diem.config.resolve import resolve
-from diem.data.observations import users_observations
+from diem.data.ingest import ingest
+from diem.data.observations import Observations, users_observations
+from diem.data.validate import check_file
 from diem.planning.beginning import beginning
 
 
@@ -183,6 +185,60 @@ def test_a_table_of_one_value_has_a_configuration_too(tmp_path):
     diem.write_observations(path, {"train": np.full((80, 3), 7.0)}, "mask", sigma_y=0.1)
     data = written(path)[1]
     assert (data["offset"], data["scale"]) == (7.0, 1.0)
+
+
+SPLIT = {
+    "four": ({"train": 4}, None, 2),
+    "eight": ({"train": 8}, None, 2),
+    "twenty-nine": ({"train": 29}, None, 2),
+    "thirty": ({"train": 30}, None, 2),
+    "four with a test split": ({"train": 4, "test": 3}, None, 2),
+    "a validation split": ({"train": 4, "validation": 2}, None, 2),
+    "groups of several": ({"train": 20}, np.arange(20) % 5, 4),
+    "groups of one": ({"train": 20}, np.arange(20), 2),
+}
+
+
+@pytest.mark.parametrize(("counts", "groups", "held"), SPLIT.values(), ids=SPLIT)
+def test_two_observations_are_left_to_compare_laps_by(tmp_path, counts, groups, held):
+    path = tmp_path / "own.h5"
+    splits = {split: {"y": rough(count, 3)} for split, count in counts.items()}
+    if groups is not None:
+        splits["train"]["groups"] = groups
+    diem.write_observations(path, splits, operator="mask", sigma_y=0.1)
+
+    text, data = written(path)
+    resolved = resolve(yaml.safe_load(text), "own.yaml")["experiments"]["own"]
+    ingest(path, tmp_path / "observations.h5", {}, resolved["data"], 0, "own")
+
+    assert not [sentence for level, sentence in check_file(path) if level == "error"]
+    few = held == 2 and "validation" not in counts and counts["train"] < 30
+    assert ("validation" in data) is few
+    with Observations(tmp_path / "observations.h5") as file:
+        assert file.count("validation") == held
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"train": 3}, "3 different x (or groups), too few to hold out validation and test: 4"),
+        ({"train": 2, "test": 2}, "2 different x (or groups), too few to hold out validation: 3"),
+        ({"train": 9, "validation": 1}, "'validation' holds 1 observations, where two"),
+    ],
+)
+def test_too_few_to_compare_laps_by_are_refused_alike(tmp_path, monkeypatch, capsys, counts, words):
+    monkeypatch.chdir(tmp_path)
+    splits = {split: rough(count, 3) for split, count in counts.items()}
+    diem.write_observations("own.h5", splits, operator="mask", sigma_y=0.1)
+
+    told = []
+    for verb in ("check", "init"):
+        assert cli.main([verb, "own.h5"]) == 1
+        told.append(capsys.readouterr().err)
+
+    assert told[0] == told[1]
+    assert told[0].startswith("Error: own.h5: ")
+    assert words in told[0]
 
 
 @pytest.fixture

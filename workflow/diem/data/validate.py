@@ -18,7 +18,7 @@ from diem.errors import DiemError
 from diem.operators.base import Operator
 from diem.operators.verify import PROBED, verify_operator
 
-__all__ = ["RESCALE", "Finding", "check_file", "verified_operator"]
+__all__ = ["RESCALE", "Finding", "check_file", "validation_fraction", "verified_operator"]
 
 RESCALE = (
     "scale y and sigma_y before you write them, or set data.offset and data.scale in the config."
@@ -105,13 +105,10 @@ def _check_contents(file: Observations, found: _Findings) -> None:
         except DiemError as error:
             found.error(str(error))
     if "train" in totals:
-        lacking = {split: part for split, part in FRACTIONS.items() if split not in splits}
-        scenes = len(np.unique(np.concatenate(totals["train"].index)))
         try:
-            held_out(str(file.path), scenes, lacking)
+            _count_groups(file, validation_fraction(file), found)
         except DiemError as error:
-            found.error(f"{str(error).rstrip('.')} (data.validation and data.test).")
-        _count_groups(file, "validation" in lacking, found)
+            found.error(str(error))
     for split, of_split in totals.items():
         if of_split.values == 0:
             found.error(f"{file.path}: {split}: no value is observed.")
@@ -127,14 +124,50 @@ def _check_contents(file: Observations, found: _Findings) -> None:
                 )
 
 
-def _count_groups(file: Observations, lacking: bool, found: _Findings) -> None:
+def validation_fraction(file: Observations) -> float:
+    """Returns the fraction of ``train`` that is held out for validation, if it is not said.
+
+    It is larger than the default of few observations, since laps are compared by two or more.
+
+    Raises:
+        DiemError: If there are too few.
+    """
+    fractions = {split: part for split, part in FRACTIONS.items() if split not in file}
+    count, scenes = file.count("train"), _scenes(file)
+    least = 1 + len(fractions)
+    if "validation" in fractions:
+        held = max(1, round(fractions["validation"] * scenes))
+        if round(held * count / scenes) < 2:
+            fractions["validation"], least = float(f"{2 / scenes:.3g}"), least + 1
+    elif file.count("validation") < 2:
+        raise DiemError(
+            f"{file.path}: 'validation' holds {file.count('validation')} observations, where two or"
+            " more are needed to compare laps by."
+        )
+    try:
+        held_out(str(file.path), scenes, fractions)
+    except DiemError as error:
+        raise DiemError(f"{str(error).rstrip('.')}: {least} or more are needed.") from None
+    return fractions.get("validation", FRACTIONS["validation"])
+
+
+def _scenes(file: Observations) -> int:
+    """Returns the number of different ``x``, or groups, of ``train``, which are held out whole."""
+    for name in ("groups", "index"):
+        if f"train/{name}" in file:
+            return int(file.numbered("train", name).max()) + 1
+    return file.count("train")
+
+
+def _count_groups(file: Observations, fraction: float, found: _Findings) -> None:
     """Warns of few groups of validation observations, which choose the lap."""
+    lacking = "validation" not in file
     split = "train" if lacking else "validation"
     if f"{split}/groups" not in file:
         return
     count = len(np.unique(file.labels(f"{split}/groups")))
     if lacking:
-        count = max(1, round(FRACTIONS["validation"] * count))
+        count = max(1, round(fraction * count))
     if count < FEW_GROUPS:
         found.warn(
             f"validation {'will have' if lacking else 'has'} {count} groups, by which"

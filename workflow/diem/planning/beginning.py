@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from diem.data.observations import Observations, Observed, Units
+from diem.data.sets.hdf5 import FRACTIONS
+from diem.data.validate import validation_fraction
 from diem.networks.residual_mlp import LARGEST
 from diem.operators.base import Operator
 
@@ -44,7 +46,7 @@ experiments:
     data:
       name: hdf5
       path: {path}
-{scaling}
+{validation}{scaling}
     observations:
       all: {observations}
     network: {network}
@@ -116,8 +118,9 @@ def beginning(
         links: Whether the file may read other files.
 
     Raises:
-        DiemError: If the file cannot be read.
+        DiemError: If the file cannot be read, or holds too few observations.
     """
+    validation = validation_fraction(file)
     shape, count = file.event_shape, file.count("train")
     some = file.load("train", file.subset("train", LOOKED_AT, 0))
     reason = "as you say"
@@ -149,6 +152,7 @@ def beginning(
         config=config,
         table=f"results/tables/{name}_chosen_lap.md",
         path=json.dumps(str(file.path)),
+        validation=_validation_told(validation),
         scaling=_scaling_told(offset, scale, several) + ("\n      links: true" if links else ""),
         observations=f"{{{', '.join(told)}}}{note}",
         **_learning(kind, shape, count),
@@ -277,6 +281,14 @@ def shows_values(operator: Operator) -> bool:
     seen = operator.observed()
     ones = operator.forward(torch.ones(len(seen), *operator.event_shape))
     return bool(seen.any()) and torch.allclose(ones[seen], torch.ones(()), atol=1e-3)
+
+
+def _validation_told(fraction: float) -> str:
+    """Returns the line of ``data.validation``, if it is not the default."""
+    if fraction == FRACTIONS["validation"]:
+        return ""
+    line = f"      validation: {fraction}"
+    return f"{line:<37}# two observations, by which laps are compared\n"
 
 
 def _scaling_told(offset: Units, scale: Units, several: bool) -> str:
