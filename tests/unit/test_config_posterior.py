@@ -61,6 +61,8 @@ def test_posteriors_alone():
         ({"experiment": "digits", "run": "base", "laps": 1}, {}, "prior.laps is unknown"),
         (3, {}, "prior is 3"),
         ("", {}, "prior is ''"),
+        ("a{b}.safetensors", {}, "prior is 'a{b}.safetensors', and Snakemake takes no path"),
+        ("p", {"observations": "{a}.h5"}, "observations is '{a}.h5', and Snakemake takes no path"),
         ("p", {"samples": 1}, "samples is 1, and must be at least 2"),
         ("p", {"batch": 0}, "batch is 0"),
         ("p", {"limit": 0}, "limit is 0"),

@@ -265,9 +265,35 @@ def test_the_command_writes_it_and_tells_its_cost(folder, capsys):
     assert written["data"]["path"] == "my data.h5"
 
 
+NAMES = {
+    "🌍 ä.h5": "own",
+    'a "b" \\c: #d.h5': "a_b_c_d",
+    "a\u2028b\x7f.h5": "a_b",
+    "figures.h5": "figures_data",
+    "estimate.h5": "estimate_data",
+    "posterior.h5": "posterior_data",
+    "pages.h5": "pages_data",
+    f"{'long' * 30}.h5": "long" * 25,
+}
+
+
+@pytest.mark.parametrize("file", NAMES)
+def test_files_of_any_name_have_a_configuration(tmp_path, monkeypatch, capsys, file):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_cost", lambda config: "the cost")
+    diem.write_observations(file, {"train": rough(80, 3)}, operator="mask", sigma_y=0.1)
+
+    assert cli.main(["init", file]) == 0, capsys.readouterr().err
+
+    text = Path(f"{NAMES[file]}.yaml").read_text(encoding="utf-8")
+    (entry,) = resolve(yaml.safe_load(text), "own.yaml")["experiments"].values()
+    assert entry["data"]["path"] == file
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["a{b}.h5"], ["FILE is 'a{b}.h5'", "braces"]),
         (["my data.h5"], ["my data.h5", "'operator' is missing", "--operator"]),
         (["my data.h5", "--operator", "sensors:Alive"], ["my data.h5", "'sigma_y' is missing"]),
         (["my data.h5", "--kind", "sounds"], ["--kind", "'sounds'", "series"]),

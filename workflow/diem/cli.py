@@ -317,19 +317,19 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _init(options: argparse.Namespace) -> None:
-    import re
-
     import yaml
 
     from diem.components import SEARCH_PATH
+    from diem.config.checks import check_input
     from diem.config.resolve import resolve
     from diem.data.observations import users_observations
     from diem.data.validate import verified_operator
     from diem.files.atomic import atomic
-    from diem.planning.beginning import KINDS, beginning
+    from diem.planning.beginning import KINDS, beginning, experiment_name
 
-    stem = re.sub("[^A-Za-z0-9_-]+", "_", Path(options.file).stem).strip("_-") or "own"
-    output = Path(options.output or f"{stem}.yaml")
+    check_input(options.file, "FILE")
+    name = experiment_name(options.file)
+    output = Path(options.output or f"{name}.yaml")
     if output.exists():
         raise DiemError(f"{output}: this file is there already, give the output another name (-o).")
     if options.kind not in (None, *KINDS):
@@ -339,7 +339,7 @@ def _init(options: argparse.Namespace) -> None:
     given = (options.operator, options.sigma_y)
     with users_observations(options.file, *given, options.links) as file:
         verified_operator(file, "train")
-        made = beginning(file, stem, str(output), options.kind, *given, options.links)
+        made = beginning(file, name, str(output), options.kind, *given, options.links)
     config = resolve(yaml.safe_load(made.text), str(output))
     cost = _cost(config)
     with atomic(output) as temporary:

@@ -17,6 +17,7 @@ from diem.report.figures.base import Facts, check_figures
 
 __all__ = [
     "check_experiment",
+    "check_input",
     "check_names",
     "check_prior",
     "check_references",
@@ -55,6 +56,12 @@ def check_results(results: Any, source: str) -> None:
             f"{source}: results is {short(results)}, and Snakemake takes no path with braces or"
             " control characters."
         )
+
+
+def check_input(path: str, where: str) -> None:
+    """Refuses a file of the user's that Snakemake would take for a pattern."""
+    if "{" in path or "}" in path:
+        raise DiemError(f"{where} is {short(path)}, and Snakemake takes no path with braces.")
 
 
 def check_names(config: Mapping[str, Any], source: str) -> None:
@@ -139,6 +146,8 @@ def check_experiment(experiment: Mapping[str, Any], where: str) -> None:
     """Checks that the keys of an experiment fit each other and its data."""
     _check_schedule(experiment["schedule"], f"{where}.schedule")
     data = DATASETS.parse(experiment["data"], f"{where}.data")
+    if "clean" not in data.facts:
+        check_input(experiment["data"].get("path", ""), f"{where}.data.path")
     facts = _facts(data, f"{where}.data.path")
     _check_metrics(experiment["evaluation"]["metrics"], "experiments", facts, where)
     if experiment["evaluation"]["reconstruct"]:

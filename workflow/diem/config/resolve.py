@@ -80,10 +80,13 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         if "train" in entry:
             _settle_rank(entry["train"]["gaussian"], entry["data"], f"{where}.train")
     for name, entry in resolved["posterior"].items():
+        where = f"{source}: posterior.{name}"
+        checks.check_input(entry["observations"], f"{where}.observations")
         if isinstance(entry["prior"], Mapping):
-            where = f"{source}: posterior.{name}.prior"
-            checks.check_prior(entry["prior"], resolved["experiments"], where)
-        check_new_observations(entry, resolved["experiments"], f"{source}: posterior.{name}")
+            checks.check_prior(entry["prior"], resolved["experiments"], f"{where}.prior")
+        else:
+            checks.check_input(entry["prior"], f"{where}.prior")
+        check_new_observations(entry, resolved["experiments"], where)
     checks.check_replicates(resolved, source)
     return resolved
 

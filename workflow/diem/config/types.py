@@ -24,8 +24,11 @@ def _label(value: str) -> str:
     return value
 
 
-# Names of files end at 255 bytes, of which endings and those of temporary files take some.
-Name = Annotated[str, StringConstraints(pattern=PATTERN, max_length=100)]
+LONGEST = 100
+"""The most characters of a name of an entry: names of files end at 255 bytes, of which endings and
+those of temporary files take some."""
+
+Name = Annotated[str, StringConstraints(pattern=PATTERN, max_length=LONGEST)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_label)]
 Lap = Annotated[Integer, Field(ge=1, le=999)]

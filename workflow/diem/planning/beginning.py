@@ -1,21 +1,26 @@
 """A configuration to begin with, chosen by what a user's file of observations holds."""
 
-import json
 import math
+import re
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import yaml
 from torch import Tensor
 
+from diem.config.checks import check_names
+from diem.config.types import LONGEST
 from diem.data.observations import Observations, Observed, Units
 from diem.data.sets.hdf5 import FRACTIONS
 from diem.data.validate import validation_fraction
+from diem.errors import DiemError
 from diem.networks.residual_mlp import LARGEST
 from diem.operators.base import Operator
 
-__all__ = ["KINDS", "Beginning", "beginning", "shows_values"]
+__all__ = ["KINDS", "Beginning", "beginning", "experiment_name", "shows_values"]
 
 KINDS = ("images", "series", "table", "volumes")
 """The kinds of data: ``table`` is of columns without an order."""
@@ -97,6 +102,16 @@ class Beginning(NamedTuple):
     text: str
 
 
+def experiment_name(file: str | Path) -> str:
+    """Returns a name for the experiment of a file, which a configuration can have."""
+    name = re.sub("[^A-Za-z0-9_-]+", "_", Path(file).stem).strip("_-")[:LONGEST] or "own"
+    try:
+        check_names({"experiments": [name], "heuristics": {}, "restoration": {}}, str(file))
+    except DiemError:  # such as that of a folder of the results
+        name = f"{name}_data"
+    return name
+
+
 def beginning(
     file: Observations,
     name: str,
@@ -138,7 +153,7 @@ def beginning(
     learned = some.scaled(offset, scale).sigma_y.expand_as(some.y)[seen]
     # Where columns or channels have a scale each, their noise may differ by orders of magnitude.
     noise = float(learned.amin() if isinstance(scale, list) else learned.median())
-    told = [f"operator: {json.dumps(operator)}"] if operator else []
+    told = [f"operator: {_quoted(operator)}"] if operator else []
     told += [f"sigma_y: {sigma_y}"] if sigma_y else []
     note = "" if told else "  # the file tells operator and noise"
     text = PAGE.format(
@@ -151,7 +166,7 @@ def beginning(
         kinds=", ".join(KINDS),
         config=config,
         table=f"results/tables/{name}_chosen_lap.md",
-        path=json.dumps(str(file.path)),
+        path=_quoted(str(file.path)),
         validation=_validation_told(validation),
         scaling=_scaling_told(offset, scale, several) + ("\n      links: true" if links else ""),
         observations=f"{{{', '.join(told)}}}{note}",
@@ -281,6 +296,12 @@ def shows_values(operator: Operator) -> bool:
     seen = operator.observed()
     ones = operator.forward(torch.ones(len(seen), *operator.event_shape))
     return bool(seen.any()) and torch.allclose(ones[seen], torch.ones(()), atol=1e-3)
+
+
+def _quoted(text: str) -> str:
+    """Returns a text as it stands in YAML, on one line."""
+    dumped = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=math.inf)
+    return dumped.removesuffix("\n")
 
 
 def _validation_told(fraction: float) -> str:
