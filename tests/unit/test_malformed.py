@@ -395,6 +395,14 @@ CONFIG = {
 MINE = "experiments.mine"
 
 CONFIGS = {
+    "a misspelt data set": (
+        "data",
+        {"name": "hfd5", "path": "own.h5"},
+        ["data.name is 'hfd5'", "did you mean 'hdf5'"],
+    ),
+    "a data set of that name alone": ("data", "hfd5", ["data is 'hfd5'", "did you mean 'hdf5'"]),
+    "no data": ("data", None, ["data is None", "type object"]),
+    "data without a name": ("data", {"path": "own.h5"}, ["data lacks the key 'name'"]),
     "no path": ("data", {"name": "hdf5"}, ["data", "'path'"]),
     "no such file": ("data.path", "nowhere.h5", ["data.path", "nowhere.h5", "no such file"]),
     "braces": ("data.path", "a{b}.h5", ["data.path is 'a{b}.h5'", "braces"]),

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from diem.components import merge, tell
+from diem.components import merge, short, split, tell
 from diem.config import checks
 from diem.config.fits import check_new_observations
 from diem.config.models import Config
@@ -21,7 +21,7 @@ from diem.config.recipes import RECIPES
 from diem.data.sets import DATASETS
 from diem.diffusion.outside import SHAPING
 from diem.diffusion.samplers import changed_sampler
-from diem.errors import DiemError
+from diem.errors import DiemError, placed
 from diem.evaluation.metrics import METRICS
 
 __all__ = ["posterior_settings", "resolve"]
@@ -51,6 +51,8 @@ def resolve(config: Mapping[str, Any], source: str) -> dict[str, Any]:
         DiemError: With one sentence that names the file and the key.
     """
     written = _named(copy.deepcopy(dict(config)))
+    with placed(f"{source}: "):
+        _check_data(written.get("experiments"))
     _validated(written, source)
     checks.check_results(written.get("results", ""), source)
     if "results" in written:
@@ -96,6 +98,18 @@ def _validated(config: Mapping[str, Any], source: str) -> Config:
         return Config.model_validate(config)
     except ValidationError as error:
         raise DiemError(f"{source}: {tell(error, Config, '', config)}.") from None
+
+
+def _check_data(experiments: Any) -> None:
+    """Refuses experiments without a data set, by which it is judged what else they need."""
+    for name, entry in experiments.items() if isinstance(experiments, Mapping) else ():
+        where = f"experiments.{short(name)[1:-1]}"
+        if not isinstance(entry, Mapping):
+            continue
+        if "data" not in entry:
+            raise DiemError(f"{where} lacks the key 'data'.")
+        data, where = entry["data"], f"{where}.data"
+        DATASETS.find(split(data, where)[0], where if isinstance(data, str) else f"{where}.name")
 
 
 def _fill_runs(experiment: dict[str, Any]) -> None:
