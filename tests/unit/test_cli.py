@@ -36,6 +36,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "twice.yaml").write_text("seed: 0\nexperiments: {}\nseed: 1\n")
     (tmp_path / "itself.yaml").write_text("experiments: &a {b: *a}\n")
     (tmp_path / "typo.yaml").write_text("experiment: {}")
+    (tmp_path / "some.yaml").write_text("heuristics: {some: {}}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -408,6 +409,9 @@ def test_estimate(folder, capsys, monkeypatch):
         ("estimate itself.yaml", "itself.yaml: an alias in it stands for what"),
         ("estimate list.yaml", "list.yaml: a configuration is a mapping"),
         ("estimate typo.yaml", "typo.yaml: experiment is unknown (did you mean 'experiments'?)"),
+        ("estimate some.yaml --gpu -3", "estimate_gpu: -3 is no rate"),
+        ("estimate some.yaml --gpu nan", "estimate_gpu: nan is no rate"),
+        ("estimate some.yaml --gpu inf", "estimate_gpu: inf is no rate"),
         ("export . -o x.safetensors", "there is no lap with a prior"),
         ("export . -o x.pt", "must end in .safetensors"),
     ],

@@ -546,6 +546,13 @@ def test_numbers_that_are_none(config, key, value):
     assert refused(config).startswith(key)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -3, 0])
+def test_rates_of_a_gpu_that_are_none(config, value):
+    put(config, "estimate_gpu", value)
+
+    assert refused(config).startswith(f"estimate_gpu is {value}, ")
+
+
 @pytest.mark.parametrize("value", [math.nan, 0.0, -1.0, "x"])
 def test_one_of_several_noises(config, value):
     put(config, f"{LINE}.observations.plain.sigma_y", [0.1, value])

@@ -23,9 +23,12 @@ def short(value: Any) -> str:
 TYPES = {
     "int_type": "integer",
     "int_from_float": "integer",
+    "int_parsing": "integer",
     "float_type": "number",
+    "float_parsing": "number",
     "string_type": "string",
     "bool_type": "boolean",
+    "bool_parsing": "boolean",
     "list_type": "array",
     "tuple_type": "array",
     "dict_type": "object",
@@ -70,9 +73,10 @@ def tell(error: ValidationError, model: type[BaseModel], where: str, source: Any
     # What is wrong deepest is what the user wrote wrong; the others follow from it.
     path, errors = max(found.items(), key=lambda item: len(item[0]))
     place = ".".join([*filter(None, [where]), *(short(str(part))[1:-1] for part in path)])
-    kind, value, context = errors[0]["type"], errors[0]["input"], errors[0].get("ctx", {})
-    if kind == "value_error":
-        return str(context["error"]).replace("{place}", place)
+    kind, value = errors[0]["type"], errors[0]["input"]
+    for each in errors:
+        if each["type"] == "value_error":
+            return str(each["ctx"]["error"]).replace("{place}", place)
     if kind == "extra_forbidden":
         return f"{place} is unknown{nearest(str(path[-1]), _keys(model, path[:-1]))}"
     if kind == "missing":
@@ -87,7 +91,10 @@ def tell(error: ValidationError, model: type[BaseModel], where: str, source: Any
     if asked["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", asked["ctx"]["expected"])
         return f"{place} is {short(value)}, which is unknown{nearest(str(value), known)}"
-    demand = DEMANDS.get(asked["type"], asked["msg"]).format(**asked.get("ctx", {}))
+    if asked["type"] not in DEMANDS:
+        said = " ".join(asked["msg"].split()).removeprefix("Input should be ")
+        return f"{place} is {short(value)}, where {said} is needed"
+    demand = DEMANDS[asked["type"]].format(**asked.get("ctx", {}))
     return f"{place} is {short(value)}, and must be {demand}"
 
 

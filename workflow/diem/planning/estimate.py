@@ -10,6 +10,7 @@ it::
     print(text(readable(rows)))
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -175,6 +176,8 @@ def _size(count: float) -> str:
 def _rate(gpu: str | float) -> float:
     """Returns a rate in TFLOP/s."""
     if not isinstance(gpu, str):
+        if not 0 < gpu < math.inf:
+            raise DiemError(f"estimate_gpu: {gpu:g} is no rate, a positive number of TFLOP/s.")
         return float(gpu)
     if gpu not in PEAKS:
         raise DiemError(
