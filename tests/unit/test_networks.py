@@ -541,6 +541,10 @@ class Copying(nn.Module):
     def __init__(self, event_shape, copy=1):
         super().__init__()
 
+class Named(nn.Module):
+    def __init__(self, event_shape, *, name="net"):
+        super().__init__()
+
 class Impossible(Net):
     def forward(self, x, t):
         return super().forward(x, t) if x.sum() > 1 else super().forward(x, t)
@@ -608,13 +612,15 @@ def test_the_declared_cost_is_near_the_counted(spec, shape):
     ("name", "options", "message"),
     [
         ("Net", {}, "network lacks the key 'width'"),
-        ("Net", {"width": "wide"}, "network.width is 'wide', .* integer"),
+        ("Net", {"width": "wide"}, "network.width is 'wide', where a value of type integer is"),
+        ("Net", {"width": math.nan}, "network.width is nan, where a finite number is needed"),
         ("Net", {"width": 3, "depth": 2}, "network.depth is unknown"),
         ("Net", {"width": 3, "conditioning": "time"}, "network.conditioning is 'time'"),
         ("Net", {"width": -3}, "cannot be built"),
         ("Failing", {}, "cannot be built .RuntimeError: no such luck"),
         ("Unshaped", {}, "takes no event shape"),
         ("Copying", {}, "the argument 'copy' .* another name"),
+        ("Named", {}, "the argument 'name' .* another name"),
         ("Masked", {}, "'mask' holds values that are not finite, .* persistent=False"),
         ("NoNetwork", {}, "no subclass of torch.nn.Module or diem.networks.base.Network"),
         ("Missing", {}, "no subclass of torch.nn.Module"),

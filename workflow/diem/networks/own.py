@@ -88,8 +88,9 @@ def declared(found: Any, name: str) -> type[Network]:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if not parameters or parameters[0].kind not in positional:
         raise DiemError(f"network {name!r}: its constructor takes no event shape first.")
+    taken = {"name", "module", *ModuleNetwork.model_fields}
     for parameter in parameters[1:]:
-        if hasattr(ModuleNetwork, parameter.name) or parameter.name in ModuleNetwork.model_fields:
+        if parameter.name in taken or hasattr(ModuleNetwork, parameter.name):
             raise DiemError(
                 f"network {name!r}: the argument {parameter.name!r} of its constructor needs"
                 " another name, since every network has something of this name."
