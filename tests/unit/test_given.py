@@ -87,6 +87,17 @@ def test_a_function_tells_its_shape_by_its_adjoint_or_by_keeping_it():
             ["operator.matrix has 3 rows", "4 observations"],
         ),
         ({"name": "mask", "mask": ["a"]}, {}, ["operator.mask is no array"]),
+        ({"name": "mask", "mask": [[True], [True, False]]}, {}, ["operator.mask is no array"]),
+        (
+            {"name": "projection", "matrix": np.eye(3)[None] + 1j},
+            {"event_shape": (3,)},
+            ["operator.matrix is complex"],
+        ),
+        (
+            {"name": "projection", "matrix": torch.eye(3)[None] + 1j},
+            {"event_shape": (3,)},
+            ["operator.matrix is complex"],
+        ),
         ("mask", {"event_shape": (0,)}, ["event_shape is (0,)", "positive integers"]),
         ("mask", {"event_shape": 5}, ["event_shape is 5", "positive integers"]),
         ("mask", {"adjoint": by_matrix}, ["adjoint belongs to a function"]),
@@ -112,6 +123,20 @@ def test_names_and_mappings():
     small = given({"name": "downsample", "factor": 2}, torch.zeros(4, 1, 2, 3), (1, 4, 6))
     assert len(small) == 1
     assert small.observation_shape == (1, 2, 3)
+
+
+def test_parameters_may_have_any_byte_order_and_strides():
+    matrix = MATRIX[None].numpy()
+    for same in (
+        matrix.astype(">f4"),
+        matrix.astype(">f8"),
+        matrix.astype(np.longdouble),
+        np.ascontiguousarray(matrix[:, ::-1])[:, ::-1],
+    ):
+        found = given({"name": "projection", "matrix": same}, torch.zeros(4, 3), (5,))
+        assert torch.equal(found.parameters["matrix"], MATRIX[None])
+    factor = np.array([2], ">i8")
+    assert build("downsample", (1, 4, 6), {"factor": factor}).observation_shape == (1, 2, 3)
 
 
 def test_what_is_not_shown_is_not_observed():

@@ -22,7 +22,7 @@ from diem.lazy import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["OPERATORS", "Operator", "build", "find", "simulate"]
+__all__ = ["OPERATORS", "Operator", "build", "find", "simulate", "tensor_of"]
 
 
 class Operator(abc.ABC):
@@ -248,7 +248,7 @@ def build(
     fields = [field for field in (*cls.fields, *cls.optional) if field in parameters]
     tensors = {}
     for field in fields:
-        value = torch.as_tensor(parameters[field])
+        value = tensor_of(parameters[field], f"operator/{field}")
         if field in cls.integers:
             if value.dtype == torch.bool or not torch.equal(value, value.long().to(value)):
                 raise DiemError(f"operator/{field} holds {value.dtype}, where integers are needed.")
@@ -268,6 +268,38 @@ def build(
         operator = cls(event_shape, tensors)
         operator.check()
     return operator
+
+
+def tensor_of(values: Any, name: str) -> Tensor:
+    """Returns a parameter as a tensor, whatever its byte order and strides are.
+
+    Arguments:
+        values: A tensor, an array, or what NumPy makes an array of.
+        name: What they are, for the sentence.
+
+    Raises:
+        DiemError: If they are no real numbers.
+    """
+    try:
+        value = torch.as_tensor(values)
+    except (RuntimeError, TypeError, ValueError):  # PyTorch takes fewer kinds of arrays
+        value = torch.from_numpy(_copied(values, name))
+    if value.is_complex():
+        raise DiemError(f"{name} is complex, where real numbers are needed.")
+    return value
+
+
+def _copied(values: Any, name: str) -> np.ndarray:
+    """Returns numbers in this machine's byte order, row by row, and those with a point double."""
+    try:
+        array = np.asarray(values)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DiemError(f"{name} is no array of numbers ({error}).") from None
+    if array.dtype.kind not in "fiubc":
+        raise DiemError(f"{name} is no array of numbers, but of type {array.dtype}.")
+    wide = {"f": np.dtype(np.float64), "c": np.dtype(np.complex128)}
+    native = wide.get(array.dtype.kind, array.dtype.newbyteorder("="))
+    return np.array(array, native, order="C")
 
 
 @contextlib.contextmanager

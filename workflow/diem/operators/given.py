@@ -17,7 +17,7 @@ import numpy as np
 from diem.components import short, split
 from diem.errors import DiemError, nearest
 from diem.lazy import torch
-from diem.operators.base import OPERATORS, Operator, build, simulate
+from diem.operators.base import OPERATORS, Operator, build, simulate, tensor_of
 from diem.operators.mask import Mask
 from diem.operators.partial import Partial
 
@@ -101,7 +101,9 @@ def _of_name(spec: str | Mapping[str, Any], y: Tensor, shape: tuple[int, ...] | 
     if cls is Mask and not options:
         options = {"mask": ~torch.isnan(y)}
     fields = {*cls.fields, *cls.optional}
-    if options.keys() <= fields and all(np.ndim(value) > 0 for value in options.values()):
+    if options.keys() <= fields and all(
+        isinstance(value, list | tuple) or np.ndim(value) > 0 for value in options.values()
+    ):
         parameters = {key: _parameter(key, value, len(y)) for key, value in options.items()}
     else:
         parameters = _of_options(cls, name, options, shape)
@@ -109,10 +111,7 @@ def _of_name(spec: str | Mapping[str, Any], y: Tensor, shape: tuple[int, ...] | 
 
 
 def _parameter(name: str, values: Any, count: int) -> Tensor:
-    try:
-        value = torch.as_tensor(values)
-    except (TypeError, ValueError) as error:
-        raise DiemError(f"operator.{name} is no array of numbers ({error}).") from None
+    value = tensor_of(values, f"operator.{name}")
     if len(value) not in (1, count):
         raise DiemError(
             f"operator.{name} has {len(value)} rows, where one for each of the {count} observations"
