@@ -345,6 +345,9 @@ def test_operators_that_mix_columns_are_refused():
     with pytest.raises(DiemError, match=r"data\.scale is a list.* Projection"):
         PriorDenoiser(prior(scale=SCALE)).posterior(y, matrix, 0.1)
     assert PriorDenoiser(prior(offset=OFFSET)).posterior(y, matrix, 0.1).shape == (2, 1, 3)
+    y[0, 1] = torch.nan
+    with pytest.raises(DiemError, match=r"data\.scale is a list.* Projection"):
+        PriorDenoiser(prior(scale=SCALE)).posterior(y, matrix, 0.1)
 
 
 def test_an_operator_made_of_a_mask_does_not_pass_for_one():

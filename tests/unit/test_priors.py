@@ -180,6 +180,21 @@ def test_each_sample_of_an_observation_is_another():
     assert len(x[hidden].unique()) == hidden.sum()
 
 
+def test_whole_numbers_with_a_point_are_integers():
+    prior, observed = exact(), problem()
+    given = observed.y, observed.operator, 0.1
+    assert torch.equal(prior.sample(2.0, seed=1.0, batch=2.0), prior.sample(2, seed=1, batch=2))
+    expected = prior.posterior(*given, 2, seed=3, batch=4)
+    assert torch.equal(prior.posterior(*given, 2.0, seed=3.0, batch=np.int64(4)), expected)
+
+
+@pytest.mark.parametrize("sigma_y", [1e-18, 1e18])
+def test_the_least_and_the_largest_noise_are_taken(sigma_y):
+    observed = problem()
+    x = exact().posterior(observed.y, observed.operator, sigma_y)
+    assert torch.isfinite(x).all()
+
+
 def test_one_operator_serves_all_observations():
     observed = problem(4)
     shared = observed.operator[torch.tensor([0])]
@@ -477,6 +492,9 @@ def test_one_sample_has_no_standard_deviation(tmp_path, observations):
         ({"n": 0}, ["n is 0"]),
         ({"batch": 0}, ["batch is 0"]),
         ({"batch": 2.5}, ["batch is 2.5"]),
+        ({"n": True}, ["n is True"]),
+        ({"sampler": None}, ["sampler is None"]),
+        ({"sampler": 3}, ["sampler is 3"]),
         ({"seed": -1}, ["seed is -1"]),
         ({"seed": 2**70}, ["seed is 1180591620717411303424"]),
         ({"limit": -1.0}, ["limit is -1"]),
@@ -511,6 +529,9 @@ def test_options_that_are_none(options, parts):
         ({"y": torch.full((4, *SHAPE), torch.inf)}, ["y holds infinite values"]),
         ({"sigma_y": 0.0}, ["sigma_y must be positive"]),
         ({"sigma_y": torch.tensor(torch.nan)}, ["sigma_y must be positive"]),
+        ({"sigma_y": math.inf}, ["sigma_y must be positive, and from 1e-18 to 1e+18"]),
+        ({"sigma_y": 1e20}, ["from 1e-18 to 1e+18"]),
+        ({"sigma_y": 1e-30}, ["from 1e-18 to 1e+18"]),
         ({"sigma_y": torch.ones(5)}, ["sigma_y has shape (5,)"]),
         (
             {"operator": operators.simulate(MASK, (1, 3, 3), 4, np.random.default_rng(0))},

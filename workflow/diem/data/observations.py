@@ -125,10 +125,13 @@ class Observed:
             y = y - self.operator.forward(level.expand(len(y), *shape))
         if not isinstance(scale, int | float):
             if not self.operator.elementwise:
+                whole = self.operator
+                while isinstance(whole, operators.Partial):  # where values are missing
+                    whole = whole.operator
                 raise DiemError(
                     f"operator: each {place_of(shape)} of x has a scale of its own (data.scale is a"
-                    f" list), and {type(self.operator).__name__} does not show single values of x,"
-                    " as a mask does."
+                    f" list), and {type(whole).__name__} does not show single values of x, as a"
+                    " mask does."
                 )
             scale = unit_of_values(scale, shape).to(y)
         y = torch.where(self.operator.observed(), y / scale, 0.0)

@@ -18,8 +18,8 @@ from azula.denoise import Denoiser, DiracPosterior
 from azula.noise import VESchedule
 from torch import Tensor
 
-from diem.components import Count, Model, Seed, option, validated
-from diem.data.observations import Observed, numbers, place_of, unit_of_values
+from diem.components import Count, Model, Seed, option, short, validated
+from diem.data.observations import Observed, check_noise, numbers, place_of, unit_of_values
 from diem.diffusion.gaussian import Gaussian, noise_of
 from diem.diffusion.outside import of_card
 from diem.diffusion.posterior_sampler import PosteriorSampler, refuse_infinite
@@ -207,7 +207,7 @@ class PriorDenoiser(Denoiser):
         **sampler: Any,
     ) -> Iterator[Tensor]:
         """Yields the samples of :meth:`sample` batch by batch, as more than memory holds need."""
-        check_drawing(n=n, batch=batch, seed=seed)
+        n, batch, seed = check_drawing(n=n, batch=batch, seed=seed)
         reverse = self.posterior_sampler(sampler=sampler).sampler
         for number, start in enumerate(range(0, n, batch)):
             yield self.draw_batch(number, min(batch, n - start), reverse, seed, progress)
@@ -282,7 +282,7 @@ class PriorDenoiser(Denoiser):
         Raises:
             DiemError: If the observations do not fit the operator, or the operator the prior.
         """
-        check_drawing(n=n, batch=batch, seed=seed)
+        n, batch, seed = check_drawing(n=n, batch=batch, seed=seed)
         draw = self.posterior_sampler(**e_step)
         observed = self._observed(y, operator, sigma_y)
         total, parts = len(observed.y) * n, []
@@ -337,6 +337,11 @@ class PriorDenoiser(Denoiser):
             DiemError: If a key is unknown or out of bounds.
         """
         _check_keys(e_step, (field.name for field in fields(PosteriorSampler)), "e_step")
+        if not isinstance(e_step.get("sampler", {}), str | Mapping):
+            raise DiemError(
+                f"sampler is {short(e_step['sampler'])}, where a name or a mapping of what is to be"
+                " otherwise is needed."
+            )
         # Another machine may hold other batches, and need not be able to compile.
         portable = {"batch": None, "compile": False}
         return PosteriorSampler.from_config(of_card(self.card, {**portable, **e_step}))
@@ -382,8 +387,7 @@ class PriorDenoiser(Denoiser):
                 f"sigma_y has shape {tuple(sigma_y.shape)}, which does not broadcast to that of y,"
                 f" {tuple(y.shape)}."
             ) from None
-        if not (torch.isfinite(sigma_y) & (sigma_y > 0)).all():
-            raise DiemError("sigma_y must be positive.")
+        check_noise(sigma_y.cpu().numpy(), "sigma_y")
         observed = Observed(operator, y, sigma_y, np.arange(len(y)))
         return observed.scaled(self.offset, self.scale)
 
@@ -425,12 +429,17 @@ class Drawing(Model):
     seed: Seed = option(0, "the seed")
 
 
-def check_drawing(**options: int) -> None:
-    """Raises a :class:`DiemError` that names an option of :class:`Drawing` out of its bounds."""
+def check_drawing(**options: Any) -> list[int]:
+    """Returns some options of :class:`Drawing` as integers.
+
+    Raises:
+        DiemError: If one is none, or out of its bounds; the sentence names it.
+    """
     for name, value in options.items():
         if isinstance(value, np.integer):
             options[name] = int(value)
-    validated(Drawing, options, "")
+    drawing = validated(Drawing, options, "")
+    return [getattr(drawing, name) for name in options]
 
 
 def _check_keys(entry: Mapping[str, Any], known: Iterable[str], where: str) -> None:

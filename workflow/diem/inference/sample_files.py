@@ -53,7 +53,7 @@ def write_samples(
         sampler: As for :meth:`PriorDenoiser.sample`.
     """
     job = job or Job()
-    check_drawing(n=n, batch=batch, seed=job.seed)
+    n, batch, _ = check_drawing(n=n, batch=batch, seed=job.seed)
     draw = prior.posterior_sampler(sampler=sampler)
     counts = [min(batch, n - start) for start in range(0, n, batch)]
     drawn: set[int] = set()
@@ -105,7 +105,7 @@ def write_posteriors(
     Raises:
         DiemError: If the observations do not fit the prior, or samples are not finite.
     """
-    check_drawing(batch=batch)
+    n, batch = check_drawing(n=n, batch=batch)
     if n < 2:
         raise DiemError(f"n is {n}, and a standard deviation needs at least 2 samples.")
     _check_units(prior, observations)
