@@ -99,6 +99,7 @@ def test_a_function_tells_its_shape_by_its_adjoint_or_by_keeping_it():
             ["operator.matrix is complex"],
         ),
         ("mask", {"event_shape": (0,)}, ["event_shape is (0,)", "positive integers"]),
+        ("mask", {"event_shape": (3.5,)}, ["event_shape is (3.5,)", "positive integers"]),
         ("mask", {"event_shape": 5}, ["event_shape is 5", "positive integers"]),
         ("mask", {"adjoint": by_matrix}, ["adjoint belongs to a function"]),
         (linear(by_matrix, (5,)), {"event_shape": (4,)}, ["event_shape is (4,)", "shape (5,)"]),

@@ -110,13 +110,51 @@ IMAGES = np.zeros((20, 3, 4, 4), np.float32)
         ({"train": {"y": IMAGES, "mask": np.bool_(True)}}, {}, "train/mask is one number"),
         (IMAGES, {}, "splits is no mapping"),
         ({"train": IMAGES}, {"event_shape": 4}, "event_shape is 4"),
+        ({"train": IMAGES}, {"event_shape": (-4,), "operator": None}, r"h5: event_shape is \(-4,"),
+        ({"train": IMAGES}, {"event_shape": (4.5,), "operator": None}, "event_shape is"),
+        ({"train": IMAGES}, {"event_shape": ("4",), "operator": None}, "event_shape is"),
+        ({"train": IMAGES}, {"event_shape": (), "operator": None}, "event_shape is"),
+        ({"train": IMAGES}, {"event_shape": ((4,), 4), "operator": None}, "event_shape is"),
+        ({"train": {"y": IMAGES, ".": IMAGES}}, {"operator": None}, "train holds '.', which"),
+        ({"train": {"y": IMAGES, "": IMAGES}}, {"operator": None}, "train holds '', which"),
+        ({"train": {"y": IMAGES, "a/b": IMAGES}}, {"operator": None}, "train holds 'a/b', which"),
+        (
+            {"train": np.where(np.arange(12).reshape(4, 3) == 7, 1e39, np.nan)},
+            {},
+            r"train/y holds values that are infinite as float32, first at \(2, 1\)",
+        ),
         ({"train": IMAGES}, {"sigma_y": "0.1"}, "sigma_y is of type"),
     ],
 )
 def test_what_cannot_be_written_is_told(tmp_path, splits, options, words):
     with pytest.raises(DiemError, match=words):
-        diem.write_observations(tmp_path / "own.h5", splits, "mask", **{"sigma_y": 0.1, **options})
+        options = {"operator": "mask", "sigma_y": 0.1, **options}
+        diem.write_observations(tmp_path / "own.h5", splits, **options)
     assert not (tmp_path / "own.h5").exists()
+
+
+def test_values_that_are_infinite_are_missing(tmp_path):
+    y = np.array([[1.0, np.inf], [np.nan, 2.0], [3.0, -np.inf]])
+    path = tmp_path / "own.h5"
+    diem.write_observations(path, {"train": y}, operator="mask", sigma_y=0.1, event_shape=(2.0,))
+    with Observations(path) as file:
+        assert torch.equal(file.load("train").y, torch.tensor([[1.0, 0], [0, 2], [3, 0]]))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "objects", "mixed", "texts"])
+def test_labels_of_groups_are_of_any_letters(tmp_path, kind):
+    texts = ["ä", "日本", "c"] * 2
+    encoded = [text.encode() for text in texts]
+    given = {
+        "bytes": np.array(encoded),
+        "objects": np.array(encoded, object),
+        "mixed": np.array(encoded[:3] + texts[3:], object),
+        "texts": texts,
+    }
+    train = {"y": np.eye(6, 3), "groups": given[kind]}
+    diem.write_observations(tmp_path / "own.h5", {"train": train}, operator="mask", sigma_y=0.1)
+    with Observations(tmp_path / "own.h5") as file:
+        assert file.labels("train/groups").tolist() == encoded
 
 
 def test_columns_of_pandas_and_tensors_are_arrays(tmp_path):

@@ -36,9 +36,10 @@ from diem.data.observations import (
 )
 from diem.data.sets.hdf5 import held_out
 from diem.data.validate import Finding, check_file
-from diem.errors import DiemError, nearest
+from diem.errors import DiemError, nearest, placed
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import logger
+from diem.operators.given import shape_of
 from diem.seeds import Stage, rng
 
 __all__ = ["ingest", "write_observations"]
@@ -82,8 +83,9 @@ def write_observations(
         raise DiemError(f"{path}: splits is no mapping, such as {{'train': y}}.")
     if "train" not in splits:
         raise DiemError(f"{path}: 'train' is missing (given: {', '.join(splits) or 'nothing'}).")
-    if event_shape is not None and np.ndim(event_shape) != 1:
-        raise DiemError(f"{path}: event_shape is {event_shape!r}, where a tuple is needed.")
+    if event_shape is not None:
+        with placed(f"{path}: "):
+            event_shape = shape_of(event_shape)
     arrays: dict[str, Any] = {}
     for split, given in splits.items():
         fields = _fields(path, split, given)
@@ -92,6 +94,7 @@ def write_observations(
             event_shape = y.shape[1:]
         arrays[f"{split}/y"] = _converted(y, np.dtype(np.float32), missing=operator == "mask")
         if operator == "mask" and "mask" not in fields:
+            _refuse_too_large(f"{path}: {split}/y", y)
             arrays[f"{split}/operator/mask"] = _present(y)
         for name, values in fields.items():
             of_observations = name in ("groups", "index", "sigma_y")
@@ -124,6 +127,9 @@ def _fields(path: str | Path, split: str, given: Any) -> dict[str, Any]:
     named = given if isinstance(given, Mapping) else {"y": given}
     if "y" not in named:
         raise DiemError(f"{path}: {split} lacks 'y'.")
+    for name in map(str, named):
+        if name in ("", ".") or "/" in name or not name.isprintable():
+            raise DiemError(f"{path}: {split} holds {name!r}, which is no name for a parameter.")
     fields = {name: _array(path, f"{split}/{name}", values) for name, values in named.items()}
     count = len(fields["y"])
     for name, values in fields.items():
@@ -150,7 +156,7 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
     if name.endswith("/groups") and np.dtype(values.dtype).kind not in "iub":
         if any(label is None or label != label for label in np.asarray(values).ravel().tolist()):
             raise DiemError(f"{path}: {name} has labels that are missing: give each one a group.")
-        values = np.char.encode(np.asarray(values).astype(str), "utf-8")
+        values = _texts(np.asarray(values))
     elif np.dtype(values.dtype).kind not in "fiub":
         problem = f"{values.dtype}, where numbers are needed"
         if np.dtype(values.dtype).kind == "c":
@@ -163,6 +169,14 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
     return values
 
 
+def _texts(labels: np.ndarray) -> np.ndarray:
+    """Returns labels as bytes, which they may be already."""
+    if labels.dtype.kind == "O":  # each of its own type
+        texts = (v if isinstance(v, bytes) else str(v).encode() for v in labels.ravel().tolist())
+        labels = np.array([*texts]).reshape(labels.shape)
+    return labels if labels.dtype.kind == "S" else np.char.encode(labels.astype(str), "utf-8")
+
+
 def _converted(values: Any, dtype: np.dtype, missing: bool = False) -> Iterator[np.ndarray]:
     """Yields a few rows at a time; where values may be missing, zeros take their place."""
     for start in range(0, len(values), ROWS):
@@ -173,6 +187,20 @@ def _converted(values: Any, dtype: np.dtype, missing: bool = False) -> Iterator[
 def _present(y: Any) -> Iterator[np.ndarray]:
     for start in range(0, len(y), ROWS):
         yield np.isfinite(np.ma.filled(np.ma.asarray(y[start : start + ROWS], np.float32), np.nan))
+
+
+def _refuse_too_large(name: str, y: Any) -> None:
+    """Refuses values that are none in single precision, and would pass for missing ones."""
+    for start in range(0, len(y) if np.dtype(y.dtype).itemsize > 4 else 0, ROWS):
+        values: np.ndarray = np.ma.filled(np.ma.asarray(y[start : start + ROWS], float), np.nan)
+        with np.errstate(over="ignore"):
+            places = np.argwhere(np.isinf(values.astype(np.float32)) & np.isfinite(values))
+        if len(places):
+            first = (int(places[0][0]) + start, *places[0][1:].tolist())
+            raise DiemError(
+                f"{name} holds values that are infinite as float32, first at {first}: what is"
+                " missing is NaN."
+            )
 
 
 def _refuse_contradictions(where: str, y: Any, mask: Any) -> None:

@@ -24,7 +24,7 @@ from diem.operators.partial import Partial
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Given", "given", "importable", "linear", "where_shown"]
+__all__ = ["Given", "given", "importable", "linear", "shape_of", "where_shown"]
 
 Function: TypeAlias = "Callable[[Tensor], Tensor]"
 
@@ -53,7 +53,7 @@ def given(
     Raises:
         DiemError: If it is none of these, or does not fit the observations.
     """
-    shape = None if event_shape is None else _shape(event_shape)
+    shape = None if event_shape is None else shape_of(event_shape)
     if isinstance(operator, Operator):
         found = operator
     elif isinstance(operator, str | Mapping):
@@ -74,16 +74,22 @@ def given(
     return found
 
 
-def _shape(event_shape: Sequence[int]) -> tuple[int, ...]:
+def shape_of(event_shape: Sequence[int]) -> tuple[int, ...]:
+    """Returns the shape of one ``x`` as a user gives it.
+
+    Raises:
+        DiemError: If it is no tuple of positive integers.
+    """
     try:
-        shape = tuple(int(n) for n in event_shape)
-    except (TypeError, ValueError):
-        shape = ()
-    if not shape or min(shape) < 1:
+        sizes = np.asarray(event_shape)
+    except ValueError:
+        sizes = np.empty(0)
+    some = sizes.ndim == 1 and sizes.size > 0 and sizes.dtype.kind in "iuf"
+    if not some or not ((sizes >= 1) & (sizes < 2**31) & (sizes == np.floor(sizes))).all():
         raise DiemError(
             f"event_shape is {short(event_shape)}, where a tuple of positive integers is needed."
         )
-    return shape
+    return tuple(sizes.astype(int).tolist())
 
 
 # By name
@@ -191,7 +197,7 @@ def linear(
         DiemError: If the function fails. Whether it is linear is another question, see
             :func:`diem.operators.verify.verify_operator`.
     """
-    shape = _shape(event_shape)
+    shape = shape_of(event_shape)
     y = _called(function, torch.zeros(2, *shape, device=device))
     members = {
         "function": staticmethod(function),
