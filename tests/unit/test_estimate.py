@@ -491,6 +491,19 @@ def posteriors(config, tmp_path_factory):
     return folder, flops
 
 
+def test_a_timed_training_is_not_judged():
+    # Of one value, a few steps at random noise can seem to diverge.
+    settings = {
+        "m_step": {"steps": 1, "batch": 4, "learning_rate": 1e3, "learning_rate_final": 1e3},
+        "network": {"name": "residual_mlp", "width": 32, "blocks": 1},
+        "schedule": {"sigma_min": 0.01, "sigma_max": 20.0},
+        "shape": (1, 1, 1),
+    }
+    run = calibration.KINDS["training"](settings, torch.device("cpu"))
+    torch.manual_seed(0)
+    assert all(run(1) == 1 + 2 / 3 for _ in range(50))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "drawn_by"),
