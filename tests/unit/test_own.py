@@ -205,6 +205,37 @@ def test_one_sparse_matrix_for_all_observations(tmp_path):
         )
 
 
+def test_a_row_whose_entries_are_zero_observes_nothing():
+    from scipy.sparse import csr_array
+
+    matrix = csr_array(np.array([[1.0, 2.0], [3.0, 0.0]]))
+    matrix.data[2] = 0.0
+    operator = build("sparse", (2,), csr_parameters([matrix, csr_array(np.eye(2))]))
+
+    assert operator.observed().tolist() == [[True, False], [True, True]]
+    np.testing.assert_array_equal(operator.dense()[0], matrix.toarray())
+    assert matrix.nnz == 3  # the user's own is as it was
+
+
+@pytest.mark.parametrize(
+    ("matrices", "words"),
+    [
+        (np.eye(3), "matrices holds ndarray float64, where SciPy's sparse"),
+        ([], "there are none"),
+        (["a"], "matrices holds str, where"),
+        ([(2, 3), (4, 3)], r"have the shapes \(2, 3\), \(4, 3\)"),
+        ([(2, 3), (2, 4)], r"have the shapes \(2, 3\), \(2, 4\)"),
+    ],
+)
+def test_what_are_no_sparse_matrices_is_told(matrices, words):
+    from scipy.sparse import csr_array
+
+    if isinstance(matrices, list) and matrices and isinstance(matrices[0], tuple):
+        matrices = [csr_array(np.ones(shape)) for shape in matrices]
+    with pytest.raises(DiemError, match=words):
+        csr_parameters(matrices)
+
+
 def test_what_config_and_file_both_tell_is_refused(tmp_path, images):
     path = tmp_path / "own.h5"
     diem.write_observations(path, {"train": images}, operator="mask", sigma_y=0.1)

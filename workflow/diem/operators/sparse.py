@@ -133,11 +133,21 @@ def csr_parameters(matrices: Any) -> dict[str, np.ndarray]:
 
     Arguments:
         matrices: One matrix ``(rows, event size)`` that all observations share, or a sequence of
-            one an observation, each of the same shape.
+            one an observation, each of the same shape. A row of which all entries are zero, stored
+            or not, observes nothing.
+
+    Raises:
+        DiemError: If they are no such matrices, or differ in shape.
     """
     if not isinstance(matrices, Sequence):
         matrices = [matrices]
-    rows = [matrix.tocsr() for matrix in matrices]
+    rows = [_csr(matrix) for matrix in matrices]
+    shapes = sorted({matrix.shape for matrix in rows})
+    if len(shapes) != 1:
+        raise DiemError(
+            f"matrices have the shapes {', '.join(map(str, shapes)) or '(there are none)'}, where"
+            " one that all share is needed."
+        )
     entries = max(matrix.nnz for matrix in rows)
 
     def padded(values: np.ndarray, dtype: type) -> np.ndarray:
@@ -148,3 +158,16 @@ def csr_parameters(matrices: Any) -> dict[str, np.ndarray]:
         "indices": np.stack([padded(matrix.indices, np.int32) for matrix in rows]),
         "indptr": np.stack([matrix.indptr.astype(np.int32) for matrix in rows]),
     }
+
+
+def _csr(matrix: Any) -> Any:
+    """Returns a copy of a matrix in compressed rows, without entries that are zero."""
+    if not hasattr(matrix, "tocsr") or matrix.dtype.kind not in "fiub":
+        kind = getattr(matrix, "dtype", "")
+        raise DiemError(
+            f"matrices holds {f'{type(matrix).__name__} {kind}'.strip()}, where SciPy's sparse"
+            " matrices of real numbers are needed (scipy.sparse.csr_array of a dense one)."
+        )
+    copy = matrix.tocsr().astype(np.float32)
+    copy.eliminate_zeros()
+    return copy
