@@ -394,6 +394,8 @@ def test_estimate(folder, capsys, monkeypatch):
         ("sample prior.safetensors -n 3 -o x.h5 --device cuda:99", "device: 'cuda:99'"),
         ("sample prior.safetensors -n 3 -o prior.safetensors/x.h5", "cannot be written"),
         ("sample prior.safetensors -n 3 -o .", "this is a folder"),
+        (f"sample prior.safetensors -n 3 -o {'a' * 300}", "aaa: File name too long."),
+        (f"check {'a' * 300}", "aaa: "),
         ("posterior prior.safetensors nothing -o x.h5", "nothing: there is no such file"),
         ("posterior prior.safetensors prior.safetensors -o x.h5", "no complete HDF5 file"),
         ("posterior prior.safetensors y.h5 -n 1 -o x.h5", "n is 1"),

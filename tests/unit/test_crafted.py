@@ -242,7 +242,40 @@ def test_yaml_that_has_no_end(case, tmp_path):
         sentence(error)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--configfile", "nope.yaml"], "nope.yaml: No such file or directory."),
+        (["--configfile=nope.yaml"], "nope.yaml: No such file or directory."),
+        (["--configfiles", "mine.yaml", "nope.yaml"], "nope.yaml: No such file or directory."),
+        (["--configfile", "."], "Is a directory."),
+        (["--configfile", "a" * 300], "File name too long."),
+    ],
+)
+def test_a_configuration_that_is_no_file(tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("seed: 1")
+    with pytest.raises(DiemError, match=words) as error:
+        command([*arguments, "--cores", "1"])
+    sentence(error)
+
+
+def test_a_configuration_of_a_pipe_is_left_to_who_reads_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert command(["--configfile", str(tmp_path / "pipe")])[-1] == str(tmp_path / "pipe")
+
+
 # Folders
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("a" * 300, "too long"), (f"b/{'a' * 300}", "too long"), ("a\0b", "null byte")],
+)
+def test_a_folder_that_can_be_none(tmp_path, name, words):
+    with pytest.raises(DiemError, match=rf"folder: .* cannot be written .*{words}") as error:
+        hold(tmp_path / name, "folder")
+    sentence(error)
 
 
 def test_results_that_are_a_link_to_nothing(tmp_path):

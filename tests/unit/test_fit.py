@@ -175,6 +175,9 @@ def test_few_observations_leave_two_to_compare_laps_by(nothing_left):
 
 
 REFUSED = {
+    "a folder of a number": ({"folder": 5}, ["folder is 5", "the name of a folder"]),
+    "a folder of a long name": ({"folder": "a" * 300}, ["folder: the folder 'aaa", "too long"]),
+    "a folder of no name": ({"folder": "a\0b"}, ["folder: the folder 'a\\x00b'", "null byte"]),
     "one axis": ({"y": np.zeros(5)}, ["y has shape (5,)", "one a row"]),
     "no rows": ({"y": np.zeros((0, 4))}, ["y has shape (0, 4)"]),
     "ragged": ({"y": [[1, 2], [3]]}, ["y is no array", "rows differ"]),
@@ -253,7 +256,7 @@ def test_what_cannot_be_fitted_is_told_in_a_sentence(nothing_left, arguments, wo
     given = {"y": observations(), "operator": "mask", "sigma_y": 0.1, **QUICK, **arguments}
 
     with pytest.raises(DiemError) as told:
-        diem.fit(folder="results", **given)
+        diem.fit(**{"folder": "results", **given})
 
     sentence = str(told.value)
     assert all(word in sentence for word in words), sentence

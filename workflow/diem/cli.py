@@ -5,6 +5,7 @@ The help is there at once: PyTorch is imported by the verbs that need it.
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -111,13 +112,19 @@ people goes to the file's name with .md.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status.
 
-    A :class:`DiemError` is told in one sentence; anything else is a defect and keeps its traceback.
+    A :class:`DiemError` is told in one sentence, and so is a file's name that is too long for the
+    system; anything else is a defect and keeps its traceback.
     """
     options = _parser().parse_args(arguments)
     try:
         options.call(options)
     except DiemError as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"Error: {error.filename}: {error.strerror}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)

@@ -54,7 +54,7 @@ def command(arguments: Sequence[str]) -> list[str]:
             is the demo's.
 
     Raises:
-        DiemError: If this installation lacks the workflow.
+        DiemError: If this installation lacks the workflow, or a configuration cannot be read.
     """
     workflow = workflow_folder()
     configured = any(argument.startswith("--configfile") for argument in arguments)
@@ -67,16 +67,17 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def _configurations(arguments: Sequence[str]) -> list[Path]:
-    """Returns the configurations among Snakemake's arguments, as far as they are files."""
+    """Returns the configurations among Snakemake's arguments, but for pipes, read only once."""
     found, follows = [], False
     for argument in arguments:
         key, _, value = argument.partition("=")
         if argument.startswith("-"):
             follows = key in ("--configfile", "--configfiles")
-            found += [value] if follows else []
+            found += [value] if follows and value else []
         elif follows:
             found.append(argument)
-    return [Path(name) for name in found if Path(name).is_file()]
+    isfile, isdir, exists = os.path.isfile, os.path.isdir, os.path.exists
+    return [Path(name) for name in found if isfile(name) or isdir(name) or not exists(name)]
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """A prior learned from arrays in one call: :func:`fit`, which is :py:`diem.fit`."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -10,7 +11,7 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from diem.components import Model, Seed, option, validated
+from diem.components import Model, Seed, option, short, validated
 from diem.config.types import Lap
 from diem.errors import DiemError, nearest
 from diem.in_python.folders import OBSERVED, PRIOR, made_of, placed_in, prepared, workplace
@@ -97,6 +98,8 @@ def fit(
     for name in options:
         if name not in Options.__annotations__:
             raise DiemError(f"{name} is unknown{nearest(name, Options.__annotations__)}.")
+    if not isinstance(folder, str | os.PathLike | None):
+        raise DiemError(f"folder is {short(folder)}, where the name of a folder is needed.")
     numbers = validated(Numbers, {"seed": seed, "laps": laps}, "")
     values = array_of(y)
     tensor = torch.from_numpy(values)

@@ -41,13 +41,20 @@ def check_folder(folder: str | Path, asked: str = "results") -> Path:
         DiemError: If a file or a link to nothing stands where a folder is needed.
     """
     path = Path(folder).absolute()
-    while not path.exists():
-        if path.is_symlink():
-            raise DiemError(f"{asked}: {str(path)!r} is a link to what is not there.")
-        path = path.parent
+    try:
+        while not path.exists():
+            if path.is_symlink():
+                raise DiemError(f"{asked}: {str(path)!r} is a link to what is not there.")
+            path = path.parent
+    except OSError as error:  # such as a name that is too long
+        raise _unwritable(asked, folder, error.strerror) from None
     if not path.is_dir():
-        raise DiemError(f"{asked}: the folder {str(folder)!r} cannot be written ({path}).")
+        raise _unwritable(asked, folder, path)
     return path
+
+
+def _unwritable(asked: str, folder: str | Path, reason: object) -> DiemError:
+    return DiemError(f"{asked}: the folder {str(folder)!r} cannot be written ({reason}).")
 
 
 def check_writable(folder: str | Path, asked: str = "results") -> None:
@@ -59,7 +66,7 @@ def check_writable(folder: str | Path, asked: str = "results") -> None:
     """
     path = check_folder(folder, asked)
     if not os.access(path, os.W_OK | os.X_OK):
-        raise DiemError(f"{asked}: the folder {str(folder)!r} cannot be written ({path}).")
+        raise _unwritable(asked, folder, path)
 
 
 def hold(folder: str | Path, asked: str = "results") -> IO[str]:
@@ -81,7 +88,10 @@ def hold(folder: str | Path, asked: str = "results") -> IO[str]:
     """
     check_writable(folder, asked)
     path = Path(folder) / MARK
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _unwritable(asked, folder, getattr(error, "strerror", error)) from None
     foreign = sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
     if foreign and not path.exists():
         raise DiemError(
