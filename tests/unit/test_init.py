@@ -223,7 +223,7 @@ def test_two_observations_are_left_to_compare_laps_by(tmp_path, counts, groups, 
     [
         ({"train": 3}, "3 different x (or groups), too few to hold out validation and test: 4"),
         ({"train": 2, "test": 2}, "2 different x (or groups), too few to hold out validation: 3"),
-        ({"train": 9, "validation": 1}, "'validation' holds 1 observations, where two"),
+        ({"train": 9, "validation": 1}, "'validation' holds 1 of the two observations"),
     ],
 )
 def test_too_few_to_compare_laps_by_are_refused_alike(tmp_path, monkeypatch, capsys, counts, words):

@@ -141,8 +141,8 @@ def validation_fraction(file: Observations) -> float:
             fractions["validation"], least = float(f"{2 / scenes:.3g}"), least + 1
     elif file.count("validation") < 2:
         raise DiemError(
-            f"{file.path}: 'validation' holds {file.count('validation')} observations, where two or"
-            " more are needed to compare laps by."
+            f"{file.path}: 'validation' holds {file.count('validation')} of the two observations or"
+            " more that laps are compared by."
         )
     try:
         held_out(str(file.path), scenes, fractions)
