@@ -183,8 +183,8 @@ class Gaussian:
             sigma_y: The noise's standard deviation, a scalar or broadcastable to ``y``.
             generator: The random stream.
             rough: Whether a hundredth of the noise (RMS over all places of ``y``) is exact enough,
-                as where draws are added to what is less exact. Single precision serves then wherever it can, but for what is
-                factorized.
+                as where draws are added to what is less exact. Single precision serves then
+                wherever it can, but for what is factorized.
 
         Returns:
             The samples, of shape ``(B, *event)``.
