@@ -82,7 +82,7 @@ def loss_curves(
         ax.set_xlabel("optimizer step, over the laps (their numbers on top)")
     for ax in axes[:, 0]:
         ax.set_ylabel("loss")
-    annotate(figure, title, _note(chosen))
+    annotate(figure, title, _note(chosen), beside=1.8)
     return figure
 
 

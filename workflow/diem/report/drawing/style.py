@@ -8,11 +8,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from diem.files.atomic import atomic
 
-__all__ = ["GREY", "MISSING", "WIDTH", "annotate", "colours", "save", "styled", "widely_scaled"]
+__all__ = [
+    "GREY",
+    "MISSING",
+    "WIDTH",
+    "annotate",
+    "colours",
+    "fitted",
+    "save",
+    "shortened",
+    "styled",
+    "text_width",
+    "widely_scaled",
+]
 
 # The user's own settings of Matplotlib have no say.
 styled = matplotlib.style.context(["default", Path(__file__).with_name("diem.mplstyle")])
@@ -41,12 +55,73 @@ def save(figure: Figure, path: str | Path, kind: str) -> None:
         figure.savefig(temporary, format=kind, metadata=metadata)
 
 
-def annotate(figure: Figure, title: str, note: str) -> None:
-    """Writes a title above a figure, and below it what made its numbers."""
+def annotate(figure: Figure, title: str, note: str, beside: float = 0.0) -> None:
+    """Writes a title above a figure, and below it what made its numbers.
+
+    Arguments:
+        figure: The figure, which grows by the title's lines after the first.
+        title: The title.
+        note: The note, whose lines are broken where they are too long.
+        beside: The width of what stands at the title's right, in inches.
+    """
+    width = 0.99 * figure.get_figwidth()
     columns = int(figure.get_figwidth() * 20)  # characters that fit the width in this size
-    lines = [textwrap.fill(line, columns) for line in note.splitlines()]
-    figure.suptitle(title, x=0.01, ha="left")
+    lines = [fitted(line, width, 7, columns=columns) for line in note.splitlines()]
+    # Bold letters of pixels are a little wider than those of outlines.
+    heading = fitted(title, 0.97 * width - beside, 9, "bold")
+    figure.set_figheight(figure.get_figheight() + 0.15 * heading.count("\n"))
+    figure.suptitle(heading, x=0.01, ha="left")
     figure.supxlabel("\n".join(lines), x=0.01, ha="left", color=GREY)
+
+
+def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """Returns the width of a line of text in inches.
+
+    Arguments:
+        text: The text.
+        size: The size of the font, in points.
+        weight: The weight of the font.
+    """
+    path = TextPath((0, 0), text, prop=FontProperties(size=size, weight=weight))
+    return float(path.get_extents().x1) / 72 if text.strip() else 0.0
+
+
+def fitted(
+    text: str, width: float, size: float, weight: str = "normal", columns: int | None = None
+) -> str:
+    """Breaks a text into lines that fit a width, at spaces where that is possible.
+
+    Arguments:
+        text: The text, whose dollars are escaped.
+        width: The width, in inches.
+        size: The size of the font, in points.
+        weight: The weight of the font.
+        columns: The characters of a line, at most.
+    """
+    plain = text.replace(r"\$", "$")  # an escaped dollar must not be broken
+    columns = columns or len(plain) or 1
+    while True:
+        lines = [line.replace("$", r"\$") for line in textwrap.wrap(plain, columns)]
+        widest = max((text_width(line, size, weight) for line in lines), default=0.0)
+        if widest <= width or columns == 1:
+            return "\n".join(lines)
+        columns = max(1, min(columns - 1, int(columns * width / widest)))
+
+
+def shortened(text: str, count: int) -> str:
+    """Returns a text of at most so many characters: what is too long has its middle left out.
+
+    Names of runs often differ at their end only.
+
+    Arguments:
+        text: The text, whose dollars are escaped.
+        count: The number of characters, three or more.
+    """
+    plain = text.replace(r"\$", "$")
+    if len(plain) <= count:
+        return text
+    end = (count - 1) // 2
+    return f"{plain[: count - 1 - end]}…{plain[-end:]}".replace("$", r"\$")
 
 
 def widely_scaled(ax: Axes, values: np.ndarray | pd.Series) -> bool:
