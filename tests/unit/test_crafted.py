@@ -329,11 +329,14 @@ def test_a_label_is_text_in_figures(label):
     from diem.report.figures.files import opened
 
     resolve(labelled(label), "mine.yaml")
-    with opened(Reads(), "some", {"run": label}, [], {}, {}, {}) as source:
+    ceilings = {"plain": {"run": f"ceiling of {label}"}}
+    with opened(Reads(), "some", {"run": label}, [], ceilings, {}, {}) as source:
         figure = Figure()
         annotate(figure, source.labels["run"], "note")
         figure.canvas.draw()
         assert figure._suptitle._preprocess_math(source.labels["run"]) == (label, False)
+        ceiling = source.ceilings["plain"]["run"]
+        assert figure._suptitle._preprocess_math(ceiling) == (f"ceiling of {label}", False)
 
 
 @pytest.mark.slow

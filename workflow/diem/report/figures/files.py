@@ -143,17 +143,21 @@ def opened(
         tables, clean, chosen = (files.get(name) for name in ("metrics", "clean", "chosen"))
         yield Source(
             experiment,
-            # Text, which Matplotlib would take for mathematics between two of these.
-            {run: label.replace("$", r"\$") for run, label in labels.items()},
+            _as_text(labels),
             rows=over_seeds(read_rows(tables), metrics) if tables else None,
             truth=rows(clean, "test/x") if clean else None,
             losses=[_losses(Path(path)) for path in files.get("losses", [])],
             chosen=_chosen(chosen) if chosen else {},
             evaluations=[evaluation(path) for path in files.get("evaluations", [])],
             metrics=metrics,
-            ceilings=ceilings,
+            ceilings={observations: _as_text(names) for observations, names in ceilings.items()},
             trained=trained,
         )
+
+
+def _as_text(names: Mapping[str, str]) -> dict[str, str]:
+    """Returns names that Matplotlib does not take for mathematics, as between two dollars."""
+    return {key: name.replace("$", r"\$") for key, name in names.items()}
 
 
 def _losses(path: Path) -> Losses:
