@@ -10,6 +10,7 @@ from diem.files import hdf5
 from diem.report.drawing import laps
 from diem.report.drawing.images import Heading, image_rows
 from diem.report.drawing.laps import by_lap
+from diem.report.drawing.marginals import color_norm, pair_density
 from diem.report.drawing.style import MISSING, save
 from diem.report.figures import Evaluation, Source
 from diem.report.figures.base import figure_named
@@ -234,6 +235,22 @@ def test_evolution_of_vectors_of_two_values_has_one_pair():
     figure = drawn_by("evolution", Source("m", LABELS, truth=POINT[:, :2], evaluations=parts))
 
     assert len(figure.axes) == 2
+
+
+def test_mass_in_few_bins_is_as_dark_as_elsewhere():
+    rng = np.random.default_rng(0)
+    signs = rng.choice([-1.0, 1.0], size=(2000, 4)) + 0.01 * rng.standard_normal((2000, 4))
+    for x in (signs, POINT):
+        densities = [pair_density(x, 0, 1), pair_density(x, 1, 2)]
+        norm = color_norm(densities)
+        assert all(norm(density.max()) > 0.9 for density in densities)
+    nothing = pair_density(np.full((10, 2), 9.0), 0, 1)  # beyond all bins
+    assert color_norm([nothing])(nothing).max() == 0
+
+
+def test_the_colours_of_ordinary_densities_end_at_a_share_of_all_bins():
+    density = pair_density(np.random.default_rng(0).standard_normal((5000, 2)), 0, 1)
+    assert color_norm([density]).vmax == np.quantile(density, 0.998)
 
 
 @pytest.mark.slow

@@ -138,8 +138,14 @@ def pair_density(x: HasRows, i: int, j: int) -> np.ndarray:
 
 
 def color_norm(densities: Sequence[np.ndarray]) -> PowerNorm:
-    """Returns a scale of colours that all panels share, and that shows thin tails as well."""
-    return PowerNorm(0.5, vmin=0, vmax=np.quantile(np.stack(densities), 0.998), clip=True)
+    """Returns a scale of colours that all panels share, and that shows thin tails as well.
+
+    It ends below the densest bins of all, or where mass is in few bins, below those of these.
+    """
+    shown = np.stack(densities)
+    some = shown[shown > 0]
+    end = max(np.quantile(shown, 0.998), np.quantile(some, 0.9)) if some.size else 1.0
+    return PowerNorm(0.5, vmin=0, vmax=end, clip=True)
 
 
 def show_density(ax: Axes, density: np.ndarray, norm: PowerNorm, colors: str) -> None:
