@@ -8,7 +8,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diem.report.drawing.laps import lap_ticks
-from diem.report.drawing.style import GREY, WIDTH, annotate, styled, widely_scaled
+from diem.report.drawing.style import (
+    GREY,
+    WIDTH,
+    annotate,
+    fitted,
+    shortened,
+    styled,
+    widely_scaled,
+)
 from diem.report.figures.base import Losses
 
 __all__ = ["RISEN", "loss_curves", "overfitting", "rise"]
@@ -67,23 +75,33 @@ def loss_curves(
     rows = -(-len(runs) // columns)
     figure = Figure(figsize=(WIDTH, 1.5 * rows + 0.9))
     axes = figure.subplots(rows, columns, squeeze=False)
-    for ax, (run, laps) in zip(axes.flat, runs.items(), strict=False):
+    headings = [_heading(run, labels[run], laps, columns) for run, laps in runs.items()]
+    for ax, (run, laps), heading in zip(axes.flat, runs.items(), headings, strict=False):
         _panel(ax, laps, chosen.get(run))
-        # Several runs may have one label.
-        called = labels[run] if labels[run] == run else f"{run} ({labels[run]})"
         risen = any(rise(each.curve) > RISEN for each in laps)
-        color = RISING if risen else VALIDATION
-        ax.set_title(f"{called}: {overfitting(laps)}", loc="left", color=color)
+        ax.set_title(heading, loc="left", color=RISING if risen else VALIDATION)
+    lines = [heading.count("\n") for heading in headings]
+    more = sum(max(lines[i : i + columns]) for i in range(0, len(lines), columns))
+    figure.set_figheight(figure.get_figheight() + 0.14 * more)
     for ax in axes.flat[len(runs) :]:
         ax.set_axis_off()
-    lines = axes.flat[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="upper right", fontsize=7, ncols=2, frameon=False)
+    named = axes.flat[0].get_legend_handles_labels()
+    figure.legend(*named, loc="upper right", fontsize=7, ncols=2, frameon=False)
     for ax in axes[-1]:
         ax.set_xlabel("optimizer step, over the laps (their numbers on top)")
     for ax in axes[:, 0]:
         ax.set_ylabel("loss")
     annotate(figure, title, _note(chosen), beside=1.8)
     return figure
+
+
+def _heading(run: str, label: str, laps: Sequence[Losses], columns: int) -> str:
+    """Returns a panel's heading, in lines that fit one of so many columns."""
+    room = 80 // columns
+    called = run if label == run else f"{run} ({label})"  # several runs may have one label
+    called = called if len(called) <= room else shortened(run, room)
+    heading = f"{called}: {overfitting(laps)}"
+    return fitted(heading, (WIDTH - 0.6) / columns - 0.2, 8)
 
 
 def _note(chosen: Mapping[str, int]) -> str:
