@@ -2,10 +2,14 @@
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from test_figures import CARD
 
+from diem.evaluation.metrics import Label
+from diem.report.drawing.laps import by_lap, line_styles
 from diem.report.drawing.style import annotate, fitted, shortened, styled, text_width
 from diem.report.figures import Losses, Source
 from diem.report.figures.base import figure_named
@@ -82,3 +86,108 @@ def test_headings_that_tell_of_overfitting_stand_apart(runs):
         assert heading.endswith(
             "8 of 8 laps overfit: lap 1 ends 6 % above its lowest validation loss"
         )
+
+
+METRICS = ("sliced_wasserstein", "distance_to_manifold", "sinkhorn_divergence")
+
+
+def rows_of(runs, ceilings=1, metrics=METRICS) -> pd.DataFrame:
+    """Rows of runs of one set of observations, of which the first have ceilings."""
+    found = [("floor", "floor", 0, 2.0)]
+    found += [(run, "ceiling", 0, 0.5 + 0.01 * i) for i, run in enumerate(runs[:ceilings])]
+    found += [(run, "lap", lap, 1.8 / lap + 0.1 * i) for i, run in enumerate(runs) for lap in (1, 2)]
+    names = ("run", "stage", "lap", "value")
+    shared = {**CARD, "observations": "half", "extractor": ""}
+    rows = [{**shared, **dict(zip(names, row, strict=True))} for row in found]
+    return pd.concat([pd.DataFrame(rows).assign(metric=metric) for metric in metrics])
+
+
+def shown(rows, runs, **settings):
+    figure = by_lap(rows, METRICS, {run: run for run in runs}, "title", {}, **settings)
+    figure.set_dpi(200)
+    figure.draw_without_rendering()
+    return figure
+
+
+def legend_of(figure):
+    (part,) = figure.subfigs
+    (legend,) = part.legends
+    return legend
+
+
+def look(line) -> tuple:
+    return line.get_color(), line.get_marker(), str(line._unscaled_dash_pattern)
+
+
+@pytest.mark.parametrize(
+    ("count", "ceilings", "name"),
+    [(1, 1, "n" * 26), (12, 12, "{}"), (8, 2, LONG), (3, 3, "w" * 90)],
+)
+def test_many_or_long_names_stand_in_a_legend_below(count, ceilings, name):
+    runs = [f"{i}_{name.format(i)}" for i in range(count)]
+    figure = shown(rows_of(runs, ceilings), runs, ceilings={"half": {r: f"of {r}" for r in runs}})
+
+    legend = legend_of(figure)
+    texts = {shortened(text, 60) for run in runs for text in (run, f"of {run}")}
+    bounds = {shortened(f"of {run}", 60) for run in runs[ceilings:]}
+    assert {text.get_text() for text in legend.get_texts()} == (texts | {"floor"}) - bounds
+    assert apart(legend.get_texts())
+    looks = [look(line) for line in legend.get_lines()]
+    assert len(set(looks)) == len(looks)
+    # Nothing of it is on the panels, which keep their width, or on the note.
+    box = legend.get_window_extent()
+    assert figure._supxlabel.get_window_extent().y1 < box.y0
+    for ax in figure.axes:
+        assert box.y1 < ax.xaxis.label.get_window_extent().y0
+        assert ax.get_window_extent().width > 0.2 * figure.bbox.width
+        assert not ax.texts
+        assert {look(line) for line in ax.lines if line.get_markersize() < 10} == set(looks)
+
+
+def test_few_and_short_names_stand_beside_their_lines():
+    figure = shown(rows_of(["tweedie", "cov_x"]), ["tweedie", "cov_x"])
+    assert not figure.subfigs
+    for ax in figure.axes:
+        assert {text.get_text() for text in ax.texts} == {"tweedie", "cov_x", "floor", "ceiling"}
+
+
+def test_no_two_labels_look_alike():
+    styles = line_styles({str(i): str(i) for i in range(20)})
+    assert len({tuple(map(str, style.values())) for style in styles.values()}) == 20
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_a_last_value_that_is_not_finite_leaves_name_and_tick(value):
+    rows = rows_of(["tweedie", "cov_x"])
+    last = (rows["run"] == "cov_x") & (rows["lap"] == 2) & (rows["metric"] == METRICS[0])
+    rows.loc[last, "value"] = value
+    rows.loc[rows["metric"] == METRICS[1], "value"] = value
+
+    lost, nothing, _ = shown(rows, ["tweedie", "cov_x"]).axes
+
+    texts = {text.get_text(): text.get_position()[1] for text in lost.texts}
+    assert set(texts) == {"tweedie", "cov_x", "floor", "ceiling"}
+    assert all(0 < y < 1.2 for y in texts.values())
+    assert lost.get_yscale() == "linear"
+    for ax in (lost, nothing):
+        assert ax.get_xlim()[1] >= 2
+        assert 2 in ax.get_xticks()
+
+
+def test_each_subject_of_a_metric_has_its_line():
+    one = rows_of(["a"], metrics=["mine"]).assign(subject="posterior")
+    mean = one.assign(subject="posterior_mean", value=one["value"] + 4)
+    rows = pd.concat([one, mean]).sort_values(["stage", "lap"], kind="stable")
+
+    known = {"mine": Label("Mine", "dB", "↑")}
+    figure = by_lap(rows, ["mine"], {"a": "a"}, "title", {}, known)
+
+    (ax,) = figure.axes
+    posterior, means = [line for line in ax.lines if line.get_marker() == "o"][:2]
+    np.testing.assert_array_equal(posterior.get_xydata(), [[0, 2], [1, 1.8], [2, 0.9]])
+    np.testing.assert_array_equal(means.get_xydata(), [[0, 6], [1, 5.8], [2, 4.9]])
+    rings = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_markersize() == 10]
+    assert rings == [[0, 2], [0, 6]]
+    subjects = ("posterior samples", "posterior means")
+    names = {f"{name}, {subject}" for name in ("a", "floor", "ceiling") for subject in subjects}
+    assert {text.get_text() for text in ax.texts} == names

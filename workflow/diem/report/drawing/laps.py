@@ -1,25 +1,64 @@
 """Metrics by lap: a panel a metric and set of observations, a line a run."""
 
-import itertools
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from diem.errors import DiemError
 from diem.evaluation.metrics import Label, selecting
 from diem.evaluation.rows import provenance, seeds_of
-from diem.report.drawing.style import GREY, WIDTH, annotate, styled, widely_scaled
-from diem.report.tables.labels import METRICS, NO_LABELS, Ceilings, label_of, metric_label
+from diem.report.drawing.style import (
+    GREY,
+    WIDTH,
+    annotate,
+    fitted,
+    legend_below,
+    styled,
+    text_width,
+    widely_scaled,
+)
+from diem.report.tables.labels import (
+    METRICS,
+    NO_LABELS,
+    SUBJECTS,
+    Ceilings,
+    label_of,
+    metric_label,
+)
 from diem.report.tables.writing import notes_once
 
 __all__ = ["BAND", "band", "by_lap", "lap_ticks", "line_styles"]
 
 BAND = "Shaded: one standard error."
+
+DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)))
+"""The lines of labels: another each time that the colours begin anew."""
+
+BESIDE = 12
+"""The names that a panel has room for beside the ends of its lines, at most."""
+
+
+class _Line(NamedTuple):
+    """A line of a panel.
+
+    Attributes:
+        name: What it is called.
+        rows: Its rows, in the order of their laps; of a bound its one.
+        style: Its colour, line and marker.
+        bound: Whether it is a floor or a ceiling.
+        ceiling_of: Of a ceiling the label of the run that it is named after.
+    """
+
+    name: str
+    rows: pd.DataFrame
+    style: Mapping[str, Any]
+    bound: bool = False
+    ceiling_of: str | None = None
 
 
 @styled
@@ -36,7 +75,8 @@ def by_lap(
 
     Each run is a line that starts at the floor, which is the prior of lap 0. Floor and ceilings of
     each panel's observations are horizontal lines. Samples of the E-step are left out: they were
-    drawn with the prior of the lap before.
+    drawn with the prior of the lap before. Names stand beside the ends of lines, or in a legend
+    below where they are many or long.
 
     Arguments:
         rows: An experiment's metric rows, see :func:`diem.evaluation.rows.read_rows`.
@@ -58,32 +98,44 @@ def by_lap(
     sets = list(rows["observations"].unique())
     # One set of observations leaves the width to the metrics.
     shape = (1, len(found)) if len(sets) == 1 else (len(found), len(sets))
-    figure = Figure(figsize=(WIDTH, 2.1 * shape[0] + 0.9))
-    axes = figure.subplots(*shape, sharey="none" if len(sets) == 1 else "row", squeeze=False)
     pairs = [(metric, observations) for metric in found for observations in sets]
     styles = line_styles(labels)
-    ends = []
+    by_pair = dict(iter(rows.groupby(["metric", "observations"], sort=False)))
+    panels = {pair: by_pair.get(pair, rows.iloc[:0]) for pair in pairs}
+    lines = {
+        pair: _lines(panel, labels, styles, ceilings.get(pair[1], {}))
+        for pair, panel in panels.items()
+    }
+    figure = Figure(figsize=(WIDTH, 2.1 * shape[0] + 0.9))
+    beside = _fit_beside(list(lines.values()), shape[1])
+    part: Figure | SubFigure = figure
+    if not beside:
+        lines = {pair: _told_by_colour(of_panel, styles) for pair, of_panel in lines.items()}
+        every = {line.name: line.style for of_panel in lines.values() for line in of_panel}
+        part = legend_below(figure, every)
+    axes = part.subplots(*shape, sharey="none" if len(sets) == 1 else "row", squeeze=False)
     for ax, (metric, observations) in zip(axes.flat, pairs, strict=True):
-        of_metric = rows[rows["metric"] == metric]
-        panel = of_metric[of_metric["observations"] == observations]
-        ends.append((ax, _lines(ax, panel, labels, styles, ceilings.get(observations, {}))))
+        panel = panels[metric, observations]
+        _draw(ax, lines[metric, observations], panel)
         if chosen is not None:
             laps = chosen if metric in selecting() else {}
             _ring(ax, panel, laps, label_of(metric, known).better, labels, styles)
         ax.set_xlabel("lap")
         if metric == found[0] and len(sets) > 1:
-            ax.set_title(observations)
+            ax.set_title(fitted(observations, 0.8 * WIDTH / len(sets), 8))
         if observations == sets[0]:
-            label = metric_label(metric, of_metric["extractor"].iloc[0], known)
+            extractor = rows.loc[rows["metric"] == metric, "extractor"].iloc[0]
+            label = metric_label(metric, extractor, known)
             better = label_of(metric, known).better
             ax.set_ylabel(f"{label} {better}".replace(" (", "\n("))
 
     for ax, (metric, _) in zip(axes.flat, pairs, strict=True):  # shared, so when all are drawn
         _scale(ax, rows.loc[rows["metric"] == metric, "value"], label_of(metric, known).least)
     annotate(figure, title, _note(rows, known))
-    figure.draw_without_rendering()  # settles the limits and sizes that the labels are placed by
-    for ax, labelled in ends:
-        _label_ends(ax, labelled)
+    if beside:
+        figure.draw_without_rendering()  # settles what the labels are placed by: limits and sizes
+        for ax, pair in zip(axes.flat, pairs, strict=True):
+            _label_ends(ax, lines[pair])
     return figure
 
 
@@ -114,36 +166,80 @@ def band(ax: Axes, at: Sequence[float] | pd.Series, line: pd.DataFrame) -> None:
 
 
 def line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
-    """Returns colour and marker of each label, the same in every panel."""
-    cycle = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
-    return dict(zip(dict.fromkeys(labels.values()), cycle, strict=False))
+    """Returns colour, marker and line of each label, the same in every panel."""
+    cycle = list(matplotlib.rcParams["axes.prop_cycle"])
+    styles = {}
+    for i, label in enumerate(dict.fromkeys(labels.values())):
+        dash = DASHES[i // len(cycle) % len(DASHES)]
+        styles[label] = {**cycle[i % len(cycle)], "linestyle": dash}
+    return styles
 
 
 def _lines(
-    ax: Axes,
     panel: pd.DataFrame,
     labels: Mapping[str, str],
     styles: Mapping[str, dict],
     ceilings: Mapping[str, str],
-) -> list[tuple[float, str, str]]:
-    """Draws a panel and returns the ends to label: value, text, colour."""
-    floors = list(panel.loc[panel["stage"] == "floor", "value"])
-    bounds = [(value, "floor", "--") for value in floors]
-    for row in panel[panel["stage"] == "ceiling"].to_dict("records"):
-        bounds.append((row["value"], ceilings.get(row["run"], "ceiling"), ":"))
-    ends = []
-    for value, name, style in bounds:
-        ax.axhline(value, color=GREY, linestyle=style, marker="", linewidth=1)
-        ends.append((value, name, GREY))
-    for run, line in panel[panel["stage"] == "lap"].groupby("run", sort=False):
-        line = line.sort_values("lap")
-        line = pd.concat([panel[panel["stage"] == "floor"], line])
-        label = labels[str(run)]
-        ax.plot(line["lap"], line["value"], **styles[label])
-        band(ax, line["lap"], line)
-        ends.append((line["value"].iloc[-1], label, styles[label]["color"]))
-    ax.set_xticks(lap_ticks({0, *panel["lap"]}))
-    return ends
+) -> list[_Line]:
+    """Returns the lines of a panel: bounds, and then runs, of each subject of its metric."""
+    lines = []
+    subjects = list(panel["subject"].unique())
+    for subject in subjects:
+        # A metric of one's own may measure several.
+        told = f", {SUBJECTS.get(subject, subject)}" if len(subjects) > 1 else ""
+        fill = {"markerfacecolor": "white"} if subject != subjects[0] else {}
+        rows = panel[panel["subject"] == subject]
+        floors = rows[rows["stage"] == "floor"]
+        bound = {"color": GREY, "marker": "", "linewidth": 1}
+        for i in range(len(floors)):
+            style = {**bound, "linestyle": "--"}
+            lines.append(_Line(f"floor{told}", floors.iloc[i : i + 1], style, True))
+        for run, row in rows[rows["stage"] == "ceiling"].groupby("run", sort=False):
+            name, style = ceilings.get(str(run), "ceiling"), {**bound, "linestyle": ":"}
+            lines.append(_Line(f"{name}{told}", row, style, True, labels.get(str(run))))
+        for run, laps in rows[rows["stage"] == "lap"].groupby("run", sort=False):
+            label = labels[str(run)]
+            line = pd.concat([floors, laps.sort_values("lap")])
+            lines.append(_Line(f"{label}{told}", line, {**styles[label], **fill}))
+    return lines
+
+
+def _fit_beside(panels: Sequence[Sequence[_Line]], columns: int) -> bool:
+    """Returns whether names have room beside lines, and colours alone tell these apart."""
+    lines = [line for of_panel in panels for line in of_panel]
+    if any(line.style["linestyle"] != DASHES[0] for line in lines if not line.bound):
+        return False
+    names = {line.name for line in lines}
+    room = 0.4 * WIDTH / columns
+    return max(map(len, panels)) <= BESIDE and all(text_width(name, 7) <= room for name in names)
+
+
+def _told_by_colour(lines: Sequence[_Line], styles: Mapping[str, dict]) -> list[_Line]:
+    """Gives ceilings, where there are several, the colours of their runs."""
+    if sum(line.ceiling_of is not None for line in lines) < 2:
+        return list(lines)
+    coloured = []
+    for line in lines:
+        if line.ceiling_of is not None:
+            of_run = styles[line.ceiling_of]
+            dots = ":" if of_run["linestyle"] == DASHES[0] else (0, (1, 5))
+            line = line._replace(style={**line.style, "color": of_run["color"], "linestyle": dots})
+        coloured.append(line)
+    return coloured
+
+
+def _draw(ax: Axes, lines: Sequence[_Line], panel: pd.DataFrame) -> None:
+    """Draws the lines of a panel."""
+    for line in lines:
+        if line.bound:
+            ax.axhline(line.rows["value"].iloc[0], **line.style)
+        else:
+            ax.plot(line.rows["lap"], line.rows["value"], **line.style)
+            band(ax, line.rows["lap"], line.rows)
+    laps = [0, *panel["lap"]]
+    ax.set_xticks(lap_ticks(set(laps)))
+    # The axis shows the laps whose values are not finite, too.
+    ax.update_datalim([(lap, 0) for lap in laps], updatey=False)
 
 
 def _ring(
@@ -155,13 +251,17 @@ def _ring(
     styles: Mapping[str, dict],
 ) -> None:
     """Rings the chosen lap of each run, or the best in the direction of better values."""
-    floor = panel[panel["stage"] == "floor"]
-    for run, laps in panel[panel["stage"] == "lap"].groupby("run", sort=False):
+    of_laps = panel[panel["stage"] == "lap"].groupby(["run", "subject"], sort=False)
+    for (run, subject), laps in of_laps:
+        floor = panel[(panel["stage"] == "floor") & (panel["subject"] == subject)]
         line = pd.concat([floor, laps])
-        values, lap = line["value"], chosen.get(str(run))
+        line = line[np.isfinite(line["value"])]
+        if (lap := chosen.get(str(run))) is not None:
+            line = line[line["lap"] == lap]
+        if line.empty:
+            continue
+        values = line["value"]
         best = line.iloc[int(values.argmin() if better == "↓" else values.argmax())]
-        if lap is not None:
-            best = line[line["lap"] == lap].iloc[0]
         color = styles[labels[str(run)]]["color"]
         ring: dict[str, Any] = {"ms": 10, "mfc": "none", "mec": color, "mew": 1.5, "clip_on": False}
         ax.plot(best["lap"], best["value"], "o", **ring)
@@ -178,7 +278,8 @@ def lap_ticks(laps: Set[int]) -> list[int]:
 
 def _scale(ax: Axes, values: pd.Series, lowest: float | None) -> None:
     """Chooses a logarithmic axis where values span a wide range, and else starts at the lowest."""
-    if widely_scaled(ax, values):
+    values = values[np.isfinite(values)]
+    if values.empty or widely_scaled(ax, values):
         return
     if lowest is None:
         ax.margins(y=0.12)
@@ -186,10 +287,13 @@ def _scale(ax: Axes, values: pd.Series, lowest: float | None) -> None:
         ax.set_ylim(bottom=min(lowest, values.min()))
 
 
-def _label_ends(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Writes a line's name beside its end; names that would overlap move apart."""
+def _label_ends(ax: Axes, lines: Sequence[_Line]) -> None:
+    """Writes a line's name beside its last finite value; names that would overlap move apart."""
     height = ax.get_window_extent().height / ax.figure.dpi * 72  # in points, like the text
-    ends = sorted(ends)
+    finite = [(line, line.rows["value"][np.isfinite(line.rows["value"])]) for line in lines]
+    ends = sorted(
+        (values.iloc[-1], line.name, line.style["color"]) for line, values in finite if len(values)
+    )
     places = [
         ax.transAxes.inverted().transform(ax.transData.transform((0, y)))[1] for y, *_ in ends
     ]

@@ -1,14 +1,17 @@
 """The style that all figures share: sizes, colours, captions, and how a figure is written."""
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -21,6 +24,7 @@ __all__ = [
     "annotate",
     "colours",
     "fitted",
+    "legend_below",
     "save",
     "shortened",
     "styled",
@@ -124,6 +128,25 @@ def shortened(text: str, count: int) -> str:
     return f"{plain[: count - 1 - end]}…{plain[-end:]}".replace("$", r"\$")
 
 
+def legend_below(figure: Figure, lines: Mapping[str, Mapping[str, Any]]) -> SubFigure:
+    """Adds a legend of lines below all panels, and returns the part of the figure to draw these in.
+
+    Arguments:
+        figure: The figure, which grows by the legend.
+        lines: The style of each line, by its name.
+    """
+    names = [shortened(name, 60) for name in lines]
+    columns = int(0.97 * WIDTH / (0.55 + max(text_width(name, 7) for name in names)))
+    columns = max(1, min(columns, len(names)))
+    figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(names) // columns) + 0.1)
+    # In a part of its own the legend stands above the figure's note.
+    part: SubFigure = figure.subfigures()
+    handles = [Line2D([], [], **style) for style in lines.values()]
+    settings: dict[str, Any] = {"ncols": columns, "fontsize": 7, "frameon": False}
+    part.legend(handles, names, loc="outside lower left", handlelength=3.5, **settings)
+    return part
+
+
 def widely_scaled(ax: Axes, values: np.ndarray | pd.Series) -> bool:
     """Makes the vertical axis logarithmic where values span a wide range, and tells whether it is.
 
@@ -131,7 +154,8 @@ def widely_scaled(ax: Axes, values: np.ndarray | pd.Series) -> bool:
         ax: The axes.
         values: The values that it shows.
     """
-    wide = bool(values.min() > 0 and values.max() > 4 * values.min())
+    finite = values[np.isfinite(values)]
+    wide = bool(len(finite) and finite.min() > 0 and finite.max() > 4 * finite.min())
     if wide:
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
