@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from diem.errors import DiemError
-from diem.report.drawing.style import WIDTH, annotate, colours, styled
+from diem.report.drawing.style import WIDTH, annotate, colours, fitted, shortened, styled
 
 if TYPE_CHECKING:
     from diem.report.figures.base import Source
@@ -58,9 +58,12 @@ def image_rows(panels: Mapping[str, Mapping[Heading, np.ndarray]], title: str, n
     count = len(first)
     cell = (WIDTH - 0.9) / (count * len(panels))
     height = cell * first.shape[2] / first.shape[3]
-    figure = Figure(figsize=(WIDTH, height * len(rows) + 0.75))
+    room = cell * count  # of a title, which has three lines at most or about so many
+    titles = [fitted(shortened(name, int(50 * room)), room, 8) for name in panels]
+    more = 0.14 * max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(WIDTH, height * len(rows) + 0.75 + more))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (name, panel) in zip(axes, panels.items(), strict=True):
+    for ax, title_of_panel, panel in zip(axes, titles, panels.values(), strict=True):
         blank = np.full_like(first, 2.0)
         grid = [_strip(panel.get(row, blank)) for row in rows]
         ax.imshow(np.concatenate(grid), extent=(0, count, len(rows), 0), aspect="auto")
@@ -68,7 +71,7 @@ def image_rows(panels: Mapping[str, Mapping[Heading, np.ndarray]], title: str, n
         ax.spines[:].set_visible(False)
         ax.tick_params(length=0)
         ax.set(xticks=[], yticks=[])
-        ax.set_title(name)
+        ax.set_title(title_of_panel)
     axes[0].set_yticks(np.arange(len(rows)) + 0.5, [row.name for row in rows])
     annotate(figure, title, note)
     return figure
