@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from test_figures import CARD
 
 from diem.evaluation.metrics import Label
+from diem.report.drawing.coverage import Line, coverages
+from diem.report.drawing.images import Heading, image_rows
 from diem.report.drawing.laps import by_lap, line_styles
 from diem.report.drawing.style import annotate, fitted, shortened, styled, text_width
 from diem.report.figures import Losses, Source
@@ -95,7 +97,9 @@ def rows_of(runs, ceilings=1, metrics=METRICS) -> pd.DataFrame:
     """Rows of runs of one set of observations, of which the first have ceilings."""
     found = [("floor", "floor", 0, 2.0)]
     found += [(run, "ceiling", 0, 0.5 + 0.01 * i) for i, run in enumerate(runs[:ceilings])]
-    found += [(run, "lap", lap, 1.8 / lap + 0.1 * i) for i, run in enumerate(runs) for lap in (1, 2)]
+    found += [
+        (run, "lap", lap, 1.8 / lap + 0.1 * i) for i, run in enumerate(runs) for lap in (1, 2)
+    ]
     names = ("run", "stage", "lap", "value")
     shared = {**CARD, "observations": "half", "extractor": ""}
     rows = [{**shared, **dict(zip(names, row, strict=True))} for row in found]
@@ -191,3 +195,39 @@ def test_each_subject_of_a_metric_has_its_line():
     subjects = ("posterior samples", "posterior means")
     names = {f"{name}, {subject}" for name in ("a", "floor", "ceiling") for subject in subjects}
     assert {text.get_text() for text in ax.texts} == names
+
+
+@pytest.mark.parametrize(("count", "sets"), [(12, 1), (2, 3)])
+def test_many_or_long_names_are_not_on_the_coverages(count, sets):
+    u = np.random.default_rng(0).uniform(size=64)
+    found = {"single values": u[:, None], "sum of all values": u, "distance to another truth": u}
+    names = [LONG.format(i) for i in range(count)]
+    lines = [Line(f"set {i}", "lap", name, found) for i in range(sets) for name in names]
+
+    figure = coverages(lines, "title")
+    figure.set_dpi(200)
+    figure.draw_without_rendering()
+
+    legend = legend_of(figure)
+    assert [text.get_text() for text in legend.get_texts()] == names
+    looks = [look(line) for line in legend.get_lines()]
+    assert len(set(looks)) == count
+    for ax in figure.axes:
+        assert ax.get_legend() is None
+        assert [look(line) for line in ax.lines[1:]] == looks
+        assert not legend.get_window_extent().overlaps(ax.get_tightbbox())
+    assert apart([ax.title for ax in figure.axes])
+
+
+def test_titles_of_many_panels_of_images_stand_apart():
+    images = np.zeros((4, 1, 8, 8))
+    names = [f"missing_{i}0, tweedie with a long label" for i in range(6)]
+    panels = {name: {Heading(0, "row"): images} for name in names}
+
+    figure = image_rows(panels, "six sets", "note")
+    figure.set_dpi(200)
+    figure.draw_without_rendering()
+
+    assert apart([ax.title for ax in figure.axes])
+    assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == list(panels)
+    assert figure.axes[0].get_window_extent().width > 0.9 * 200

@@ -5,10 +5,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from diem.report.drawing.laps import line_styles
-from diem.report.drawing.style import GREY, WIDTH, annotate, styled
+from diem.report.drawing.style import (
+    GREY,
+    WIDTH,
+    annotate,
+    fitted,
+    legend_below,
+    styled,
+    text_width,
+)
 
 __all__ = ["Line", "coverages"]
 
@@ -47,26 +55,36 @@ def curve(transforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @styled
-def coverages(lines: Sequence[Line], title: str) -> Figure:
+def coverages(lines: Sequence[Line], title: str, told: str = "") -> Figure:
     """Draws how often central intervals hold the truth, against how often they should.
 
     Arguments:
         lines: The priors; those of one set of observations share a row of panels, or with several
             sets a column.
         title: The title.
+        told: What the note says beside, a sentence.
     """
     sets = list(dict.fromkeys(line.observations for line in lines))
     names = list(dict.fromkeys(name for line in lines for name in line.transforms))
     shape = (1, len(names)) if len(sets) == 1 else (len(names), len(sets))
     figure = Figure(figsize=(WIDTH, 2.2 * shape[0] + 0.7))
-    axes = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
+    part: Figure | SubFigure = figure
+    styles = _styles(lines)
+    within = all(
+        _fit_within([line.label for line in lines if line.observations == each], shape[1])
+        for each in sets
+    )
+    if not within:
+        part = legend_below(figure, {line.label: styles[line.stage, line.label] for line in lines})
+    axes = part.subplots(*shape, sharex=True, sharey=True, squeeze=False)
     pairs = [(name, observations) for name in names for observations in sets]
-    styles = line_styles({line.label: line.label for line in lines if line.stage == "lap"})
     for ax, (name, observations) in zip(axes.flat, pairs, strict=True):
         here = [x for x in lines if x.observations == observations and name in x.transforms]
         _panel(ax, [(line, line.transforms[name]) for line in here], styles)
-        ax.set_title(name if len(sets) == 1 else f"{observations}: {name}")
-        ax.legend(loc="lower right", fontsize=6, frameon=False)
+        heading = name if len(sets) == 1 else f"{observations}: {name}"
+        ax.set_title(fitted(heading, 0.95 * WIDTH / shape[1], 8))
+        if within:
+            ax.legend(loc="lower right", fontsize=6, frameon=False)
     for ax in axes[-1]:
         ax.set_xlabel("interval (%)")
     for ax in axes[:, 0]:
@@ -75,13 +93,35 @@ def coverages(lines: Sequence[Line], title: str) -> Figure:
         figure,
         title,
         "Below the diagonal error bars are too narrow, above it too wide. Shaded: two standard"
-        " errors over observations; grey: where 95 % of perfect samplers lie, at each level.",
+        " errors over observations; grey: where 95 % of perfect samplers lie, at each level."
+        f" {told}".rstrip(),
     )
     return figure
 
 
+def _styles(lines: Sequence[Line]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Returns colour and line of each stage and label."""
+    of_laps = line_styles({line.label: line.label for line in lines if line.stage == "lap"})
+    styles: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        style = {"color": GREY, "linestyle": BOUNDS.get(line.stage, "-"), "marker": ""}
+        if line.stage == "lap":
+            style |= {key: of_laps[line.label][key] for key in ("color", "linestyle")}
+        styles[line.stage, line.label] = style
+    return styles
+
+
+def _fit_within(labels: Sequence[str], columns: int) -> bool:
+    """Returns whether a legend has room in the corner of a panel, below the diagonal."""
+    size = min(WIDTH / columns - 0.35, 2.0)  # panels are square
+    width = 0.4 + max(text_width(label, 6) for label in labels)
+    return width + 0.14 * len(labels) < 0.95 * size
+
+
 def _panel(
-    ax: Axes, lines: Sequence[tuple[Line, np.ndarray]], styles: Mapping[str, Mapping]
+    ax: Axes,
+    lines: Sequence[tuple[Line, np.ndarray]],
+    styles: Mapping[tuple[str, str], dict[str, Any]],
 ) -> None:
     """Draws the lines of one panel, and where a perfect sampler lies."""
     independent = [len(x) for _, x in lines if x.ndim == 1]
@@ -92,12 +132,13 @@ def _panel(
     ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, marker="")
     for line, transforms in lines:
         mean, error = curve(transforms)
-        style: dict[str, Any] = {"color": GREY, "linestyle": BOUNDS.get(line.stage, "-")}
+        style = styles[line.stage, line.label]
         if line.stage == "lap":
-            style["color"] = styles[line.label]["color"]
-            low, high = mean - 2 * error, mean + 2 * error
-            ax.fill_between(100 * LEVELS, 100 * low, 100 * high, alpha=0.2, linewidth=0, **style)
-        ax.plot(100 * LEVELS, 100 * mean, marker="", label=line.label, **style)
+            low, high, color = mean - 2 * error, mean + 2 * error, style["color"]
+            ax.fill_between(
+                100 * LEVELS, 100 * low, 100 * high, alpha=0.2, linewidth=0, color=color
+            )
+        ax.plot(100 * LEVELS, 100 * mean, label=line.label, **style)
     ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
     ax.set_xticks([0, 50, 100])
     ax.set_yticks([0, 50, 100])

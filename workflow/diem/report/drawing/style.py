@@ -140,7 +140,7 @@ def legend_below(figure: Figure, lines: Mapping[str, Mapping[str, Any]]) -> SubF
     columns = max(1, min(columns, len(names)))
     figure.set_figheight(figure.get_figheight() + 0.17 * -(-len(names) // columns) + 0.1)
     # In a part of its own the legend stands above the figure's note.
-    part: SubFigure = figure.subfigures()
+    part: Any = figure.subfigures()
     handles = [Line2D([], [], **style) for style in lines.values()]
     settings: dict[str, Any] = {"ncols": columns, "fontsize": 7, "frameon": False}
     part.legend(handles, names, loc="outside lower left", handlelength=3.5, **settings)
