@@ -26,6 +26,7 @@ from diem.evaluation.ranks import (
 )
 from diem.files.hdf5 import write_hdf5
 from diem.jobs.job import Job
+from diem.report import figures
 from diem.report.drawing.coverage import Line, coverages, curve
 from diem.report.figures.uncertainty import belief
 from diem.report.tables.calibration import calibration, readable_calibration
@@ -277,6 +278,19 @@ def test_more_runs_than_colours_are_drawn():
     lines = [Line("mask", "lap", f"run {n}", {"sum": u}) for n in range(8)]
     (ax,) = coverages(lines, "title").axes
     assert len(ax.get_legend().get_texts()) == 8
+
+
+@pytest.mark.parametrize("seeds", ["3", "3, 4"])
+def test_the_figure_says_of_which_seed_it_is(seeds):
+    u = np.random.default_rng(0).uniform(size=64)
+    found = [figures.Evaluation("mask", "a", "lap", 2, {"calibration/total": u})]
+    source = figures.Source(
+        "digits", {"a": "a"}, pd.DataFrame({"seed": [seeds]}), evaluations=found
+    )
+    figure = figures.FIGURES.all()["calibration"]().draw(source)
+    note = " ".join(figure._supxlabel.get_text().split())
+    assert "over observations, as if independent" in note
+    assert ("Of seed 3 alone; tables are of the seeds 3, 4." in note) == (seeds == "3, 4")
 
 
 def test_a_reconstruction_without_a_number_is_not_left_out():

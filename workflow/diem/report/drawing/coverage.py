@@ -93,7 +93,8 @@ def coverages(lines: Sequence[Line], title: str, told: str = "") -> Figure:
         figure,
         title,
         "Below the diagonal error bars are too narrow, above it too wide. Shaded: two standard"
-        " errors over observations; grey: where 95 % of perfect samplers lie, at each level."
+        " errors over observations, as if independent; grey: where 95 % of perfect samplers lie, at"
+        " each level."
         f" {told}".rstrip(),
     )
     return figure

@@ -10,6 +10,7 @@ from diem.report.figures.base import Facts, Figure, Reads, Source
 
 if TYPE_CHECKING:
     import matplotlib.figure
+    import pandas as pd
 
 __all__ = ["Calibration"]
 
@@ -29,6 +30,7 @@ class Calibration(Figure):
     name = "calibration"
     clean = True
     reads = Reads(
+        rows=True,
         stages=("floor", "last", "ceiling"),
         every=True,
         arrays=tuple(f"{METRIC}/{name}" for name in PANELS),
@@ -39,7 +41,9 @@ How often central intervals of posterior samples hold the truth of test observat
 bars can be believed, below it they are too narrow, above it too wide.
 Single values are those that no observation depends on, where there are such; the sum of all
 values and the distance to another truth see what single values do not.
-Shaded: two standard errors over observations; grey: where nineteen of twenty perfect samplers lie.
+Shaded: two standard errors over observations as if they were independent, also where those of one
+group, such as a volume, resemble each other; grey: where nineteen of twenty perfect samplers lie.
+Of several seeds the lines are those of the first.
 """
 
     def problem(self, facts: Facts) -> str | None:
@@ -65,6 +69,12 @@ Shaded: two standard errors over observations; grey: where nineteen of twenty pe
             lines.append(Line(evaluation.observations, evaluation.stage, label, found))
         if not any(line.transforms for line in lines):
             raise DiemError(f"figures: {self.name!r} needs evaluation.metrics with {METRIC}.")
-        return coverages(
-            lines, f"{source.experiment}: how often posterior intervals hold the truth"
-        )
+        title = f"{source.experiment}: how often posterior intervals hold the truth"
+        return coverages(lines, title, _of_seed(source.rows))
+
+
+def _of_seed(rows: pd.DataFrame | None) -> str:
+    """Returns which seed the lines are of, in a sentence, where rows are means over several."""
+    seeds = "" if rows is None or rows.empty else str(rows["seed"].iloc[0])
+    first, *others = seeds.split(", ")
+    return f"Of seed {first} alone; tables are of the seeds {seeds}." if others else ""
