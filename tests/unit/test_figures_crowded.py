@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from test_figures import CARD
 
 from diem.evaluation.metrics import Label
+from diem.paper.heuristics.figures import divergence_by_sigma
 from diem.report.drawing.coverage import Line, coverages
 from diem.report.drawing.images import Heading, image_rows
 from diem.report.drawing.laps import by_lap, line_styles
@@ -231,3 +232,39 @@ def test_titles_of_many_panels_of_images_stand_apart():
     assert apart([ax.title for ax in figure.axes])
     assert [ax.get_title().replace("\n", " ") for ax in figure.axes] == list(panels)
     assert figure.axes[0].get_window_extent().width > 0.9 * 200
+
+
+def divergences(sigmas) -> pd.DataFrame:
+    """A table of divergences, of which some published ones are lower than all of ours."""
+    rows = [
+        {"sigma": sigma, "covariance": covariance, "median": median, "published": published}
+        for sigma in sigmas
+        for covariance, median, published in (
+            *(("exact", 0.02, np.nan), ("tweedie", 0.5, 0.004)),
+            *(("cov_x", 1.0, 2.0), ("zeros", 1.1, 900.0)),
+        )
+    ]
+    table = pd.DataFrame(rows)
+    quartiles = {"lower_quartile": 0.8 * table["median"], "upper_quartile": 1.5 * table["median"]}
+    card = "16,384 samples of 1,048,576 of the prior; " * 5
+    return table.assign(**quartiles, card=card, source="a paper")
+
+
+@pytest.mark.parametrize("sigmas", [(0.1,), (0.01, 0.1, 1.0)])
+def test_all_divergences_are_drawn_whatever_the_number_of_levels(sigmas):
+    figure = divergence_by_sigma(divergences(sigmas), "curves")
+    figure.set_dpi(200)
+    figure.draw_without_rendering()
+
+    (ax,) = figure.axes
+    bottom, top = ax.get_ylim()
+    assert bottom < 0.004
+    assert top > 900
+    assert apart([figure._supxlabel])
+    drawn = [y for line in ax.lines if line.get_marker() in "_" for y in line.get_ydata()]
+    assert {0.02, 0.5, 1.0, 1.1} <= set(drawn)
+    if len(sigmas) == 1:
+        bars = [bar.get_segments()[0][:, 1] for bar in ax.collections]
+        np.testing.assert_allclose(bars, [[0.4, 0.75], [0.8, 1.5], [0.88, 1.65]])
+        places = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "_"]
+        assert len(set(places)) == 3

@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import NullLocator
 
 from diem.paper.heuristics.posteriors import EXACT
 from diem.report.drawing.marginals import (
@@ -30,7 +33,8 @@ def divergence_by_sigma(table: pd.DataFrame, name: str) -> Figure:
     """Draws medians and the middle half over the cases, and the published medians as marks.
 
     Arguments:
-        table: The table of :func:`diem.paper.heuristics.table.divergence_table`.
+        table: The table of :func:`diem.paper.heuristics.table.divergence_table`. Of one noise level
+            there are no lines, and medians are dashes with bars.
         name: The name of the entry.
     """
     figure = Figure(figsize=(WIDTH, 4.6))
@@ -38,28 +42,26 @@ def divergence_by_sigma(table: pd.DataFrame, name: str) -> Figure:
     ax.set(xscale="log", yscale="log")
     ax.set(xlabel="noise level $\\sigma_t$", ylabel="truncated divergence (squared data units) ↓")
     cycle = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
+    single = table["sigma"].nunique() == 1
+    places = _places(table) if single else {}
     for covariance, line in table.groupby("covariance", sort=False):
         line = line.sort_values("sigma")
-        sigma = line["sigma"]
+        at = line["sigma"]
         if covariance == EXACT:
-            # Over the lines, which mean nothing there, and under the published marks.
-            low = table["median"].min()
-            ax.fill_between(sigma, low, line["median"], color="0.93", alpha=0.85, zorder=2.5)
-            ax.plot(sigma, line["median"], color=GREY, linestyle="--", marker="", linewidth=1)
-            ax.text(
-                *(sigma.max(), low * 1.5, "below the noise of the samples"),
-                ha="right",
-                color=GREY,
-                zorder=3,
-            )
+            _noise(ax, line, table["median"].min())
             continue
         style = next(cycle)
         color = style["color"]
-        ax.plot(sigma, line["median"], color=color, marker="", label=covariance)
-        middle = (line["lower_quartile"], line["upper_quartile"])
-        ax.fill_between(sigma, *middle, color=color, alpha=0.15, linewidth=0)
+        if single:
+            at = at * places[str(covariance)]
+            bar = np.abs(line[["lower_quartile", "upper_quartile"]].sub(line["median"], axis=0)).T
+            ax.errorbar(at, line["median"], bar, fmt="_", ms=12, color=color, label=covariance)
+        else:
+            ax.plot(at, line["median"], color=color, marker="", label=covariance)
+            middle = (line["lower_quartile"], line["upper_quartile"])
+            ax.fill_between(at, *middle, color=color, alpha=0.15, linewidth=0)
         ax.plot(
-            sigma,
+            at,
             line["published"],
             **{**style, "markersize": 7},
             linestyle="none",
@@ -67,8 +69,13 @@ def divergence_by_sigma(table: pd.DataFrame, name: str) -> Figure:
             zorder=3,
         )
     ax.plot([], [], "o", color="white", markeredgecolor="black", markersize=7, label="published")
-    ax.legend(loc="upper left", title="lines: our medians, bands: middle half")
-    ax.set_ylim(bottom=table["median"].min() / 2)
+    ours = "dashes: our medians, bars" if single else "lines: our medians, bands"
+    ax.legend(loc="upper left", title=f"{ours}: middle half")
+    ax.set_ylim(bottom=np.nanmin(table[["median", "published"]]) / 2)
+    if single:
+        sigma = table["sigma"].iloc[0]
+        ax.set(xlim=(sigma / 10, sigma * 10), xticks=[sigma], xticklabels=[f"{sigma:g}"])
+        ax.xaxis.set_minor_locator(NullLocator())
     notes = [
         f"Ours: {table['card'].iloc[0]}.",
         "Noise (dashed): what two independent sets of p(x_t | y) differ by.",
@@ -77,6 +84,28 @@ def divergence_by_sigma(table: pd.DataFrame, name: str) -> Figure:
     title = f"{name}: how far q(x_t | y) is from p(x_t | y), by covariance"
     annotate(figure, title, "\n".join(notes))
     return figure
+
+
+def _places(table: pd.DataFrame) -> dict[str, float]:
+    """Returns where each covariance stands, side by side, as a factor of the one noise level."""
+    names = [str(name) for name in table["covariance"].unique() if name != EXACT]
+    return {name: 1.3 ** (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
+
+
+def _noise(ax: Axes, line: pd.DataFrame, low: float) -> None:
+    """Draws what the samples alone differ by, down to the least of all medians."""
+    sigma, told = line["sigma"], "below the noise of the samples"
+    style: dict[str, Any] = {"color": GREY, "linestyle": "--", "marker": "", "linewidth": 1}
+    if len(line) == 1:
+        noise = line["median"].iloc[0]
+        ax.axhline(noise, **style)
+        place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "va": "top"}
+        ax.text(1.0, 0.95 * noise, told, ha="right", color=GREY, zorder=3, **place)
+        return
+    # Over the lines, which mean nothing there, and under the published marks.
+    ax.fill_between(sigma, low, line["median"], color="0.93", alpha=0.85, zorder=2.5)
+    ax.plot(sigma, line["median"], **style)
+    ax.text(sigma.max(), low * 1.5, told, ha="right", color=GREY, zorder=3)
 
 
 @styled
