@@ -1,6 +1,7 @@
 """Figures of many runs and of long names: nothing is cut, covered, or mistaken for another."""
 
 import itertools
+import json
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from test_figures import CARD
 
 from diem.evaluation.metrics import Label
 from diem.paper.heuristics.figures import divergence_by_sigma
+from diem.paper.restoration.figures import restoration_metrics
 from diem.report.drawing.coverage import Line, coverages
 from diem.report.drawing.images import Heading, image_rows
 from diem.report.drawing.laps import by_lap, line_styles
@@ -268,3 +270,50 @@ def test_all_divergences_are_drawn_whatever_the_number_of_levels(sigmas):
         np.testing.assert_allclose(bars, [[0.4, 0.75], [0.8, 1.5], [0.88, 1.65]])
         places = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "_"]
         assert len(set(places)) == 3
+
+
+def restored(steps, iterations=(1, 3)) -> pd.DataFrame:
+    """Rows of a comparison of posterior samplers, of which one has several entries."""
+    methods = {"dps": {"name": "dps"}}
+    methods |= {f"mmps_{n}": {"name": "mmps", "iterations": n} for n in iterations}
+    prior = {"name": "a prior", "data": "faces"}
+    rows = [
+        {
+            **{**CARD, "extractor": "", "run": run, "observations": task, "sampler_steps": str(n)},
+            **{"metric": "psnr", "value": 20.0 + i, "standard_error": "0.5"},
+            "settings": json.dumps({"prior": prior, "method": method}),
+        }
+        for task in ("inpainting_of_a_large_box", "phase_retrieval", "blur", "super", "random")
+        for i, (run, method) in enumerate(methods.items())
+        for n in steps
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_single_number_of_steps_has_bars_side_by_side():
+    figure = restoration_metrics(restored([10]), "faces")
+    figure.set_dpi(200)
+    figure.draw_without_rendering()
+
+    assert apart([ax.title for ax in figure.axes])
+    assert "Bars: one standard error." in figure._supxlabel.get_text()
+    for ax in figure.axes:
+        low, high = ax.get_xlim()
+        places = [line.get_xdata()[0] for line in ax.lines]
+        assert low < places[0] < places[1] < places[2] < high
+        assert places[1] == pytest.approx(10)
+        assert [tick.get_text() for tick in ax.get_xticklabels()] == ["10"]
+        bars = [bar.get_segments()[0][:, 1] for bar in ax.collections]
+        np.testing.assert_allclose(bars, [[19.5, 20.5], [20.5, 21.5], [21.5, 22.5]])
+        marks = {(line.get_color(), line.get_fillstyle()) for line in ax.lines}
+        assert len(marks) == 3
+
+
+@pytest.mark.parametrize("steps", [[10], [10, 100]])
+def test_many_entries_of_a_method_do_not_look_alike(steps):
+    ax = restoration_metrics(restored(steps, range(1, 7)), "faces").axes[0]
+    lines = [line for line in ax.lines if line.get_label().startswith("MMPS")]
+    assert len(lines) == 6
+    assert len({line.get_fillstyle() for line in lines}) == 6
+    if len(steps) > 1:
+        assert len({str(line._unscaled_dash_pattern) for line in lines}) == 6

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -13,9 +13,15 @@ from matplotlib.ticker import NullLocator
 from diem.evaluation.rows import seeds_of
 from diem.paper.methods import Method
 from diem.paper.restoration.table import method_of, told_apart
-from diem.report.drawing.laps import BAND, band
-from diem.report.drawing.style import WIDTH, annotate, colours, styled
+from diem.report.drawing.laps import BAND, BAR, band
+from diem.report.drawing.style import WIDTH, annotate, colours, fitted, shortened, styled
 from diem.report.tables.labels import METRICS, metric_label
+
+LOOKS = (
+    *(("-", "full"), ("--", "none"), (":", "left"), ("-.", "right")),
+    *(((0, (6, 1, 1, 1, 1, 1)), "top"), ((0, (10, 2)), "bottom")),
+)
+"""The lines of the entries of a method, and their marks where lines are none or are many."""
 
 
 def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
@@ -26,12 +32,15 @@ def _styles(rows: pd.DataFrame) -> dict[str, tuple[str, dict]]:
         entries.setdefault(type(method), {})[entry] = method
     colors = itertools.cycle(matplotlib.rcParams["axes.prop_cycle"])
     styles, apart = {}, told_apart(rows)
+    single = rows["sampler_steps"].nunique() == 1
     for kind in sorted(entries, key=lambda kind: not kind.ours):
         style = {**next(colors), **({"zorder": 3} if kind.ours else {"linewidth": 1.0})}
-        count = len(entries[kind])
-        lines = [*["-", "--", ":"][:count][::-1], *["-"] * (count - 3)]
-        for (entry, method), line in zip(entries[kind].items(), lines, strict=True):
-            styles[entry] = method.label + apart[entry], {**style, "linestyle": line}
+        looks = itertools.cycle(LOOKS[: len(entries[kind])][::-1])
+        marked = single or len(entries[kind]) > 3
+        for (entry, method), (line, fill) in zip(entries[kind].items(), looks, strict=False):
+            look = {**style, "linestyle": "none" if single else line}
+            look |= {"fillstyle": fill} if marked else {}
+            styles[entry] = method.label + apart[entry], look
     return {entry: styles[entry] for entry in _settings(rows)}
 
 
@@ -46,6 +55,11 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
     rows = rows.assign(steps=rows["sampler_steps"].map(int))
     metrics = [metric for metric in METRICS if (rows["metric"] == metric).any()]
     tasks, styles = list(rows["observations"].unique()), _styles(rows)
+    names = [task.replace("_", " ") for task in tasks]
+    titles = dict(zip(tasks, _titles(names, 0.78 * WIDTH / len(tasks), 8), strict=True))
+    # A single number of steps has its entries side by side, and no lines.
+    single, wide = rows["steps"].nunique() == 1, 1.2 ** (len(styles) / 2 + 1)
+    places = {run: 1.2 ** (i + 1.5) / wide for i, run in enumerate(styles)} if single else {}
     figure = Figure(figsize=(WIDTH, 1.7 * len(metrics) + 1.2))
     axes = figure.subplots(len(metrics), len(tasks), sharex=True, squeeze=False)
     for (metric, task), ax in zip(itertools.product(metrics, tasks), axes.flat, strict=True):
@@ -53,13 +67,16 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
         for method, line in panel.groupby("run", sort=False):
             line = line.sort_values("steps")
             label, style = styles[method]
-            ax.plot(line["steps"], line["value"], label=label, **style)
-            band(ax, line["steps"], line)
+            at = line["steps"] * places.get(method, 1.0)
+            ax.plot(at, line["value"], label=shortened(label, 30), **style)
+            band(ax, at, line)
         ax.set_xscale("log")
+        if single:
+            ax.set_xlim(panel["steps"].iloc[0] / wide, panel["steps"].iloc[0] * wide)
         ax.set_xticks(sorted(panel["steps"].unique()), sorted(panel["steps"].unique()))
         ax.xaxis.set_minor_locator(NullLocator())
         if metric == metrics[0]:
-            ax.set_title(task.replace("_", " "))
+            ax.set_title(titles[task])
         if metric == metrics[-1]:
             ax.set_xlabel("steps")
         if task == tasks[0]:
@@ -68,7 +85,7 @@ def restoration_metrics(rows: pd.DataFrame, name: str) -> Figure:
             ax.set_ylabel(f"{metric_label(metric, extractor)} {better}".strip())
     axes[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.05), frameon=False, fontsize=7)
     title = f"{name}: restoration by posterior samplers, by the number of steps"
-    annotate(figure, title, _note(rows, f"Means over the images. {BAND}"))
+    annotate(figure, title, _note(rows, f"Means over the images. {BAR if single else BAND}"))
     return figure
 
 
@@ -89,8 +106,8 @@ def restoration_images(
     truth = next(iter(next(iter(shown.values())).values()))["truth"]
     # The image of the most contrast shows the most; it is chosen without a look at any method.
     i = int(truth.std(axis=(2, 3)).mean(axis=1).argmax())
-    columns = ["observation", *(styles[method][0] for method in styles), "truth"]
-    cell = (WIDTH - 1.0) / len(columns)
+    cell = (WIDTH - 1.0) / (len(styles) + 2)
+    columns = ["observation", *_titles([name for name, _ in styles.values()], cell, 7), "truth"]
     figure = Figure(figsize=(WIDTH, cell * len(shown) + 1.1))
     axes = figure.subplots(len(shown), len(columns), squeeze=False)
     for line, (task, methods) in zip(axes, shown.items(), strict=True):
@@ -119,6 +136,11 @@ def restoration_images(
     )
     annotate(figure, f"{name}: what posterior samplers restore", _note(rows, first))
     return figure
+
+
+def _titles(names: Sequence[str], width: float, size: float) -> list[str]:
+    """Returns titles of panels, in lines of a width in inches: three of them or about so many."""
+    return [fitted(shortened(name, max(12, int(50 * width))), width, size) for name in names]
 
 
 def _settings(rows: pd.DataFrame) -> dict[str, str]:

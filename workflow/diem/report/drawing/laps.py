@@ -32,9 +32,12 @@ from diem.report.tables.labels import (
 )
 from diem.report.tables.writing import notes_once
 
-__all__ = ["BAND", "band", "by_lap", "lap_ticks", "line_styles"]
+__all__ = ["BAND", "BAR", "band", "by_lap", "lap_ticks", "line_styles"]
 
 BAND = "Shaded: one standard error."
+
+BAR = "Bars: one standard error."
+"""Where each line is of a single value."""
 
 DASHES = ("-", "--", "-.", (0, (1, 1)), (0, (6, 1, 1, 1, 1, 1)))
 """The lines of labels: another each time that the colours begin anew."""
@@ -154,15 +157,21 @@ def _note(rows: pd.DataFrame, known: Mapping[str, Label]) -> str:
 def band(ax: Axes, at: Sequence[float] | pd.Series, line: pd.DataFrame) -> None:
     """Shades one standard error around the line that was drawn last, where there are errors.
 
+    Around a single value it is a bar.
+
     Arguments:
         ax: The axes.
         at: The places of the values.
         line: The rows of the line.
     """
     errors = pd.to_numeric(line["standard_error"]).fillna(0.0).to_numpy()
-    if errors.any():
-        values, color = line["value"].to_numpy(), ax.lines[-1].get_color()
-        ax.fill_between(at, values - errors, values + errors, color=color, alpha=0.12, linewidth=0)
+    if not errors.any():
+        return
+    values, color = line["value"].to_numpy(), ax.lines[-1].get_color()
+    if len(values) == 1:
+        ax.errorbar(at, values, errors, fmt="none", ecolor=color, elinewidth=1)
+        return
+    ax.fill_between(at, values - errors, values + errors, color=color, alpha=0.12, linewidth=0)
 
 
 def line_styles(labels: Mapping[str, str]) -> dict[str, dict]:
