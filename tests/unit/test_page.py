@@ -4,6 +4,7 @@ import copy
 import math
 import re
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -41,6 +42,16 @@ def test_a_caption_is_a_template_and_then_a_text():
     assert found.title == "Title"
     assert re.sub("<[^>]+>", "", found.body) == "The V of base, seed 7."
     assert "<em>base</em>" in found.body
+
+
+@pytest.mark.parametrize(("seeds", "told"), [([7], "seed 7."), ([3, 4], "seeds 3, 4.")])
+def test_the_introduction_tells_all_seeds(seeds, told):
+    text = (Path(__file__).parents[2] / "workflow/report/workflow.rst").read_text("utf-8")
+    written = {key: value for key, value in TINY.items() if key != "seed"}
+    config = resolve({**written, "seeds": seeds}, "tiny.yaml")
+    for known in (config, {**config, "seeds": None}):  # what there is of one seed
+        expected = told if known["seeds"] else f"seed {seeds[0]}."
+        assert f"laps, {expected}" in render(text, {}, known, "the report").body
 
 
 @pytest.mark.parametrize(
