@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,13 @@ from diem.paper.restoration import prior as priors
 from diem.paper.restoration.figures import restoration_images, restoration_metrics
 from diem.paper.restoration.prior import pretrained, trained
 from diem.paper.restoration.restore import COLUMNS, compare, restore
-from diem.paper.restoration.table import method_of, readable_restoration, restoration_table
+from diem.paper.restoration.table import (
+    _notes,
+    means_over_seeds,
+    method_of,
+    readable_restoration,
+    restoration_table,
+)
 from diem.report.tables.writing import html, latex, markdown
 from diem.seeds import global_stream
 
@@ -805,6 +812,28 @@ def test_readable_table_marks_what_is_absent(table):
     assert any("Published: a paper." in note for note in readable.notes)
     assert any("small: downsample, factor 2, sigma_y 0.1" in note for note in readable.notes)
     markdown(readable), latex(readable), html(readable)
+
+
+def test_the_priors_of_all_seeds_are_named(clean, tmp_path):
+    rows, shown = shown_by_method(clean, tmp_path)
+    name = json.loads(rows["settings"].iloc[0])["prior"]["name"]
+    settings = rows["settings"].str.replace(name, "another")
+    other = rows.assign(seed="8", settings=settings)
+    card = ["metric", "run", "observations"]
+
+    means = means_over_seeds(pd.concat([rows, other], ignore_index=True))
+
+    assert len(means) == len(rows)
+    assert means[card].equals(rows[card])
+    assert any(f" with {name} and another, " in note for note in _notes(means))
+    note = restoration_metrics(means, "faces").get_supxlabel().replace("\n", " ")
+    assert f"prior: {name} and another," in note
+    # Images are those of the first.
+    seed = rows["seed"].iloc[0]
+    for some, told in ((means, f" with 4 steps at seed {seed}. "), (rows, " with 4 steps. ")):
+        note = restoration_images(some, shown, "faces").get_supxlabel().replace("\n", " ")
+        assert told in note
+    pd.testing.assert_frame_equal(means_over_seeds(rows), rows)
 
 
 def test_labels_tell_the_iterations_of_mmps():

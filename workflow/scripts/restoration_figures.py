@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from diem.evaluation.rows import over_seeds, read_rows
+from diem.evaluation.rows import read_rows
 from diem.files.hdf5 import Reader
 from diem.jobs.job import started
 from diem.paper.restoration.figures import restoration_images, restoration_metrics
+from diem.paper.restoration.table import means_over_seeds
 from diem.report.drawing.style import save
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def images(path: str, task: str) -> dict:
 
 with started(snakemake):
     files, name = snakemake.input, snakemake.wildcards.comparison
-    rows = over_seeds(read_rows(files.rows))
+    rows = means_over_seeds(read_rows(files.rows))
     methods = list(rows["run"].unique())
     shown = {
         task: dict(zip(methods, (images(path, task) for path in files.images), strict=True))

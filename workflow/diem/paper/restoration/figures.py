@@ -130,9 +130,10 @@ def restoration_images(
     for ax, title in zip(axes[0], columns, strict=True):
         ax.set_title(title, fontsize=7)
     steps = max(rows["sampler_steps"].map(int))
+    seed, *others = str(rows["seed"].iloc[0]).split(", ")
     first = (
         f"Of {len(truth)} of the test images the one of the most contrast, restored with {steps}"
-        " steps. Missing pixels are orange."
+        f" steps{f' at seed {seed}' if others else ''}. Missing pixels are orange."
     )
     annotate(figure, f"{name}: what posterior samplers restore", _note(rows, first))
     return figure

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from diem.evaluation.rows import errors_of, provenance, seed_count
+from diem.evaluation.rows import errors_of, over_seeds, provenance, seed_count
 from diem.paper.methods import METHODS, Method
 from diem.report.tables.labels import METRICS, heading_of
 from diem.report.tables.writing import (
@@ -24,6 +24,7 @@ from diem.report.tables.writing import (
 )
 
 __all__ = [
+    "means_over_seeds",
     "method_of",
     "published_title",
     "readable_restoration",
@@ -42,6 +43,23 @@ WARNING = (
 def method_of(settings: str) -> Method:
     """Returns the method that made a row, from its ``settings``."""
     return METHODS.parse(json.loads(settings)["method"])
+
+
+def means_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns the means over the seeds, whose settings name the priors of all seeds.
+
+    Arguments:
+        rows: The rows of a comparison at all of its seeds, see
+            :func:`diem.evaluation.rows.over_seeds`.
+    """
+    priors = dict.fromkeys(json.loads(settings)["prior"]["name"] for settings in rows["settings"])
+
+    def naming_all(settings: str) -> str:
+        known = json.loads(settings)
+        return json.dumps({**known, "prior": {**known["prior"], "name": " and ".join(priors)}})
+
+    means = over_seeds(rows)
+    return means.assign(settings=means["settings"].map(naming_all)) if len(priors) > 1 else means
 
 
 def told_apart(rows: pd.DataFrame) -> dict[str, str]:
