@@ -8,6 +8,7 @@ import torch
 from helpers import random_gaussian
 
 import diem
+from diem.cli import main
 from diem.diffusion.prior import Prior, build_denoiser
 from diem.errors import DiemError
 from diem.evaluation.rows import CARD, write_rows
@@ -115,6 +116,20 @@ def test_a_gaussian_that_was_chosen_is_exported_with_the_metrics_of_its_floor(ru
     assert prior.sample(2).shape == (2, *SHAPE)
 
 
+def test_the_command_writes_over_no_file_of_another_program(run, tmp_path, capsys):
+    weights, given = tmp_path / "weights.safetensors", tmp_path / "given.safetensors"
+    weights.write_text("of another program")
+
+    assert main(["export", str(run), "-o", str(weights)]) == 1
+    assert "is there already, and it holds no prior" in capsys.readouterr().err
+    assert weights.read_text() == "of another program"
+    for _ in range(2):
+        assert main(["export", str(run), "-o", str(given)]) == 0
+    (tmp_path / ".diem.lock").touch()
+    assert main(["export", str(run), "-o", str(given)]) == 1
+    assert "it is in a folder of results" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("folder", "name", "options", "part"),
     [
@@ -136,12 +151,6 @@ def test_an_export_writes_over_nothing_but_an_export(run, tmp_path):
         with pytest.raises(DiemError, match="this is in the run's own folder"):
             export(run, source, lap=lap)
     assert source.read_bytes() == before
-
-    weights = tmp_path / "weights.safetensors"
-    weights.write_text("of another program")
-    with pytest.raises(DiemError, match="is there already, and it holds no prior"):
-        export(run, weights)
-    assert weights.read_text() == "of another program"
 
     notes.write_text("My notes.")
     with pytest.raises(DiemError, match="this file is no card of a prior"):

@@ -475,8 +475,10 @@ def _tensorboard(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    from diem.diffusion.prior import read_prior
     from diem.report.export import export
 
+    results.check_replaced(options.output, lambda path: bool(read_prior(path)), "prior")
     card = export(options.run, options.output, options.lap)
     readable = Path(options.output).with_suffix(".md")
     print(f"{options.output}: the prior of lap {card['lap']}, with {len(card['metrics'])} metrics.")

@@ -19,7 +19,6 @@ from diem.errors import DiemError
 from diem.evaluation.rows import provenance, read_rows
 from diem.files.atomic import atomic
 from diem.files.hdf5 import Reader
-from diem.jobs.results import check_replaced
 from diem.report.tables.labels import SUBJECTS, metric_label
 
 __all__ = ["card_text", "export"]
@@ -89,7 +88,6 @@ def export(run: str | Path, output: str | Path, lap: int | None = None) -> dict[
             f"{beside}: this file is no card of a prior and would be overwritten, give the output"
             " another name."
         )
-    check_replaced(output, lambda path: bool(read_prior(path)), "prior")
     prior = read_prior(source)
     metrics = _metrics_file(run, source, prior.card)
     rows = read_rows([metrics]).to_dict("records") if metrics.is_file() else []
