@@ -96,14 +96,18 @@ class Gaussian:
         """The covariance, as azula's."""
         return DPLRCovariance(self.noise.expand(self.mean.shape), self.factors)
 
+    @property
+    def mean_variance(self) -> Tensor:
+        """The mean of the covariance's diagonal, of shape ``()``."""
+        return self.noise + self.factors.square().sum() / self.mean.numel()
+
     def shrunk(self, weight: float) -> Self:
         """Returns it with so large a part of its covariance the identity times its mean variance.
 
         Arguments:
             weight: The part, from 0, which leaves it as it is, to 1.
         """
-        mean = self.noise + self.factors.square().sum() / self.mean.numel()
-        noise = (1 - weight) * self.noise + weight * mean
+        noise = (1 - weight) * self.noise + weight * self.mean_variance
         return type(self)(self.mean, noise, math.sqrt(1 - weight) * self.factors)
 
     def dense(self) -> Tensor:

@@ -99,8 +99,10 @@ class PosteriorDenoiser(Denoiser):
         self.precision = precision
         observed = operator.observed().expand_as(y).flatten(1)
         self.count = observed.sum(dim=1).clamp(min=1).to(y)
-        self.unequal = _unequal(self.var_y.expand_as(y).flatten(1), observed)
-        self.scales = bool(self.unequal.any())
+        self.scales = False
+        if self.var_y.numel() > 1:
+            self.unequal = _unequal(self.var_y.expand_as(y).flatten(1), observed)
+            self.scales = bool(self.unequal.any())
         if self.scales:
             self.row_power = _row_power(operator, y) / self.count
 
@@ -158,8 +160,7 @@ class PosteriorDenoiser(Denoiser):
         if self.gaussian is None:
             variance = var_t / (1 + var_t)
         else:
-            v = self.gaussian.denoising_covariance(var_t)
-            variance = (v.D.sum() + v.V.square().sum()) / v.D.numel()
+            variance = self.gaussian.denoising_error(var_t).mean_variance
         scale = torch.rsqrt(self.var_y + column(variance * self.row_power, self.y))
         return torch.where(column(self.unequal, self.y), scale, 1.0)
 

@@ -62,7 +62,7 @@ class Spread:
             )
         sigmas = torch.tensor(error["sigma"], dtype=torch.float64)
         gaussian = prior.gaussian.to(sigmas)
-        own = [_mean_variance(gaussian.denoising_error(sigma**2)) for sigma in sigmas]
+        own = [float(gaussian.denoising_error(sigma**2).mean_variance) for sigma in sigmas]
         return cls(prior.gaussian, sigmas.numpy(), np.array(error["error"]) / own)
 
     def at(self, sigma: Tensor) -> Gaussian:
@@ -71,9 +71,13 @@ class Spread:
         z = self.gaussian.denoising_error(sigma**2)
         return Gaussian(z.mean, ratio * z.noise, math.sqrt(ratio) * z.factors)
 
+    def denoising_error(self, var_t: Tensor) -> Gaussian:
+        """Returns :math:`N(0, V)`, where the noise's variance is ``var_t``, of shape ``()``."""
+        return self.at(torch.sqrt(var_t))
+
     def denoising_covariance(self, var_t: Tensor) -> DPLRCovariance:
         """Returns :math:`V`, where the noise's variance is ``var_t``, of shape ``()``."""
-        return self.at(torch.sqrt(var_t)).covariance
+        return self.denoising_error(var_t).covariance
 
     def prior_draws(self, count: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         """Returns a function that draws ``(count, *event)`` values of the spread at a noise level.
@@ -103,8 +107,3 @@ class Spread:
         return lambda sigma: self.at(sigma).sample_posterior(
             operator, zero, sigma_y, own, rough=True
         )
-
-
-def _mean_variance(gaussian: Gaussian) -> float:
-    """Returns the mean over values of a Gaussian's variance."""
-    return float(gaussian.noise + gaussian.factors.square().sum() / gaussian.mean.numel())

@@ -217,7 +217,7 @@ def errors_of(table: pd.DataFrame) -> list[str]:
     if not any(str(name).replace("_", " ").startswith("standard error") for name in table):
         return []
     seeds = str(table["seed"].iloc[0])
-    if "," in seeds:
+    if seed_count(seeds) > 1:
         told = f"±: one standard error of the mean over the seeds {seeds}"
         names = set(table.get("metric", table))
         if any(P_VALUE in str(name) for name in names) or names.intersection(_p_values()):

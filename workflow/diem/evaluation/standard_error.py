@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from diem.evaluation.arrays import Array
 
-__all__ = ["TIE_ERRORS", "standard_error", "tie_errors", "tie_margin"]
+__all__ = ["standard_error", "tie_errors", "tie_margin"]
 
 TIE_ERRORS = 2.0
 """Numbers are a tie if they differ by less than so many standard errors of their difference."""

@@ -15,9 +15,9 @@ from diem.lazy import torch
 
 if TYPE_CHECKING:
     from azula.linalg.covariance import Covariance as LinearMap
-    from azula.linalg.covariance import DPLRCovariance
     from torch import Tensor
 
+    from diem.diffusion.gaussian import Gaussian
     from diem.operators.base import Operator
 
 __all__ = ["CARD_ERROR", "Covariance", "Denoising", "System"]
@@ -29,8 +29,11 @@ CARD_ERROR = "denoising_error"
 class Denoising(Protocol):
     """What is known of ``x`` given ``x_t`` without the network: a Gaussian, scaled or not."""
 
-    def denoising_covariance(self, var_t: Tensor) -> DPLRCovariance:
+    def denoising_covariance(self, var_t: Tensor) -> LinearMap:
         r"""Returns :math:`V[x \mid x_t]`, where the noise's variance is ``var_t``."""
+
+    def denoising_error(self, var_t: Tensor) -> Gaussian:
+        r"""Returns :math:`N(0, V[x \mid x_t])`."""
 
 
 @dataclass(frozen=True)

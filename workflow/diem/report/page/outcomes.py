@@ -313,17 +313,18 @@ def _table(runs: Sequence[_Run], better: str, selects: bool) -> Table:
 
 def _notes(runs: Sequence[_Run], shown: str, rows: pd.DataFrame) -> Iterator[str]:
     """Yields what the numbers of a table are."""
+    several = seed_count(rows["seed"].iloc[0]) > 1
     laps = "; ".join(dict.fromkeys(f"{min(r.laps)} and {r.last}" for r in runs))
     yield f"{shown}. First and last evaluated laps: {laps}."
     if runs[0].chosen is not None:
-        first = " of the first seed" if "," in str(rows["seed"].iloc[0]) else ""
+        first = " of the first seed" if several else ""
         yield (
             "The lap to use and those that could be as good are told by validation observations"
             f"{first}."
         )
     if _has_errors(runs):
         yield from errors_of(rows)
-        few = ", of few seeds by Student's t," if seed_count(rows["seed"].iloc[0]) > 1 else ""
+        few = ", of few seeds by Student's t," if several else ""
         yield f"Numbers within two standard errors of their difference{few} are a tie."
     else:
         yield (
