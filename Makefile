@@ -2,7 +2,7 @@
 # make quick  sets up and runs the demo's first experiment, the manifold, in minutes
 # make test   sets up and runs all tests
 # make bench  sets up and runs the benchmarks, each of which writes its table beside itself
-# make gpu    sets up, and proves and measures the project on this machine's GPU, in some ten minutes
+# make gpu    sets up, and proves and measures the project on this machine's GPU, in a quarter of an hour
 # make docs   sets up and builds the site of the documentation, build/site/docs/index.html
 # make lint   sets up and checks the style and the types of workflow and code
 # make clean  removes the virtual environment; results stay

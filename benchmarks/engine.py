@@ -44,7 +44,7 @@ from diem.diffusion.samplers import sigma_to_time
 from diem.em.loss import weighted_error
 from diem.em.training import Trained, Training
 from diem.files.atomic import atomic
-from diem.networks.runtime import PRECISIONS, compile_network, set_memory_format
+from diem.networks.runtime import PRECISIONS, Compile, compile_network, set_memory_format
 from diem.planning.flops import FlopCounter
 from diem.versions import versions
 
@@ -180,13 +180,12 @@ class EStep:
         return lambda: posterior(self.x_t, self.t).mean
 
     def diem(
-        self, precision: str = "float32", channels_last: bool = False, compile: bool = False
+        self, precision: str = "float32", channels_last: bool = False, compile: Compile = False
     ) -> Callable[[], Tensor]:
         """Returns the engine's step."""
         denoiser = copy.deepcopy(self.denoiser)
         set_memory_format(denoiser, channels_last)
-        if compile:
-            compile_network(denoiser.backbone, "compile")
+        compile_network(denoiser.backbone, "compile", compile)
         posterior = PosteriorDenoiser(
             denoiser,
             self.operator,
@@ -228,7 +227,7 @@ class MStep:
         return step
 
     def diem(
-        self, precision: str = "float32", channels_last: bool = False, compile: bool = False
+        self, precision: str = "float32", channels_last: bool = False, compile: Compile = False
     ) -> Callable[[], None]:
         """Returns the engine's step."""
         rate = 1e-4

@@ -1,11 +1,11 @@
-"""Proves and measures the project on a machine with a GPU, part by part, in some ten minutes.
+"""Proves and measures the project on a machine with a GPU, part by part, in a quarter of an hour.
 
     python benchmarks/gpu.py                      # all parts; `make gpu` does the same
     python benchmarks/gpu.py engine memory        # these alone
     python benchmarks/gpu.py --device cpu --tiny  # tries the parts themselves, without a GPU
 
 Each part is a process of its own with a limit of time: neither its failure nor its crash stops the
-others. On a GPU the parts that prove something run side by side, and then the one that measures,
+others. On a GPU the parts that prove something run side by side, and then those that measure,
 alone. Rows are printed as they come. ``gpu.json`` and ``gpu.md`` are written after every row; with
 the same command a part that has succeeded on the same GPU is not run again, unless it is named.
 
@@ -60,11 +60,12 @@ PARTS = {
     "machine": Part(60),
     "chain": Part(200, WORKFLOW),
     "library": Part(150),
-    "precision": Part(150),
+    "precision": Part(200),
     "memory": Part(60),
     "resume": Part(120),
     "ddp": Part(90),
     "engine": Part(330, alone=True),
+    "graphs": Part(300, alone=True),
 }
 """By name, in the order in which they begin."""
 
@@ -75,7 +76,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="all sizes are the smallest")
-    parser.add_argument("--minutes", type=float, default=11.5, help="the limit of all together")
+    parser.add_argument("--minutes", type=float, default=17, help="the limit of all together")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent)
     parser.add_argument("--run", nargs=2, metavar=("PART", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()

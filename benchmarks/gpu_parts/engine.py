@@ -32,7 +32,7 @@ from diem.jobs.job import Job
 from gpu_parts.machine import clocks
 from gpu_parts.setup import Case, Setup, timed
 
-__all__ = ["cases"]
+__all__ = ["COMPILED", "Measured", "cases"]
 
 BATCHES = (256, 128, 64)
 COMPILE_SECONDS = 90
@@ -50,7 +50,7 @@ SMALL = {
 }
 
 
-class _Measured:
+class Measured:
     """Measures, and remembers what later cases are compared with."""
 
     def __init__(self, setup: Setup) -> None:
@@ -270,7 +270,7 @@ def _time_limit(seconds: int) -> Iterator[None]:
 
 def cases(setup: Setup) -> Iterator[Case]:
     """Yields the cases, the ones that matter most first."""
-    measured = _Measured(setup)
+    measured = Measured(setup)
     large, middle, small = (4, 4, 2) if setup.tiny else BATCHES
     halves = ("e_step", "m_step")
     for precision in ("bfloat16", "float32"):

@@ -13,7 +13,7 @@ from diem import operators
 from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.posterior import Guidance
 from diem.diffusion.prior import Prior, build_denoiser
-from diem.networks.runtime import compile_network, set_memory_format
+from diem.networks.runtime import Compile, compile_network, set_memory_format
 from gpu_parts.library import UNET, posterior_mean, problem, strict
 from gpu_parts.setup import Case, Setup, error, single_precision
 
@@ -100,16 +100,19 @@ def _channels_last(make: Any, sigma: float) -> dict[str, Any]:
     return strict(SAME, error=error(x, expected))
 
 
-def _compiled(make: Any, sigma: float, precision: str) -> dict[str, Any]:
+def _compiled(make: Any, sigma: float, precision: str, how: Compile = True) -> dict[str, Any]:
     prior, operator, y = make()
     guidance = Guidance(iterations=2)
     options = {"precision": precision}
     with single_precision():
         expected = posterior_mean(prior, operator, y, sigma, guidance, **options)
         began = time.perf_counter()
-        compile_network(prior.denoiser.backbone, "e_step.compile")
+        compile_network(prior.denoiser.backbone, "e_step.compile", how)
         x = posterior_mean(prior, operator, y, sigma, guidance, **options)
-    seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        # CUDA graphs are recorded in the second call, and launched from the third on.
+        later = [posterior_mean(prior, operator, y, sigma, guidance, **options) for _ in range(3)]
+    assert all(torch.equal(x, again) for again in later), "later calls give other numbers"
     limit = SAME if precision == "float32" else HALF
     return {**strict(limit, error=error(x, expected)), "compile_seconds": seconds}
 
@@ -130,3 +133,5 @@ def cases(setup: Setup) -> Iterator[Case]:
         for precision in ("float32",) if setup.tiny else ("float32", "bfloat16"):
             call = partial(_compiled, makers[name], 0.3, precision)
             yield f"compiled, {name}, {precision}", call
+            if setup.cuda:
+                yield f"CUDA graphs, {name}, {precision}", partial(call, how="reduce-overhead")

@@ -5,13 +5,19 @@ import shutil
 
 import pytest
 import torch
+import torch._inductor.config as inductor
 import torch.nn.functional as F
 from helpers import random_gaussian, simulate
+from torch import nn
 
+from diem.components import validated
+from diem.diffusion.covariances import CARD_ERROR, COVARIANCES
+from diem.diffusion.options import Engine
 from diem.diffusion.posterior import Guidance, PosteriorDenoiser
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior, build_denoiser, read_prior
 from diem.diffusion.samplers.ddpm import DDPM
+from diem.diffusion.samplers.pc import PC
 from diem.em.training import Training, train
 from diem.errors import DiemError
 from diem.networks import runtime as engine
@@ -207,6 +213,88 @@ def test_networks_compile_whole_in_both_halves_of_a_lap(network, spec, shape, mo
         losses.append(curve[-1]["loss"])
         assert average.backbone._compiled_call_impl is None  # it is saved and evaluated as it is
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+class Overwritten(nn.Module):
+    """A network of which each call spoils what the call before gave, as CUDA graphs may."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.given, self.calls = network, [], 0
+        for weight in network.parameters():
+            if weight.requires_grad:
+                weight.register_post_accumulate_grad_hook(lambda w: self.given.append(w.grad))
+
+    @torch.no_grad()
+    def spoil(self):
+        for tensor in self.given:
+            tensor.fill_(torch.nan)
+        self.given = []
+        self.calls += 1
+
+    def forward(self, x, t):
+        self.spoil()
+        y = self.network(x, t)
+        self.given += [y.detach()]  # an alias: autograd, too, is told that it has changed
+        if x.requires_grad:
+            x.register_hook(lambda gradient: self.given.append(gradient.detach()))
+        return y
+
+
+def overwritten(denoiser):
+    denoiser.backbone = Overwritten(denoiser.backbone)
+    return denoiser.backbone
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES.names)
+@pytest.mark.parametrize("sampler", [DDPM(steps=3), PC(steps=3)], ids=["ddpm", "pc"])
+def test_no_step_reads_what_the_network_gave_before(covariance, sampler):
+    prior, operator, y = make(*PROBLEMS[0].values)
+    prior.card[CARD_ERROR] = {"sigma": [1e1, 1e-2], "error": [1.0, 0.01]}
+    chosen = COVARIANCES.parse(covariance, "covariance")
+    posterior = PosteriorSampler(sampler, chosen, iterations=2, batch=4)
+    expected = posterior(prior, operator, y, 0.1, torch.Generator().manual_seed(2))
+    network = overwritten(prior.denoiser)
+    x = posterior(prior, operator, y, 0.1, torch.Generator().manual_seed(2))
+    assert network.calls == 2 * sampler.evaluations
+    assert torch.equal(x, expected)
+
+
+@problems
+def test_no_optimizer_step_reads_what_the_network_gave_before(network, spec, shape):
+    x = torch.randn(32, *shape, generator=torch.Generator().manual_seed(0))
+    plain, spoilt = (build_denoiser(network, SCHEDULE, shape, 0) for _ in range(2))
+    calls = overwritten(spoilt)
+    averages = [train(denoiser, x, x, Training(5, 16, 1e-3), 0)[0] for denoiser in (plain, spoilt)]
+    assert calls.calls == 5
+    weights, others = (list(average.parameters()) for average in averages)
+    assert all(map(torch.equal, weights, others))
+
+
+def test_each_call_of_cuda_graphs_begins_a_step(monkeypatch):
+    prior, operator, y = make(*PROBLEMS[0].values)
+    expected, begun = sample(prior, operator, y), []
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(True))
+    monkeypatch.setattr(inductor.triton, "cudagraph_or_error", False)
+    prior.denoiser.backbone.compile(backend="eager")
+    engine._begin_steps(prior.denoiser.backbone)
+    assert torch.equal(sample(prior, operator, y), expected)
+    assert len(begun) == DDPM(steps=3).evaluations
+    assert inductor.triton.cudagraph_or_error  # what cannot be recorded is an error
+
+
+def test_cuda_graphs_without_a_gpu_are_refused():
+    prior, operator, y = make(*PROBLEMS[0].values)
+    why = "compile is reduce-overhead, and CUDA graphs need a GPU: set it to true"
+    with pytest.raises(DiemError, match=f"e_step.{why}"):
+        sample(prior, operator, y, compile="reduce-overhead")
+    with pytest.raises(DiemError, match=f"m_step.{why}"):
+        train(prior.denoiser, y, y, Training(1, 2, 1e-3, compile="reduce-overhead"), 0)
+
+
+def test_another_way_to_compile_is_refused():
+    with pytest.raises(DiemError, match="'graphs', where a value of type boolean or 'reduce-over"):
+        validated(Engine, {"compile": "graphs"}, "e_step")
 
 
 def test_what_cannot_be_compiled_is_an_error(monkeypatch):

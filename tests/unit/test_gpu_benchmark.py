@@ -37,7 +37,13 @@ def run(output, *arguments):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "parts",
-    [("machine", "chain"), ("library",), ("memory", "resume"), ("precision", "ddp"), ("engine",)],
+    [
+        ("machine", "chain"),
+        ("library",),
+        ("memory", "resume"),
+        ("precision", "ddp"),
+        ("engine", "graphs"),
+    ],
 )
 def test_all_parts_succeed_at_a_tiny_size(tmp_path, parts):
     result = run(tmp_path, "--minutes", "20", *parts)

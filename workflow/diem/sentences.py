@@ -84,9 +84,10 @@ def tell(error: ValidationError, model: type[BaseModel], where: str, source: Any
         return f"{parent or 'the configuration'} lacks the key {key!r}"
     place = place or "the configuration"
     demands = [each for each in errors if each["type"] not in TYPES]
-    if not demands:
-        types = dict.fromkeys(TYPES[each["type"]] for each in errors)
-        return f"{place} is {short(value)}, where a value of type {' or '.join(types)} is needed"
+    types = dict.fromkeys(TYPES[each["type"]] for each in errors if each["type"] in TYPES)
+    if types and all(each["type"] == "literal_error" for each in demands):
+        kinds = " or ".join([*types, *(each["ctx"]["expected"] for each in demands)])
+        return f"{place} is {short(value)}, where a value of type {kinds} is needed"
     asked = demands[0]
     if asked["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", asked["ctx"]["expected"])

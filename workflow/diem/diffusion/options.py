@@ -23,10 +23,11 @@ class Engine(Model):
     channels_last: bool = option(
         False, "whether images and kernels of a U-Net are laid out channels-last in memory"
     )
-    compile: bool = option(
+    compile: bool | Literal["reduce-overhead"] = option(
         False,
         "whether the network is compiled by `torch.compile`, which needs a C++ compiler (and Triton"
-        " on GPUs) and some minutes for a U-Net",
+        " on GPUs) and some minutes for a U-Net. `reduce-overhead` also records it as CUDA graphs,"
+        " for networks and batches so small that a GPU waits for launches",
     )
 
 

@@ -18,7 +18,7 @@ from diem.diffusion.prior import Prior
 from diem.diffusion.samplers import SAMPLERS, Sampler
 from diem.diffusion.spread import Spread
 from diem.errors import DiemError
-from diem.networks.runtime import bounded_memory, compile_network, set_memory_format
+from diem.networks.runtime import Compile, bounded_memory, compile_network, set_memory_format
 from diem.operators.base import Operator
 
 __all__ = ["PosteriorSampler", "refuse_infinite"]
@@ -48,7 +48,8 @@ class PosteriorSampler:
         precision: The precision of the network's products, see
             :data:`diem.networks.runtime.PRECISIONS`.
         channels_last: Whether the network's kernels and images are laid out channels-last.
-        compile: Whether the network is compiled.
+        compile: Whether the network is compiled, and how, see
+            :data:`diem.networks.runtime.Compile`.
     """
 
     sampler: Sampler
@@ -58,7 +59,7 @@ class PosteriorSampler:
     batch: int | None = None
     precision: str = "float32"
     channels_last: bool = False
-    compile: bool = False
+    compile: Compile = False
 
     @property
     def products(self) -> int:
@@ -141,8 +142,7 @@ class PosteriorSampler:
         if prior.denoiser is None:
             return prior.gaussian.sample_posterior(operator, y, sigma_y, generator)
         set_memory_format(prior.denoiser, self.channels_last)
-        if self.compile:
-            compile_network(prior.denoiser.backbone, "e_step.compile")
+        compile_network(prior.denoiser.backbone, "e_step.compile", self.compile)
         denoiser = self._denoiser(prior, operator, y, sigma_y)
         if start is None or sigma_start is None:
             start = prior.gaussian.mean.expand(len(y), *prior.event_shape)

@@ -27,7 +27,13 @@ from diem.em.loss import Streams, validation_loss, weighted_error
 from diem.errors import DiemError
 from diem.files.hdf5 import Rows
 from diem.jobs.resume import Stopped
-from diem.networks.runtime import autocast, bounded_memory, compile_network, set_memory_format
+from diem.networks.runtime import (
+    Compile,
+    autocast,
+    bounded_memory,
+    compile_network,
+    set_memory_format,
+)
 from diem.seeds import Stage, global_stream
 
 __all__ = ["CHUNK", "ON_DIVERGENCE", "Trained", "Training", "train"]
@@ -66,7 +72,8 @@ class Training:
         precision: The precision of the network's products, see
             :data:`diem.networks.runtime.PRECISIONS`.
         channels_last: Whether the network's kernels and images are laid out channels-last.
-        compile: Whether the network is compiled.
+        compile: Whether the network is compiled, and how, see
+            :data:`diem.networks.runtime.Compile`.
         on_divergence: What happens if the loss is no longer finite or explodes, one of
             :data:`ON_DIVERGENCE`.
     """
@@ -81,7 +88,7 @@ class Training:
     augment: Sequence[Augmentation] = ()
     precision: str = "float32"
     channels_last: bool = False
-    compile: bool = False
+    compile: Compile = False
     on_divergence: str = "stop"
 
     @classmethod
@@ -125,8 +132,7 @@ class Trained:
         set_memory_format(denoiser, training.channels_last)
         self.average = copy.deepcopy(denoiser).eval().requires_grad_(False)
         self.denoiser = denoiser.train()
-        if training.compile:
-            compile_network(denoiser.backbone, "m_step.compile")
+        compile_network(denoiser.backbone, "m_step.compile", training.compile)
         self.training = training
         pairs = zip(denoiser.parameters(), self.average.parameters(), strict=True)
         trained = [(weight, mean) for weight, mean in pairs if weight.requires_grad]
