@@ -227,7 +227,7 @@ def figure_entry(entries):
 
 def figure_caption(figure, entries):
     """The report takes captions from files, and a figure declares its own beside its code."""
-    text = figure_named(next(iter(entries.values()))).caption
+    text = figure_named(next(iter(entries.values()))).told
     try:
         return str(figure_files.write_caption(figure, text, CAPTIONS))
     except DiemError as error:

@@ -118,6 +118,12 @@ class Figure(Component, abc.ABC):
     reads: ClassVar[Reads]
     clean: ClassVar[bool] = False
 
+    @property
+    def told(self) -> str:
+        """The caption, and of which seed the figure is: metric rows are means over all of them."""
+        first = self.reads.stages or self.reads.losses or self.reads.truth
+        return f"{self.caption}\nOf several seeds it shows the first.\n" if first else self.caption
+
     def problem(self, facts: Facts) -> str | None:
         """Returns why the figure cannot be drawn of an experiment, or nothing if it can.
 

@@ -43,7 +43,6 @@ Single values are those that no observation depends on, where there are such; th
 values and the distance to another truth see what single values do not.
 Shaded: two standard errors over observations as if they were independent, also where those of one
 group, such as a volume, resemble each other; grey: where nineteen of twenty perfect samplers lie.
-Of several seeds the lines are those of the first.
 """
 
     def problem(self, facts: Facts) -> str | None:
