@@ -315,6 +315,14 @@ def test_a_killed_command_goes_on(network, monkeypatch, verb, points):
     assert beside(network, "cut.h5") == []
 
 
+def drawn(command, *, killed_at=10**6):
+    """Draws in a process of its own, which may be killed at a point."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", KILLED, str(killed_at), *command.split()]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == (0 if killed_at == 10**6 else -signal.SIGKILL), result.stderr
+
+
 @pytest.mark.slow
 def test_what_other_code_of_ones_own_left_is_not_used(network):
     code = (
@@ -329,20 +337,35 @@ def test_what_other_code_of_ones_own_left_is_not_used(network):
     arrays = {"y": np.ones((3, *SHAPE), np.float32), "operator/one": one, "sigma_y": 0.1 * one}
     told = {"operator": "scaled:Scaled", "event_shape": SHAPE}
     write_hdf5("y.h5", {f"test/{name}": values for name, values in arrays.items()}, told)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-
-    def drawn(output, *, killed_at=10**6):
-        given = f"{LONG['posterior']} --operator scaled:Scaled -o {output}".split()
-        command = [sys.executable, "-c", KILLED, str(killed_at), *given]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert result.returncode == (0 if killed_at == 10**6 else -signal.SIGKILL), result.stderr
+    command = f"{LONG['posterior']} --operator scaled:Scaled -o"
 
     (network / "scaled.py").write_text(code)
-    drawn("cut.h5", killed_at=5)
+    drawn(f"{command} cut.h5", killed_at=5)
     assert beside(network, "cut.h5") != []
     (network / "scaled.py").write_text(code.replace("1.0 * x", "2.0 * x"))
-    drawn("cut.h5")
-    drawn("whole.h5")
+    drawn(f"{command} cut.h5")
+    drawn(f"{command} whole.h5")
+
+    assert contents("cut.h5") == contents("whole.h5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", LONG)
+def test_what_another_sampler_of_ones_own_left_is_not_used(network, verb):
+    code = (
+        "from diem.diffusion.samplers.base import Sampler\n"
+        "class Jump(Sampler):\n"
+        "    name = 'jump'\n"
+        "    def step(self, denoise, x_t, t, s, noise): return 1.0 * denoise(x_t, t)\n"
+    )
+    command = f"{LONG[verb]} --sampler jump:Jump -o"
+
+    (network / "jump.py").write_text(code)
+    drawn(f"{command} cut.h5", killed_at=5)
+    assert beside(network, "cut.h5") != []
+    (network / "jump.py").write_text(code.replace("1.0", "2.0"))
+    drawn(f"{command} cut.h5")
+    drawn(f"{command} whole.h5")
 
     assert contents("cut.h5") == contents("whole.h5")
 

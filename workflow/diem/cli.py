@@ -366,7 +366,8 @@ def _sample(options: argparse.Namespace) -> None:
     results.check_replaced(options.output, holds_samples, "samples")
     prior = load_prior(options.prior, select_device(options.device))
     drawing = {**_given(batch=options.batch), **_sampler(options)}
-    made_of = ([options.prior], options.n, drawing, options.seed, own_digest([prior.card]))
+    code = own_digest([prior.card, drawing])
+    made_of = ([options.prior], options.n, drawing, options.seed, code)
     with _job(options.output, options.n, made_of, options.seed, prior.device) as job:
         write_samples(options.output, prior, options.n, job, **drawing)
     print(f"{options.output}: {options.n} samples of shape {prior.event_shape}.")
@@ -396,7 +397,7 @@ def _posterior(options: argparse.Namespace) -> None:
     )
     with users_observations(options.observations, *model) as observations:
         total = len(observations) * options.n
-        code = own_digest([prior.card, observations.operator])
+        code = own_digest([prior.card, observations.operator, drawing])
         made_of = (files, options.n, model, drawing, options.seed, code)
         with _job(options.output, total, made_of, options.seed, prior.device) as job:
             outliers = write_posteriors(
