@@ -125,6 +125,18 @@ def test_posterior_with_a_figure(folder, capsys):
 
     assert "p.png" in capsys.readouterr().out
     assert (folder / "p.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("p.png", "p.pdf", "p.pdf"):
+        assert run(f"posterior prior.safetensors y.h5 -n 4 -o p.h5 --figure {name}") == 0
+
+
+def test_a_figure_that_is_anothers_is_not_replaced(folder, capsys):
+    (folder / "photo.png").write_bytes(b"\x89PNG of a camera")
+
+    assert run("posterior prior.safetensors y.h5 -n 4 -o p.h5 --figure photo.png") == 1
+
+    assert "photo.png: this file is there already, and it holds no" in capsys.readouterr().err
+    assert (folder / "photo.png").read_bytes() == b"\x89PNG of a camera"
+    assert not (folder / "p.h5").exists()
 
 
 # Interruptions

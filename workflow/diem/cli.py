@@ -384,6 +384,8 @@ def _posterior(options: argparse.Namespace) -> None:
         raise DiemError(f"{options.figure}: the name of a figure must end in .png or .pdf.")
     _check_outputs([options.prior, options.observations], options.output, options.figure)
     results.check_replaced(options.output, holds_samples, "samples")
+    if options.figure:
+        results.check_replaced(options.figure, _holds_figure, "figure of Matplotlib's")
     prior = load_prior(options.prior, select_device(options.device))
     drawing = {"sampler": _sampler(options)} | _given(
         covariance=options.covariance,
@@ -411,6 +413,10 @@ def _posterior(options: argparse.Namespace) -> None:
             if options.figure:
                 _draw_posteriors(options, observations)
                 print(f"{options.figure}: the first of them.")
+
+
+def _holds_figure(path: Path) -> bool:
+    return b"Matplotlib" in path.read_bytes()
 
 
 def _draw_posteriors(options: argparse.Namespace, observations: "Observations") -> None:
