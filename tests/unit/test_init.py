@@ -196,6 +196,7 @@ SPLIT = {
     "a validation split": ({"train": 4, "validation": 2}, None, 2),
     "groups of several": ({"train": 20}, np.arange(20) % 5, 4),
     "groups of one": ({"train": 20}, np.arange(20), 2),
+    "groups of one beside a large one": ({"train": 20}, np.arange(20).clip(9), 2),
 }
 
 

@@ -133,11 +133,11 @@ def validation_fraction(file: Observations) -> float:
         DiemError: If there are too few.
     """
     fractions = {split: part for split, part in FRACTIONS.items() if split not in file}
-    count, scenes = file.count("train"), _scenes(file)
-    least = 1 + len(fractions)
+    sizes = np.sort(_sizes(file))
+    scenes, least = len(sizes), 1 + len(fractions)
     if "validation" in fractions:
         held = max(1, round(fractions["validation"] * scenes))
-        if round(held * count / scenes) < 2:
+        if sizes[:held].sum() < 2:  # those that are drawn may be the smallest
             fractions["validation"], least = float(f"{2 / scenes:.3g}"), least + 1
     elif file.count("validation") < 2:
         raise DiemError(
@@ -151,12 +151,12 @@ def validation_fraction(file: Observations) -> float:
     return fractions.get("validation", FRACTIONS["validation"])
 
 
-def _scenes(file: Observations) -> int:
-    """Returns the number of different ``x``, or groups, of ``train``, which are held out whole."""
+def _sizes(file: Observations) -> np.ndarray:
+    """Returns how many observations of ``train`` each group, or ``x``, has, which stay together."""
     for name in ("groups", "index"):
         if f"train/{name}" in file:
-            return int(file.numbered("train", name).max()) + 1
-    return file.count("train")
+            return np.bincount(file.numbered("train", name))
+    return np.ones(file.count("train"), int)
 
 
 def _count_groups(file: Observations, fraction: float, found: _Findings) -> None:
