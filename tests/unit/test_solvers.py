@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diem.diffusion.solvers import column, conjugate_gradient, dot, gmres
+from diem.diffusion.solvers import column, conjugate_gradient, dot, gmres, whitened_posterior
 
 
 def systems(batch=6, size=8, dtype=torch.float64, condition=100.0):
@@ -274,3 +274,17 @@ def test_a_norm_stops_each_sample():
     assert not v[0].any()  # it was near enough from the start
     assert (residual <= 1e-3).all()
     assert residual[2] > 1e-9  # and it does not go on for ever
+
+
+@pytest.mark.parametrize("strength", [1, 1e2])
+def test_strong_observations_in_single_precision(strength):
+    # Half of the rows tell what the other half does.
+    stream = torch.Generator().manual_seed(0)
+    b = torch.randn(3, 5, 12, generator=stream).repeat(1, 4, 1) * strength
+    y = torch.randn(3, 20, 1, generator=stream) + b @ torch.randn(3, 12, 1, generator=stream)
+
+    mean, less = whitened_posterior(b, y)
+
+    exact, exactly = whitened_posterior(b.double(), y.double())
+    torch.testing.assert_close(mean.double(), exact, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(less.double(), exactly, rtol=1e-3, atol=1e-3)

@@ -17,8 +17,9 @@ __all__ = [
 ]
 
 
-STRONG = 1e10
-"""Observations of a larger signal-to-noise ratio are solved by least squares, which is slower."""
+STRONG = 2.2e-6
+"""Observations of a larger signal-to-noise ratio, times the rounding, are solved by least squares,
+which is slower."""
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -172,7 +173,7 @@ def whitened_posterior(b: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         :math:`I`.
     """
     rows, size = b.shape[1:]
-    if not (b.square().sum(dim=(1, 2)) < STRONG).all():
+    if not (b.square().sum(dim=(1, 2)) * torch.finfo(b.dtype).eps < STRONG).all():
         # The least squares of y and of z = 0: products of B would square its errors.
         one = torch.eye(size, dtype=b.dtype, device=b.device).expand(len(b), size, size)
         q, r = torch.linalg.qr(torch.cat([b, one], dim=1))
