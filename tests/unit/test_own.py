@@ -89,6 +89,13 @@ def test_importing_the_package_imports_no_torch():
     assert result.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.parametrize("name", ["errors.DiemError", "operators.csr_parameters"])
+def test_what_the_documentation_names_is_there_after_the_import_alone(name):
+    code = f"import diem; print(diem.{name}.__name__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == [name.split(".")[1]], result.stderr
+
+
 def test_splits_of_the_file_are_kept_and_the_other_is_held_out(tmp_path, images):
     path, output = tmp_path / "own.h5", tmp_path / "observations.h5"
     splits = {"train": images[:150], "test": images[150:]}

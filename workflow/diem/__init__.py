@@ -19,10 +19,15 @@ _LAZY = {
     "write_observations": "data.ingest",
 }
 
+_ROOMS = ("errors", "operators")
+"""Those that a user calls by name, as in ``diem.errors.DiemError``."""
+
 __all__ = ["fit", "load_prior", "write_observations"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
