@@ -35,6 +35,46 @@ def test_an_adjoint_of_automatic_differentiation_is_the_adjoint():
         torch.testing.assert_close(vectors.adjoint(y), y @ MATRIX)
 
 
+def test_a_module_is_a_function_whose_weights_are_no_matter():
+    module, back = torch.nn.Linear(5, 3, bias=False), torch.nn.Linear(3, 5, bias=False)
+    back.weight = torch.nn.Parameter(module.weight.detach().T)
+    prior = PriorDenoiser(Prior(random_gaussian((5,), rank=2, dtype=torch.float32), None, {}))
+
+    for operator in (linear(module, (5,)), linear(module, (5,), adjoint=back)):
+        verify_operator(operator, "module")
+        y = operator.forward(torch.randn(20, 5))
+        assert not y.requires_grad
+        assert not operator.adjoint(y).requires_grad
+        assert operator.forward(torch.randn(2, 5, requires_grad=True)).requires_grad
+    assert not prior.posterior(y, module, 0.1, 2).requires_grad
+
+
+class Scaled(Operator):
+    """Has a gain of each observation, and weights of a module."""
+
+    fields = ("gain",)
+    module = torch.nn.Linear(3, 3, bias=False)
+
+    @property
+    def observation_shape(self):
+        return self.event_shape
+
+    def forward(self, x):
+        return self.parameters["gain"] * self.module(x)
+
+    def adjoint(self, y):
+        return (self.parameters["gain"] * y) @ self.module.weight
+
+
+def test_a_class_whose_weights_require_gradients_is_told_what_to_do():
+    operator = Scaled((3,), {"gain": torch.ones(4, 1)})
+
+    with pytest.raises(DiemError, match=r"forward requires gradients.* requires_grad_\(False\)"):
+        verify_operator(operator, "Scaled")
+    Scaled.module.requires_grad_(False)
+    verify_operator(operator, "Scaled")
+
+
 def test_an_adjoint_of_ones_own_takes_its_place():
     operator = linear(by_matrix, (5,), adjoint=lambda y: 2 * y @ MATRIX)
 

@@ -162,11 +162,11 @@ class _Function(Operator):
         return self.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        return type(self).function(x)
+        return _apart(type(self).function(x), x)
 
     def adjoint(self, y: Tensor) -> Tensor:
         transposed = type(self).transposed
-        return self._differentiated(y) if transposed is None else transposed(y)
+        return self._differentiated(y) if transposed is None else _apart(transposed(y), y)
 
     def _differentiated(self, y: Tensor) -> Tensor:
         """The vector-Jacobian product of a linear function is its adjoint, wherever it is taken."""
@@ -176,6 +176,11 @@ class _Function(Operator):
             if not ax.requires_grad:
                 raise RuntimeError("it is not differentiable by PyTorch: give its adjoint")
             return torch.autograd.grad(ax, x, y, materialize_grads=True)[0]
+
+
+def _apart(value: Tensor, of: Tensor) -> Tensor:
+    """Returns a value without the gradients of a module's weights, unless those of ``of`` flow."""
+    return value if of.requires_grad or not isinstance(value, torch.Tensor) else value.detach()
 
 
 def linear(

@@ -99,6 +99,11 @@ class _Probe:
             raise self.refused(f"{method} holds {value.dtype}, where {kinds[0]} is needed")
         if value.dtype == torch.float32 and not torch.isfinite(value).all():
             raise self.refused(f"{method} holds non-finite values")
+        if value.requires_grad:
+            raise self.refused(
+                f"{method} requires gradients, as the weights of a module do: call the module's"
+                " requires_grad_(False)"
+            )
         return value
 
     def forward(self, x: Tensor) -> Tensor:
