@@ -75,6 +75,17 @@ def test_a_class_whose_weights_require_gradients_is_told_what_to_do():
     verify_operator(operator, "Scaled")
 
 
+def test_an_object_takes_arrays_and_tells_what_is_missing():
+    gain = np.ones((4, 1), np.float32)
+
+    (taken,) = Scaled((3,), {"gain": gain}).to("cpu").parameters.values()
+    assert torch.equal(taken, torch.ones(4, 1))
+    (taken,) = Scaled((3,), {"gain": torch.nn.Parameter(torch.ones(4, 1))}).parameters.values()
+    assert not taken.requires_grad
+    with pytest.raises(DiemError, match="operator/gain is missing, which the operator 'Scaled'"):
+        Scaled((3,), {"gains": gain})
+
+
 def test_an_adjoint_of_ones_own_takes_its_place():
     operator = linear(by_matrix, (5,), adjoint=lambda y: 2 * y @ MATRIX)
 

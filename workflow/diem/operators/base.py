@@ -64,8 +64,12 @@ class Operator(abc.ABC):
 
     def __init__(self, event_shape: Sequence[int], parameters: Mapping[str, Tensor]) -> None:
         self.event_shape = tuple(event_shape)
-        self.parameters = {field: parameters[field] for field in self.fields}
-        self.parameters |= {f: parameters[f] for f in self.optional if f in parameters}
+        name = type(self).__name__
+        for field in self.fields:
+            if field not in parameters:
+                raise DiemError(f"operator/{field} is missing, which the operator {name!r} needs.")
+        fields = [field for field in (*self.fields, *self.optional) if field in parameters]
+        self.parameters = {f: tensor_of(parameters[f], f"operator/{f}") for f in fields}
 
     @classmethod
     def options(cls) -> type[Model]:
@@ -286,7 +290,7 @@ def tensor_of(values: Any, name: str) -> Tensor:
         value = torch.from_numpy(_copied(values, name))
     if value.is_complex():
         raise DiemError(f"{name} is complex, where real numbers are needed.")
-    return value
+    return value.detach()
 
 
 def _copied(values: Any, name: str) -> np.ndarray:
