@@ -286,6 +286,7 @@ def test_observations_are_scaled_to_the_network_s_units(tmp_path, images, each):
     ingest(path, output, {}, {**HELD_OUT, "offset": 100.0, "scale": 20.0}, 0, "some")
 
     with Observations(output) as file:
+        assert file.units() == ", in units of data.scale"
         some = file.load("train")
         assert torch.allclose(some.sigma_y, torch.tensor(0.1))
         expected = np.nan_to_num(images[some.index])

@@ -245,10 +245,11 @@ class Observations(Reader):
             return name in self.attributes
 
     def units(self) -> str:
-        """Returns what the values of scaled observations are in units of, if columns differ."""
+        """Returns what the values of scaled observations are in units of."""
         scale = self.attribute("scale") if self.has_attribute("scale") else 1.0
-        place = place_of(self.event_shape)
-        return f", each {place} in units of its data.scale" if np.ndim(scale) else ""
+        if np.ndim(scale):
+            return f", each {place_of(self.event_shape)} in units of its data.scale"
+        return "" if scale == 1 else ", in units of data.scale"
 
     def _positive(self, name: str, sigma_y: np.ndarray) -> Tensor:
         sigma_y = np.asarray(sigma_y)
