@@ -24,6 +24,8 @@ from diem.diffusion.samplers.ddpm import DDPM
 from diem.errors import DiemError
 from diem.evaluation import lpips as perceptual
 from diem.evaluation.metrics.lpips import FILES, LPIPS
+from diem.evaluation.metrics.psnr import psnr
+from diem.evaluation.metrics.ssim import ssim
 from diem.evaluation.rows import provenance, read_rows, write_rows
 from diem.files.hdf5 import write_hdf5
 from diem.files.tensors import content_digest
@@ -585,11 +587,11 @@ def test_lpips_is_that_of_alexnet(tmp_path):
         torch.save(state, tmp_path / name)
     metric = perceptual.Perceptual(tmp_path)
     assert metric.digest == content_digest([tmp_path / name for name in FILES])
-    x, y = (4 * torch.rand(2, 18, 3, 31, 40, generator=generator) - 2).unbind()
+    x, y = torch.rand(2, 18, 3, 31, 40, generator=generator).unbind()
 
     mean, scale = torch.tensor(((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))[..., None, None]
     expected = torch.zeros(18)
-    a, b = (((v + 2) / 4 - mean) / scale for v in (x, y))
+    a, b = ((v - mean) / scale for v in (x, y))
     with torch.no_grad():
         for layer in alexnet:
             a, b = layer(a), layer(b)
@@ -599,7 +601,7 @@ def test_lpips_is_that_of_alexnet(tmp_path):
                 expected += F.conv2d(squares, linear.pop(0)).mean(dim=(1, 2, 3))
     torch.testing.assert_close(metric(x, y).float(), expected, rtol=1e-4, atol=1e-6)
     assert (metric(x, x) == 0).all()
-    assert torch.equal(metric(x + 9, y), metric(torch.full_like(x, 2.0), y))
+    assert torch.equal(metric(x + 9, y), metric(torch.ones_like(x), y))
     with pytest.raises(DiemError, match="31 x 31 pixels or more, not 30 x 40"):
         metric(x[:, :, 1:], y[:, :, 1:])
 
@@ -662,6 +664,16 @@ def test_rows_carry_their_card(clean):
             assert len(arrays[f"{task}/{name}"]) == 3  # the first block
             assert arrays[f"{task}/{name}"].shape[2:] == (12, 12)
         assert np.abs(arrays[f"{task}/x"]).max() <= 2
+
+
+def test_images_are_compared_by_intensities(clean):
+    rows, arrays = run(clean, entry={**ENTRY, "images": 3, "steps": [2]})  # all are shown
+
+    for row in rows:
+        images = (arrays[f"{row['observations']}/{name}"] for name in ("x", "truth"))
+        x, truth = ((torch.from_numpy(array).double() + 2) / 4 for array in images)
+        measured = {"psnr": psnr, "ssim": ssim}[row["metric"]](x, truth, 1.0)
+        assert row["value"] == pytest.approx(float(measured.mean()), rel=1e-9)
 
 
 @pytest.mark.slow

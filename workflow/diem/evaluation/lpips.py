@@ -89,7 +89,7 @@ class Perceptual:
         """Returns each image's distance, without unit, with shape (N,).
 
         Arguments:
-            x: The images in [-2, 2], with shape (N, 3, H, W); values beyond are clipped.
+            x: The images in [0, 1], with shape (N, 3, H, W); values beyond are clipped.
             reference: The true images, with the same shape.
 
         Raises:
@@ -110,8 +110,8 @@ class Perceptual:
 
     def _features(self, x: Tensor) -> Iterator[Tensor]:
         """Yields the features of each layer, of unit norm at each pixel."""
-        mean, scale = (x.new_tensor(v, device=self.device)[:, None, None] for v in (MEAN, SCALE))
-        h = (((x.to(self.device) + 2) / 4).clamp(0, 1) - mean) / scale
+        mean, scale = (torch.tensor(v, device=self.device)[:, None, None] for v in (MEAN, SCALE))
+        h = (x.to(self.device, torch.float32).clamp(0, 1) - mean) / scale
         for layer in LAYERS:
             if layer.pooled:
                 h = F.max_pool2d(h, 3, 2)

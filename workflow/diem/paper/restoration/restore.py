@@ -187,7 +187,7 @@ def _measured(
     """Returns the rows of restored images."""
     rows = []
     for metric, tool in tools:
-        found = mean_of(metric.values(x, truth, tool=tool), "posterior")
+        found = mean_of(metric.of_each(x, truth, tool), "posterior")
         number = {"metric": metric.name, "value": found.value, "standard_error": found.error}
         row = {**columns, **metric.card(tool), **number}
         rows.append({column: row.get(column, "") for column in COLUMNS})
