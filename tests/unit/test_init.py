@@ -100,7 +100,12 @@ def test_a_table_of_more_columns_than_a_gaussian_is_for(tmp_path):
 
 @pytest.mark.parametrize(
     ("factor", "shift", "offset", "scale"),
-    [(1.0, 0.0, 0.0, 1.0), (50.0, 300.0, 300.0, 50.0), (0.01, 0.0, 0.0, 0.01)],
+    [
+        (1.0, 0.0, 0.0, 1.0),
+        (50.0, 300.0, 300.0, 50.0),
+        (0.01, 0.0, 0.0, 0.01),
+        (1.0, 1013.2, 1013.2, 1.0),
+    ],
 )
 def test_the_scale_is_that_of_the_values(tmp_path, factor, shift, offset, scale):
     y = shift + factor * rough(400, 6)

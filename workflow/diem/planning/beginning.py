@@ -260,7 +260,9 @@ def _scaling(some: Observed, several: bool) -> tuple[Units, Units]:
     if _in_place(offset, scale):
         offset, scale = 0.0, 1.0
     else:
-        offset, scale = float(f"{offset:.3g}"), float(f"{scale:.3g}")
+        # Three digits, or as many as tell the mean to half of the size.
+        digits = max(3, 1 + math.ceil(math.log10(max(1.0, abs(offset) / scale))))
+        offset, scale = float(f"{offset:.{digits}g}"), float(f"{scale:.3g}")
     if several:
         parts = (part.unbind(1) for part in (some.y, some.sigma_y.expand_as(some.y), seen))
         columns = [
