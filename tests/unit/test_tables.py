@@ -248,6 +248,7 @@ def test_columns_follow_one_order_and_an_unknown_metric_names_itself(rows):
     ("value", "expected"),
     [
         (12345.6, "12,346"),
+        (999.7, "1,000"),
         (123.4, "123"),
         (12.345, "12.3"),
         (0.0, "0.00"),

@@ -106,7 +106,7 @@ def rounded(value: float | None) -> str:
     """Returns a number with three significant digits, or a dash where there is none."""
     if value is None or pd.isna(value):
         return NONE
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def with_error(value: float | None, error: float | None) -> str:
