@@ -219,7 +219,10 @@ WARNINGS = {
         put("train/operator/mask", at(4, False)),
         ["1 observations observe nothing"],
     ),
-    "indices twice": (put("train/index", lambda _: np.arange(60) // 2), ["30", "repeat an index"]),
+    "indices twice": (
+        put("train/index", lambda _: np.arange(60) // 2),
+        ["30", "repeat an index", "stay together"],
+    ),
     "an unknown group": (put("trian/y", lambda _: np.ones(3)), ["'trian'", "not read"]),
     "an unknown field": (
         put("train/operator/maskk", lambda _: np.ones(60)),

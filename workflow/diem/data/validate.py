@@ -251,8 +251,8 @@ def _judge(split: str, totals: Totals, found: _Findings) -> None:
     double = len(index) - len(np.unique(index))
     if double:
         found.warn(
-            f"{split}: {double:,} observations repeat an index, so that they are of the same x; a"
-            " split that is held out at random can share it with 'train'."
+            f"{split}: {double:,} observations repeat an index, so that they are of the same x, and"
+            " stay together where some are held out."
         )
     if totals.repeated:
         found.warn(f"{split}: {totals.repeated:,} observations are copies of others.")
