@@ -137,6 +137,14 @@ REFUSED = {
         evaluated("frechet_distance", data=DIGITS),
         ["'frechet_distance' needs more test images (data.test) than its 32 features"],
     ),
+    "one test image": (
+        evaluated("kernel_distance", data={**DIGITS, "test": 1}, test_observations=1),
+        ["'kernel_distance' needs 2 test samples or more (data.test)"],
+    ),
+    "half a test image": (
+        evaluated("truncated_divergence", data={**DIGITS, "test": 1}, test_observations=1),
+        ["'truncated_divergence' needs 2 test samples or more (data.test)"],
+    ),
     "few samples": (
         evaluated("frechet_distance", data={**DIGITS, "test": 40}, samples=32),
         ["'frechet_distance' needs more evaluation.samples than its 32 features"],

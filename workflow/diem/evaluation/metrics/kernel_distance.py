@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from diem.evaluation.metrics.base import Label, Measurement, Metric, clean_test
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test, too_few
 
 if TYPE_CHECKING:
     from diem.evaluation.evaluate import Evaluation
@@ -30,6 +30,9 @@ class KernelDistance(Metric):
     needs = frozenset({"clean", "images", "labels"})
     subject = "samples"
     inputs = ("extractor",)
+
+    def problem(self, planned: Planned) -> str | None:
+        return too_few(planned, 2)
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.evaluation.extractor import load_extractor

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from diem.evaluation.metrics.base import Label, Measurement, Metric, clean_test
+from diem.evaluation.metrics.base import Label, Measurement, Metric, Planned, clean_test, too_few
 
 if TYPE_CHECKING:
     from diem.evaluation.evaluate import Evaluation
@@ -25,6 +25,9 @@ class KID(Metric):
     needs = frozenset({"clean", "colour"})
     subject = "samples"
     inputs = ("inception_weights",)
+
+    def problem(self, planned: Planned) -> str | None:
+        return too_few(planned, 2)
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.evaluation import inception

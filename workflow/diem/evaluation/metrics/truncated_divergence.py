@@ -8,7 +8,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from diem.errors import DiemError
-from diem.evaluation.metrics.base import Label, Measurement, Metric, Panel, clean_test
+from diem.evaluation.metrics.base import (
+    Label,
+    Measurement,
+    Metric,
+    Panel,
+    Planned,
+    clean_test,
+    too_few,
+)
 
 if TYPE_CHECKING:
     from diem.evaluation.arrays import Array
@@ -50,6 +58,9 @@ class TruncatedDivergence(Metric):
     needs = frozenset({"clean"})
     subject = "samples"
     panel = Panel("divergence", 1.5)
+
+    def problem(self, planned: Planned) -> str | None:
+        return too_few(planned, 2)
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
         from diem.jobs.resume import cached_number, prefixed
