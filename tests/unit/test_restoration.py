@@ -857,6 +857,21 @@ def test_labels_tell_the_iterations_of_mmps():
 # The figures
 
 
+@pytest.mark.parametrize(
+    "operator", [{"name": "projection", "rows": 4}, {"name": "fourier", "acceleration": 2}]
+)
+def test_observations_that_are_no_such_images_are_shown_by_the_adjoint(clean, tmp_path, operator):
+    task = {"operator": operator, "sigma_y": 0.1, "shared": False}
+    methods = {"mmps_3": ENTRIES["mmps_3"]}
+    entry = {**ENTRY, "tasks": {"t": task}, "methods": methods, "steps": [2]}
+
+    rows, shown = shown_by_method(clean, tmp_path, entry)
+
+    arrays = shown["t"]["mmps_3"]
+    assert arrays["y"].shape == arrays["observed"].shape == arrays["truth"].shape
+    assert restoration_images(rows, shown, "faces").axes
+
+
 @pytest.mark.filterwarnings("error")
 def test_figures_show_every_method_and_task(clean, tmp_path):
     rows, shown = shown_by_method(clean, tmp_path)

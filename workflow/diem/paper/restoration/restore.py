@@ -68,7 +68,7 @@ def compare(
     job: Job,
     files: Mapping[str, Any] | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Restores test images with one method, at every task and number of steps, and measures them.
+    r"""Restores test images with one method, at every task and number of steps, and measures them.
 
     Every method sees the same observations, and starts from the same noise.
 
@@ -85,7 +85,8 @@ def compare(
     Returns:
         The rows, and what figures are made of: of the first images of each task ``task/x``
         (restored, at the largest number of steps), ``task/y`` (the observation, enlarged to the
-        image's size), ``task/observed`` and ``task/truth``, in [-2, 2].
+        image's size, or :math:`A^\top y` where it is no such image), ``task/observed`` and
+        ``task/truth``, in [-2, 2].
 
     Raises:
         DiemError: If there are too few test images, or an operator does not fit them.
@@ -197,8 +198,10 @@ def _measured(
 def _shown(task: str, x: Tensor, truth: Tensor, observed: Problem) -> dict[str, np.ndarray]:
     """Returns the arrays that figures are made of."""
     count, size = min(SHOWN, len(observed.y)), truth.shape[2:]
-    y = 2 * observed.y[:count]
-    seen = observed.operator.observed()[:count].expand_as(y).float()
+    operator, y = observed.operator[:count], 2 * observed.y[:count]
+    seen = operator.observed().expand_as(y).float()
+    if y.ndim != 4 or y.shape[1] != truth.shape[1]:
+        y, seen = operator.adjoint(y), torch.ones(count, *truth.shape[1:])
     if y.shape[2:] != size:
         y, seen = F.interpolate(y, size), F.interpolate(seen, size)
     arrays = {"x": x[:count], "y": y, "observed": seen.bool(), "truth": truth[:count]}
