@@ -185,6 +185,10 @@ REFUSED = {
         comparison(images=9),
         ["restoration.some.images is 9", "8 test images"],
     ),
+    "restoration: complex images": (
+        comparison(data={"name": "phantoms", "test": 8, "complex": True}),
+        ["restoration.some.data.name must be of images of one channel or three"],
+    ),
     "restoration: unet": (
         comparison(train={"network": UNET}, data={"size": 18}),
         ["restoration.some.train.network.channels", "divisible by 4"],

@@ -168,8 +168,8 @@ def check_restoration(entry: Mapping[str, Any], where: str) -> None:
         raise DiemError(f"{where} needs a prior: either 'train' or 'pretrained'.")
     data = DATASETS.parse(entry["data"], f"{where}.data")
     facts = _facts(data, f"{where}.data.path")
-    if "images" not in facts:
-        raise DiemError(f"{where}.data.name must be of images.")
+    if "images" not in facts or data.event_shape()[0] not in (1, 3):
+        raise DiemError(f"{where}.data.name must be of images of one channel or three.")
     if "clean" not in facts:
         raise DiemError(f"{where}.data.name: the comparison needs clean data, and has none.")
     if "train" in entry:

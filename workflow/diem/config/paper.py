@@ -135,7 +135,7 @@ class Restoration(Model):
 
     data: Annotated[dict, Entry(DATASETS)] = option(
         ...,
-        "images, see `data` above; the test split is restored",
+        "images of one channel or three, see `data` above; the test split is restored",
         paper="FFHQ: `{name: images, path: ..., size: 256}`",
     )
     train: Training | None = option(
