@@ -396,6 +396,16 @@ def test_figures_of_slices_and_of_uncertainty(made):
     assert "The prior was trained on r4 only. r6: the samples' range" in told
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_the_figure_of_uncertainty_is_of_all_images(channels):
+    x = np.random.default_rng(0).uniform(-2, 2, (4, 3, channels, 8, 8)).astype(np.float32)
+    arrays = {"posterior/x": x, "posterior/adjoint": x[:, 0], "posterior/truth": x[:, 1]}
+    part = Evaluation("blur", "base", "reconstruction", 3, arrays)
+    source = Source("own", {"base": "base"}, evaluations=[part], trained={"base": "blur"})
+
+    assert figure_named("uncertainty").draw(source).axes
+
+
 @pytest.mark.slow
 def test_slices_are_of_fourier_observations(made):
     arrays = {**made[1], "posterior/y": np.zeros((8, 5))}

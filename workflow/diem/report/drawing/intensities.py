@@ -1,4 +1,4 @@
-"""Complex images as intensities that can be seen."""
+"""Images as intensities that can be seen, of complex ones the magnitude."""
 
 import numpy as np
 import torch
@@ -9,9 +9,9 @@ __all__ = ["grey", "intensities"]
 
 
 def intensities(x: np.ndarray) -> np.ndarray:
-    """Returns images of any leading shape as intensities in [0, 1], of one channel."""
+    """Returns images of any leading shape as intensities, complex ones with one channel."""
     flat = torch.from_numpy(np.ascontiguousarray(x)).flatten(0, -4)
-    return arrays.intensities(flat).reshape(*x.shape[:-3], 1, *x.shape[-2:]).numpy()
+    return arrays.intensities(flat).reshape(*x.shape[:-3], -1, *x.shape[-2:]).numpy()
 
 
 def grey(x: np.ndarray) -> np.ndarray:
