@@ -14,7 +14,7 @@ from diem.diffusion.prior import Prior
 from diem.evaluation.draws import Posteriors
 from diem.evaluation.evaluate import groups_of, posterior_arrays, read_truth, some_observations
 from diem.evaluation.metrics import METRICS, Fidelity, Measurement
-from diem.evaluation.metrics.base import clean_test, mean_of
+from diem.evaluation.metrics.base import Planned, clean_test, mean_of
 from diem.evaluation.rows import metric_rows
 from diem.jobs.job import Job
 from diem.seeds import Stage
@@ -88,16 +88,17 @@ def reconstruct(
         ("posterior_mean", from_prior.mean(dim=1), {**drawn, **of_lap}),
     ]
     rows, groups = [], groups_of(task.observations, task.settings, task.job.seed)
-    for metric in _metrics():
+    for metric in _metrics(task.prior.event_shape):
         measurements = _compared(metric, estimates, truth, groups)
         rows += metric_rows(metric.name, measurements, card, task.job.seed)
     return rows, posterior_arrays(from_prior, observed, truth)
 
 
-def _metrics() -> list[Fidelity]:
-    """Returns the metrics of reconstructions: all that need no files."""
+def _metrics(event_shape: tuple[int, ...]) -> list[Fidelity]:
+    """Returns the metrics of reconstructions: all that need no files and suit the images' shape."""
     known = sorted(METRICS.all().values(), key=lambda metric: metric.order)
-    return [metric() for metric in known if issubclass(metric, Fidelity) and not metric.inputs]
+    found = [metric() for metric in known if issubclass(metric, Fidelity) and not metric.inputs]
+    return [metric for metric in found if not metric.problem(Planned(event_shape, None, {}))]
 
 
 def _compared(
