@@ -107,12 +107,16 @@ def test_what_is_given_must_be_there_though_older_results_are(workflow, tmp_path
     workflow.make("posterior")
     before = workflow.path("results/posterior/new/samples.h5").read_bytes()
 
-    for name in ("prior", "observations"):
+    for name, typo in (
+        ("prior", "typo"),
+        ("prior", "results/tiny/runs/typo/lap_01/prior.safetensors"),
+        ("observations", "results/typo"),
+    ):
         right = entry[name]
-        entry[name] = "typo"
+        entry[name] = typo
         result = workflow.run("posterior")
         assert result.returncode != 0
-        assert f"Error: posterior.new.{name}: there is no such file: typo.\n" in result.stderr
+        assert f"Error: posterior.new.{name}: there is no such file: {typo}.\n" in result.stderr
         assert "Traceback" not in result.stderr
         entry[name] = right
     assert workflow.path("results/posterior/new/samples.h5").read_bytes() == before

@@ -49,7 +49,7 @@ try:
 except DiemError as error:
     raise WorkflowError(str(error)) from None
 
-IN = Inputs(CONFIG)
+IN = Inputs(CONFIG, lambda path: any(rule.is_producer(path) for rule in workflow.rules))
 PATHS = IN.paths
 EXPERIMENTS = all_entries(CONFIG, "experiments")
 SHARDS = CONFIG["shards"]
@@ -71,7 +71,7 @@ if workflow.is_main_process:
 
 def names(found):
     """Returns the pattern of some names; no name matches where there is none."""
-    return "|".join(found) or "(?!)"
+    return "|".join(dict.fromkeys(found)) or "(?!)"
 
 
 wildcard_constraints:
@@ -79,8 +79,8 @@ wildcard_constraints:
     heuristics=names(CONFIG["heuristics"]),
     comparison=names(all_entries(CONFIG, "restoration")),
     posterior=names(CONFIG["posterior"]),
-    observations=r"[A-Za-z0-9][A-Za-z0-9_-]*",
-    run=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    observations=names(name for each in EXPERIMENTS.values() for name in each["observations"]),
+    run=names(name for each in EXPERIMENTS.values() for name in each["runs"]),
     lap=r"\d{2,3}(_final)?",
 
 

@@ -60,10 +60,13 @@ class Inputs:
 
     Arguments:
         config: The configuration, see :func:`diem.config.resolve.resolve`.
+        is_made: Whether a rule makes a file.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = config
+    def __init__(
+        self, config: Mapping[str, Any], is_made: Callable[[str], bool] = lambda path: False
+    ) -> None:
+        self.config, self.is_made = config, is_made
         self.paths = Paths(config)
 
     # Entries
@@ -390,8 +393,7 @@ class Inputs:
         Raises:
             DiemError: If it is not there.
         """
-        made = Path(path).is_relative_to(self.config["results"])
-        if not made and not Path(path).is_file():
+        if not Path(path).is_file() and not self.is_made(path):
             raise DiemError(f"{place}: there is no such file: {path}.")
 
     def posterior_entry(self, names: Wildcards) -> dict[str, Any]:
