@@ -115,6 +115,14 @@ def test_code_changes_the_digest(script, other):
     assert digest(script, SCRIPT) != digest(script, other)
 
 
+@pytest.mark.parametrize("name", ["corrupt", "ingest", "gaussian_prior", "e_step", "m_step"])
+def test_no_change_of_a_table_or_of_a_check_makes_a_prior_anew(name):
+    script = code.LIBRARY.parent / "scripts" / f"{name}.py"
+    rooms = {path.relative_to(code.LIBRARY).parts[0] for path in code._reached({script}) - {script}}
+
+    assert rooms.isdisjoint({"evaluation", "report", "paper", "config", "planning"})
+
+
 def test_a_component_counts_where_it_is_named(script):
     assert "psnr" in METRICS.names  # a kind is known once it is imported
     plain = digest(script, SCRIPT, {"metrics": ["ssim"]}, 3, None)

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from diem.config.inputs import SHARDS
 from diem.data.observations import Observations
 from diem.diffusion.prior import read_prior
 from diem.em.blocks import Shard
 from diem.em.e_step import EStep, e_step
-from diem.em.laps import lap_number, with_batch
+from diem.em.laps import SHARDS, lap_number, with_batch
 from diem.em.restart import Restart
 from diem.em.samples import gather_samples
 from diem.jobs.job import started

@@ -15,6 +15,7 @@ from diem.data.sets import DATASETS
 from diem.diffusion.outside import outside_e_step
 from diem.em.laps import (
     OF_LAPS,
+    SHARDS,
     ceiling_labels,
     ceiling_settings,
     is_final,
@@ -31,10 +32,7 @@ from diem.replicates import all_entries, seed_of
 from diem.report.figures.base import figure_named
 from diem.report.figures.files import Evaluated, evaluated
 
-__all__ = ["OWN", "SHARDS", "Inputs", "input_digest"]
-
-SHARDS = "shards"
-"""The name of a job's inputs that are parts of one file, however many."""
+__all__ = ["OWN", "Inputs", "input_digest"]
 
 OWN = "own"
 """The name of a job's input that is a file of the user's, which a parameter tells the digest of."""

@@ -9,6 +9,7 @@ from diem.replicates import all_entries
 __all__ = [
     "FINAL",
     "OF_LAPS",
+    "SHARDS",
     "ceiling_labels",
     "ceiling_of",
     "ceiling_settings",
@@ -37,6 +38,9 @@ def evaluated_laps(experiment: Mapping[str, Any], run: str) -> list[int]:
 
 FINAL = "_final"
 """How the name of a lap ends that is done as the last one, where that differs from the others."""
+
+SHARDS = "shards"
+"""The name of a job's inputs that are parts of one file, however many."""
 
 
 def lap_name(run: Mapping[str, Any], lap: int) -> str:
