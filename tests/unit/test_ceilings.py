@@ -136,6 +136,9 @@ def test_runs_that_train_alike_share_a_ceiling():
     ):
         entry["runs"] = {name: runs[name] for name in few}
         assert ceiling_labels(entry)["plain"] == labels
+    entry["runs"] = {name: {**runs[name], "label": "A"} for name in ("base", "again", "once")}
+    told = {"base": "ceiling of base, again", "once": "ceiling of once"}
+    assert ceiling_labels(entry)["plain"] == told
 
 
 @pytest.mark.slow

@@ -394,6 +394,16 @@ def test_predictions_of_any_unit_are_told_to_the_digits_of_their_differences(tmp
     assert told == pytest.approx(means, abs=0.006)
 
 
+@pytest.mark.parametrize(("other", "names"), [("A", ["a (A)", "b (A)"]), ("B", ["A", "B"])])
+def test_runs_of_one_label_are_told_apart(tmp_path, other, names):
+    scene = np.random.default_rng(0).exponential(size=9)
+    scores = {("floor", "floor", 0): scene + 1, ("lap", "a", 1): scene, ("lap", "b", 1): scene + 2}
+
+    body = readable_selection(select_laps(*files(tmp_path, scores), {"a": "A", "b": other})).body
+
+    assert list(dict.fromkeys(row[1] for row in body)) == names
+
+
 def test_a_gaussian_that_could_be_as_good_is_a_tie(tmp_path):
     rng = np.random.default_rng(0)
     scene = rng.exponential(size=100)

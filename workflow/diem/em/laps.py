@@ -260,15 +260,18 @@ def ceilings(experiment: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
 def ceiling_labels(experiment: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Returns what the ceilings of :func:`ceilings` are called.
 
-    A ceiling beside others tells the labels of its runs.
+    A ceiling beside others tells the labels of its runs, or their names where labels are alike.
     """
     labels = {name: run["label"] for name, run in experiment["runs"].items()}
-    return {
-        observations: {
-            name: f"ceiling of {', '.join(dict.fromkeys(labels[run] for run in runs))}"
-            if len(of_set) > 1
-            else "ceiling"
+    found = {}
+    for observations, of_set in ceilings(experiment).items():
+        told = {
+            name: ", ".join(dict.fromkeys(labels[run] for run in runs))
             for name, runs in of_set.items()
         }
-        for observations, of_set in ceilings(experiment).items()
-    }
+        if len({*told.values()}) < len(told):
+            told = {name: ", ".join(runs) for name, runs in of_set.items()}
+        found[observations] = {
+            name: f"ceiling of {told[name]}" if len(told) > 1 else "ceiling" for name in told
+        }
+    return found

@@ -34,10 +34,12 @@ def readable_selection(table: pd.DataFrame) -> Readable:
     header += [["90 % intervals", "hold (%)"]]
     header += [["Above the", "chosen lap"], ["Above the", "Gaussian"], ["Verdict"]]
     body, notes, cards = [], [], []
+    alike = table.groupby(["observations", "label"])["run"].transform("nunique") > 1
     for run, rows in table.groupby("run", sort=False):
         label, chosen = rows["label"].iloc[0], selected(table, str(run))
         # Several runs may have one label.
         called = label if label == run else f"{run} ({label})"
+        label = called if alike[rows.index[0]] else label
         errors = [error for error in rows["standard_error"] if 0 < error < math.inf]
         digits = decimals(min(errors)) if errors else 4
         for row in rows.to_dict("records"):
