@@ -409,6 +409,11 @@ CONFIGS = {
     "no path": ("data", {"name": "hdf5"}, ["data", "'path'"]),
     "no such file": ("data.path", "nowhere.h5", ["data.path", "nowhere.h5", "no such file"]),
     "braces": ("data.path", "a{b}.h5", ["data.path is 'a{b}.h5'", "braces"]),
+    "braces of weights": (
+        "evaluation",
+        {"dinov2_weights": "a{b}.pth"},
+        ["evaluation.dinov2_weights is 'a{b}.pth'", "braces"],
+    ),
     "a file of text": ("data.path", "text.h5", ["data.path", "text.h5", "HDF5"]),
     "a wrong key": ("data.paht", "own.h5", ["data.paht", "did you mean 'path'"]),
     "numbers to hold out": ("data.test", 100, ["data.test", "less than 1"]),

@@ -148,6 +148,8 @@ def check_experiment(experiment: Mapping[str, Any], where: str) -> None:
     data = DATASETS.parse(experiment["data"], f"{where}.data")
     if "clean" not in data.facts:
         check_input(experiment["data"].get("path", ""), f"{where}.data.path")
+    for key in ("inception_weights", "dinov2_weights"):
+        check_input(experiment["evaluation"][key] or "", f"{where}.evaluation.{key}")
     facts = _facts(data, f"{where}.data.path")
     _check_metrics(experiment["evaluation"]["metrics"], "experiments", facts, where)
     if experiment["evaluation"]["reconstruct"]:
