@@ -53,6 +53,7 @@ def test_text_is_broken_where_it_must():
     assert fitted("one two", 9.0, 8) == "one two"
     assert fitted("one two", text_width("one tw", 8), 8) == "one\ntwo"
     assert fitted("", 1.0, 8) == ""
+    assert text_width(" ", 8) == 0.0  # a label may be blank
 
 
 def test_what_is_left_out_of_a_name_is_its_middle():

@@ -86,8 +86,10 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
         size: The size of the font, in points.
         weight: The weight of the font.
     """
+    if not text.strip():  # it has no outlines
+        return 0.0
     path = TextPath((0, 0), text, prop=FontProperties(size=size, weight=weight))
-    return float(path.get_extents().x1) / 72 if text.strip() else 0.0
+    return float(path.get_extents().x1) / 72
 
 
 def fitted(
