@@ -449,3 +449,19 @@ def test_a_file_of_observations_tells_its_shapes(tmp_path):
     for ask in (data.event_shape, data.observation_shape, data.counts):
         with pytest.raises(DiemError, match="no complete HDF5 file"):
             ask()
+
+
+class Kept(DATASETS.find("digits")):
+    """A data set of one's own, which reads several files and writes another."""
+
+    path: tuple[str, ...] = ("a", "b")
+    cache_path: str = "kept.npz"
+
+
+def test_only_what_is_read_must_be_there(tmp_path):
+    Kept(**{key: value for key, value in DIGITS.items() if key != "name"}).check_given()
+    spec = {"name": "fastmri", "path": str(tmp_path)}
+    DATASETS.parse(spec).check_given()
+    for key in ("path", "validation_path"):
+        with pytest.raises(DiemError, match=rf"data\.{key}: there is no such file or folder"):
+            DATASETS.parse({**spec, key: "nowhere"}).check_given()

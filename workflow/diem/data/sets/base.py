@@ -68,10 +68,12 @@ class DataSet(Component):
             ``labels`` of the clean data; a ``curve`` on which all of them lie.
         step: How far apart neighbouring 8-bit pixels of its images are in [-2, 2], see
             :func:`from_bytes` and :func:`to_bytes`.
+        given: The options that name a file or folder, which must be there before it is read.
     """
 
     facts: ClassVar[frozenset[str]] = frozenset({"clean"})
     step: ClassVar[float] = 4 / 256
+    given: ClassVar[tuple[str, ...]] = ("path",)
 
     @abc.abstractmethod
     def event_shape(self) -> tuple[int, ...]:
@@ -93,13 +95,14 @@ class DataSet(Component):
         """
 
     def check_given(self) -> None:
-        """Raises a :class:`DiemError` if a file or folder that the options name is not there.
+        """Raises a :class:`DiemError` if a file or folder of :attr:`given` is not there.
 
         What it would be read for removes the data of before first. The sentence begins with the
         key.
         """
-        for key, value in self.model_dump().items():
-            if key.split("_")[-1] == "path" and value is not None and not Path(value).exists():
+        for key in self.given:
+            value = getattr(self, key, None)
+            if isinstance(value, str) and not Path(value).exists():
                 raise DiemError(f"data.{key}: there is no such file or folder: {value}.")
 
     def shares_images(self) -> bool:

@@ -53,6 +53,7 @@ class FastMRI(DataSet):
     """
 
     name = "fastmri"
+    given = ("path", "validation_path")
 
     path: str = option(
         meaning="single-coil volumes: a folder of HDF5 files or the official tar archive",
