@@ -149,6 +149,30 @@ def test_few_iterations_do_for_noise_that_differs_from_value_to_value(covariance
     assert 0.7 < ratio.min() < ratio.max() < 1.3
 
 
+def test_few_iterations_do_for_noise_and_gains_that_differ():
+    gaussian, count = random_gaussian((6,), 3), 2_000
+    gains, sigma_y = torch.tensor([10.0, 0.1, 1.0, 1.0]), torch.tensor([0.02, 1.0, 0.02, 1.0])
+    rows = torch.linalg.qr(torch.randn(6, 4, generator=stream(2))).Q.T
+    operator = Projection((6,), {"matrix": (gains[:, None] * rows)[None]})
+    y = operator.forward(gaussian.sample(1, stream(3)).float())
+    y = y + sigma_y * torch.randn(y.shape, generator=stream(4))
+
+    x = PosteriorSampler(karras(16))(
+        diffusion(gaussian),
+        repeated(operator, count),
+        y.expand(count, -1),
+        sigma_y.expand(count, -1),
+        stream(),
+    ).double()
+
+    matrix = matrices(operator)[0]
+    mean, posterior = analytic_posterior(gaussian, matrix, y[0], sigma_y.double())
+    sd = (matrix @ posterior @ matrix.T).diagonal().sqrt()
+    assert ((x.mean(dim=0) - mean) @ matrix.T / sd).abs().max() < 0.3
+    ratio = (x @ matrix.T).std(dim=0) / sd
+    assert 0.8 < ratio.min() < ratio.max() < 1.2
+
+
 def test_noise_of_a_neighbour_changes_no_bit():
     gaussian = random_gaussian(IMAGE, 3)
     operator = simulate(SPECS[0].values[0], IMAGE, 4, torch.float32)

@@ -33,8 +33,8 @@ __all__ = ["Guidance", "PartsDenoiser", "PosteriorDenoiser"]
 Solve = Callable[..., tuple[Tensor, Tensor]]
 """What solves a system, given its product and right-hand side: the solution and its by-product."""
 
-PROBES = 8
-"""Random signs by which the size of an operator's matrix is estimated, which is not held."""
+PROBES = 32
+"""Random signs by which the rows of an operator's matrix are estimated, which is not held."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class PosteriorDenoiser(Denoiser):
             self.unequal = _unequal(self.var_y.expand_as(y).flatten(1), observed)
             self.scales = bool(self.unequal.any())
         if self.scales:
-            self.row_power = _row_power(operator, y) / self.count
+            self.row_power = _row_power(operator, y)
 
     @property
     def schedule(self) -> Schedule:
@@ -161,7 +161,7 @@ class PosteriorDenoiser(Denoiser):
             variance = var_t / (1 + var_t)
         else:
             variance = self.gaussian.denoising_error(var_t).mean_variance
-        scale = torch.rsqrt(self.var_y + column(variance * self.row_power, self.y))
+        scale = torch.rsqrt(self.var_y + variance * self.row_power)
         return torch.where(column(self.unequal, self.y), scale, 1.0)
 
 
@@ -172,15 +172,15 @@ def _unequal(var_y: Tensor, observed: Tensor) -> Tensor:
 
 
 def _row_power(operator: Operator, y: Tensor) -> Tensor:
-    """Returns about the sum of all squares of each operator's matrix, of shape ``(B,)``."""
+    """Returns about the sum of squares of each row of the operators' matrices, of ``y``'s shape."""
     if operator.elementwise:
-        return operator.observed().expand_as(y).flatten(1).sum(dim=1).to(y)
-    power = y.new_zeros(len(y))
+        return torch.ones_like(y)
+    power = torch.zeros_like(y)
     for probe in range(PROBES):
         generator = torch.Generator().manual_seed(probe)
         signs = torch.randint(2, operator.event_shape, generator=generator).to(y) * 2 - 1
         shown = operator.forward(signs.expand(len(y), *operator.event_shape))
-        power += dot(shown, shown) / PROBES
+        power += shown.square() / PROBES
     return power
 
 
