@@ -236,8 +236,11 @@ def test_an_empty_folder_is_marked_and_one_of_results_is_held_again(tmp_path):
 # Signals
 
 
-@pytest.mark.parametrize("request_", resume.REQUESTS)
-def test_a_job_that_is_asked_to_stop_keeps_what_is_finished(tmp_path, capsys, request_):
+@pytest.mark.parametrize("request_", [*resume.REQUESTS, signal.SIGINT])
+def test_a_job_that_is_asked_to_stop_keeps_what_is_finished(tmp_path, capsys, request, request_):
+    # Whoever runs the tests may ignore Ctrl-C.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, former))
     work, log = Work(), tmp_path / "log"
 
     def interrupted(keep):
@@ -277,6 +280,15 @@ def test_a_second_request_does_not_disturb_the_first(tmp_path):
         Work()(keep)
         os.kill(os.getpid(), signal.SIGTERM)
     assert len(Pieces(tmp_path / "x", "f", 0.0)._places) == 6
+
+
+def test_ctrl_c_that_is_ignored_stays_so():
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with resume.stoppable():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def test_requests_wait():

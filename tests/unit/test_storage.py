@@ -1,5 +1,6 @@
 """Files: whole or not at all, and refused in a sentence that names the file and the data set."""
 
+import contextlib
 import os
 import re
 import resource
@@ -173,10 +174,15 @@ def fill(name, folder):
 
 
 @pytest.mark.parametrize(
-    ("number", "stop"), [(signal.SIGTERM, resume.Stopped), (signal.SIGINT, KeyboardInterrupt)]
+    ("handled", "number", "stop"),
+    [
+        (resume.stoppable, signal.SIGTERM, resume.Stopped),
+        (resume.stoppable, signal.SIGINT, resume.Stopped),
+        (contextlib.nullcontext, signal.SIGINT, KeyboardInterrupt),
+    ],
 )
 def test_an_interruption_in_the_midst_of_a_write_is_not_lost(
-    tmp_path, monkeypatch, request, number, stop
+    tmp_path, monkeypatch, request, handled, number, stop
 ):
     """HDF5 swallows what a handler raises while it writes, and the bytes are missing."""
     # Whoever runs the tests may ignore it.
@@ -201,7 +207,7 @@ def test_an_interruption_in_the_midst_of_a_write_is_not_lost(
     assert len(writes) > 40
     for number_of_write in range(1, len(writes) + 1, 4):
         left[0] = number_of_write
-        with pytest.raises(stop), resume.stoppable():
+        with pytest.raises(stop), handled():
             made()
         assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(number) == usual

@@ -285,17 +285,11 @@ def _job(
     from diem.jobs import resume
     from diem.jobs.job import Job
 
-    # One that is ignored already, as nohup and the background of a shell have it, stays so.
-    interactive = [
-        number
-        for number in (signal.SIGINT, signal.SIGHUP)
-        if signal.getsignal(number) != signal.SIG_IGN
-    ]
     form = "{percentage:3.0f}% |{bar}| {n:.0f}/{total_fmt} samples [{elapsed}<{remaining}]"
     files, *settings = made_of
     try:
         with (
-            resume.stoppable([*resume.REQUESTS, *interactive]),
+            resume.stoppable(signal.SIGHUP),
             resume.Pieces(output, resume.fingerprint(files, *settings, device=device)) as pieces,
             tqdm(total=samples, bar_format=form, file=sys.stderr, disable=None) as bar,
         ):

@@ -98,8 +98,9 @@ def job(log: str, threads: int) -> Iterator[None]:
     """Runs a job: writes its log, fixes its threads, and tells errors.
 
     A :class:`DiemError` is told in one sentence, on the standard error and in the log, and ends
-    the process with code 1. A request to stop raises :class:`diem.jobs.resume.Stopped`, is told
-    likewise, and ends it with code 143. Anything else is a defect and keeps its traceback.
+    the process with code 1. A request to stop, such as Ctrl-C, raises
+    :class:`diem.jobs.resume.Stopped`, is told likewise, and ends it with code 143. Anything else is
+    a defect and keeps its traceback.
 
     Arguments:
         log: The log's file.

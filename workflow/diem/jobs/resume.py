@@ -228,12 +228,15 @@ class Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def stoppable(requests: Sequence[int] = REQUESTS) -> Iterator[None]:
-    """Has a request raise :class:`Stopped`, at once; further ones are ignored.
+def stoppable(*others: int) -> Iterator[None]:
+    """Has a request or Ctrl-C raise :class:`Stopped`, at once; further ones are ignored.
 
     Arguments:
-        requests: The signals that are requests.
+        others: More signals that are requests. One that is ignored already, as nohup and the
+            background of a shell have it, stays so, and so does Ctrl-C.
     """
+    interactive = [n for n in (signal.SIGINT, *others) if signal.getsignal(n) != signal.SIG_IGN]
+    requests = [*REQUESTS, *interactive]
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         for request in requests:
