@@ -191,6 +191,15 @@ def test_parameters_may_have_any_byte_order_and_strides():
     assert build("downsample", (1, 4, 6), {"factor": factor}).observation_shape == (1, 2, 3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_parameters_that_cannot_be_written_to_give_no_warning():
+    mask = np.broadcast_to(np.array([True, False, True]), (4, 3))
+
+    operator = given({"name": "mask", "mask": mask}, torch.zeros(4, 3))
+
+    np.testing.assert_array_equal(operator.parameters["mask"], mask)
+
+
 def test_what_is_not_shown_is_not_observed():
     shown = torch.rand(6, 3) < 0.5
     mask = build("mask", (3,), {"mask": torch.tensor([[True, True, False]])})

@@ -284,6 +284,8 @@ def tensor_of(values: Any, name: str) -> Tensor:
     Raises:
         DiemError: If they are no real numbers.
     """
+    if isinstance(values, np.ndarray) and not values.flags.writeable:
+        values = values.copy()  # PyTorch warns of memory maps and arrays of pandas
     try:
         value = torch.as_tensor(values)
     except (RuntimeError, TypeError, ValueError):  # PyTorch takes fewer kinds of arrays
