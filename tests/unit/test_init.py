@@ -271,6 +271,15 @@ def test_the_command_writes_it_and_tells_its_cost(folder, capsys):
     assert written["data"]["path"] == "my data.h5"
 
 
+def test_commands_that_it_tells_can_be_pasted(folder, capsys):
+    options = ["--operator", "sensors:Alive", "--sigma-y", "0.2", "-o", "my config.yaml"]
+
+    assert cli.main(["init", "my data.h5", *options]) == 0
+
+    assert "diem run --configfile 'my config.yaml' --cores all" in capsys.readouterr().out
+    assert "`diem estimate 'my config.yaml'`" in Path("my config.yaml").read_text()
+
+
 NAMES = {
     "🌍 ä.h5": "own",
     'a "b" \\c: #d.h5': "a_b_c_d",

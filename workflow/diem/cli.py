@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -346,7 +347,8 @@ def _init(options: argparse.Namespace) -> None:
     with atomic(output) as temporary:
         temporary.write_text(made.text, encoding="utf-8")
     print(f"{output}: a configuration to begin with, for {made.kind} ({made.reason}).")
-    print(f"Look at it, and learn with: diem run --configfile {output} --cores all\n")
+    quoted = shlex.quote(str(output))
+    print(f"Look at it, and learn with: diem run --configfile {quoted} --cores all\n")
     print(cost)
 
 

@@ -16,6 +16,7 @@ name of a built-in operator, and ``sigma_y`` may also be a data set of the root,
 """
 
 import contextlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -304,7 +305,8 @@ def _refuse_bad(findings: Sequence[Finding], source: str | Path) -> None:
         logger.info("%s: %s", level, sentence)
     errors = [sentence for level, sentence in findings if level == "error"]
     if errors:
-        more = f" ({len(errors) - 1} more: diem check {source})" if len(errors) > 1 else ""
+        command = f"diem check {shlex.quote(str(source))}"
+        more = f" ({len(errors) - 1} more: {command})" if len(errors) > 1 else ""
         raise DiemError(f"{errors[0].removesuffix('.')}{more}.")
 
 

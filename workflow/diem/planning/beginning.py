@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def beginning(
         kind=kind,
         reason=reason,
         kinds=", ".join(KINDS),
-        config=config,
+        config=shlex.quote(config),
         table=f"results/tables/{name}_chosen_lap.md",
         path=_quoted(str(file.path)),
         validation=_validation_told(validation),
