@@ -234,6 +234,14 @@ def files(folder, scores, groups=None):
     return metrics, evaluations
 
 
+def test_predictions_of_unlike_settings_are_not_compared(tmp_path):
+    few, many = np.linspace(0.0, 1.0, 8), np.linspace(0.0, 1.0, 9)
+    metrics, evaluations = files(tmp_path, {("floor", "", 0): many, ("lap", "a", 1): few})
+
+    with pytest.raises(DiemError, match=r"a_1.h5: its predictions are not of the same .*_0.h5"):
+        select_laps(metrics, evaluations, {"a": "A"})
+
+
 @pytest.mark.slow
 def test_observations_of_the_same_x_are_a_group(tmp_path):
     truth, path = random_gaussian((1, 4, 4), 3), tmp_path / "observations.h5"

@@ -56,6 +56,12 @@ class _Candidate(NamedTuple):
     row: dict[Any, Any]
     scores: np.ndarray
     groups: np.ndarray | None
+    path: str | Path
+
+    @property
+    def of(self) -> tuple[Any, ...]:
+        """What is alike where the same halves are predicted by as many samples."""
+        return self.row["samples"], len(self.scores)
 
 
 def select_laps(
@@ -74,6 +80,9 @@ def select_laps(
         ``difference`` from the selected lap's with the ``standard_error`` of that difference and
         the ``verdict``, and the same from the Gaussian prior's (``gaussian_difference``,
         ``gaussian_standard_error``, ``gaussian_verdict``).
+
+    Raises:
+        DiemError: If a file cannot be read, or the priors were evaluated with unlike settings.
     """
     rows = read_rows(metrics)
     covered = rows[rows["metric"] == f"{Prediction.name}_coverage_90"].set_index(KEYS)["value"]
@@ -85,7 +94,7 @@ def select_laps(
             group = f"{Prediction.name}/group"
             groups = file.read(group, shape=()) if group in file else None
         row["coverage_90"] = covered.get(tuple(row[key] for key in KEYS), math.nan)
-        candidates.append(_Candidate(row, scores, groups))
+        candidates.append(_Candidate(row, scores, groups, path))
     runs = dict.fromkeys(c.row["run"] for c in candidates if c.row["stage"] == "lap")
     return pd.DataFrame([row for run in runs for row in _compared(run, candidates, labels[run])])
 
@@ -98,6 +107,13 @@ def _compared(run: str, candidates: Sequence[_Candidate], label: str) -> list[di
         c for c in candidates if c.row["stage"] == "floor" and c.row["observations"] == observations
     ]
     compared = sorted([*floors, *laps], key=lambda candidate: candidate.row["lap"])
+    for candidate in compared:
+        if candidate.of != compared[0].of:
+            raise DiemError(
+                f"{candidate.path}: its predictions are not of the same hidden halves as those of"
+                f" {compared[0].path}, since one of the two was made with other settings: remove"
+                " both, and they are made anew."
+            )
     best = min(compared, key=lambda candidate: candidate.row["value"])
     table = []
     for candidate in compared:
