@@ -395,7 +395,8 @@ def test_a_folder_that_is_anothers_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_interruption_leaves_whole_files_and_loses_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interruption_leaves_whole_files_and_loses_nothing(tmp_path, monkeypatch, times):
     y, folder = observations(), tmp_path / "fitted"
     settings = {**TINY, "m_step": {"steps": 192, "batch": 16}, "checkpoint_seconds": 0}
     known = {**QUICK, "settings": settings}
@@ -403,10 +404,12 @@ def test_an_interruption_leaves_whole_files_and_loses_nothing(tmp_path, monkeypa
 
     def interrupted(*arguments):
         *others, report = arguments
+        left = [signal.SIGINT] * times
 
         def told(step, loss):
             report(step, loss)
-            signal.raise_signal(signal.SIGINT)
+            if left:
+                signal.raise_signal(left.pop())
 
         return train(*others, told)
 

@@ -268,7 +268,7 @@ def train(
         _restore(good, state)
         checkpoint.save(state, curve, now=bool(stop))
         if stop:
-            raise Stopped
+            raise Stopped(*checkpoint.requests[:1])
     return model.average, curve
 
 

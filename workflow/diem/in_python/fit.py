@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -20,6 +21,7 @@ from diem.in_python.settings import configured, resolved
 from diem.in_python.taking import array_of, check_fit, checked, take_in
 from diem.inference.prior_denoiser import PriorDenoiser, load_prior
 from diem.jobs.devices import lent_device
+from diem.jobs.resume import Stopped
 from diem.operators import OPERATORS
 from diem.operators.given import Given, given, importable, where_shown
 from diem.operators.verify import PROBED, verify_operator
@@ -123,8 +125,19 @@ def fit(
                 kept = prepared(results, written, file, made_of(config, file, found, chosen))
             with kept:
                 placed_in(config, results)
-                Laps(config, file, chosen, options.get("progress", True)).learn(results / PRIOR)
+                with _as_everywhere():
+                    Laps(config, file, chosen, options.get("progress", True)).learn(results / PRIOR)
                 return load_prior(results / PRIOR, chosen)
+
+
+@contextlib.contextmanager
+def _as_everywhere() -> Iterator[None]:
+    """Has a signal for which an M-step has stopped do what it does elsewhere: Ctrl-C interrupts."""
+    try:
+        yield
+    except Stopped as stopped:
+        signal.raise_signal(stopped.number)
+        raise
 
 
 @contextlib.contextmanager
