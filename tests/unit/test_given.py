@@ -76,9 +76,10 @@ def test_a_class_whose_weights_require_gradients_is_told_what_to_do():
 
 
 def test_an_object_takes_arrays_and_tells_what_is_missing():
-    gain = np.ones((4, 1), np.float32)
+    gain = np.ones((4, 1))
 
     (taken,) = Scaled((3,), {"gain": gain}).to("cpu").parameters.values()
+    assert taken.dtype == torch.float32
     assert torch.equal(taken, torch.ones(4, 1))
     (taken,) = Scaled((3,), {"gain": torch.nn.Parameter(torch.ones(4, 1))}).parameters.values()
     assert not taken.requires_grad

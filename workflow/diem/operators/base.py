@@ -39,7 +39,7 @@ class Operator(abc.ABC):
         parameters: The parameters named by :attr:`fields` and, where there are any, by
             :attr:`optional`, each of shape ``(B, *)``, or ``(1, *)`` if all observations share it.
             They are single precision but for booleans, the :attr:`booleans`, which a file may
-            hold as numbers, and the :attr:`integers`.
+            hold as numbers, and the :attr:`integers`; arrays become such tensors.
     """
 
     name: ClassVar[str]
@@ -62,14 +62,18 @@ class Operator(abc.ABC):
         super().__init_subclass__(**kwargs)
         cls.elementwise = vars(cls).get("elementwise", False)
 
-    def __init__(self, event_shape: Sequence[int], parameters: Mapping[str, Tensor]) -> None:
+    def __init__(self, event_shape: Sequence[int], parameters: Mapping[str, Any]) -> None:
         self.event_shape = tuple(event_shape)
         name = type(self).__name__
         for field in self.fields:
             if field not in parameters:
                 raise DiemError(f"operator/{field} is missing, which the operator {name!r} needs.")
-        fields = [field for field in (*self.fields, *self.optional) if field in parameters]
-        self.parameters = {f: tensor_of(parameters[f], f"operator/{f}") for f in fields}
+        self.parameters: dict[str, Tensor] = {}
+        for field in (f for f in (*self.fields, *self.optional) if f in parameters):
+            values = parameters[field]
+            known = isinstance(values, torch.Tensor)
+            taken = values if known else _typed(type(self), field, values)
+            self.parameters[field] = taken.detach()
 
     @classmethod
     def options(cls) -> type[Model]:
@@ -250,28 +254,30 @@ def build(
         if field not in parameters:
             raise DiemError(f"operator/{field} is missing, which the operator {name!r} needs.")
     fields = [field for field in (*cls.fields, *cls.optional) if field in parameters]
-    tensors = {}
-    for field in fields:
-        value = tensor_of(parameters[field], f"operator/{field}")
-        if field in cls.integers:
-            if value.dtype == torch.bool or not torch.equal(value, value.long().to(value)):
-                raise DiemError(f"operator/{field} holds {value.dtype}, where integers are needed.")
-            tensors[field] = value.long()
-        elif field in cls.booleans:
-            # Other programs store them as numbers.
-            tensors[field] = value.bool()
-            if not torch.equal(value, tensors[field].to(value)):
-                raise DiemError(
-                    f"operator/{field} holds {value.dtype} other than 0 and 1, where booleans are"
-                    " needed."
-                )
-        else:
-            # Stored in the smallest type that holds them, applied to single precision.
-            tensors[field] = value if value.dtype == torch.bool else value.float()
+    tensors = {field: _typed(cls, field, parameters[field]) for field in fields}
     with _failures(name, "built"):
         operator = cls(event_shape, tensors)
         operator.check()
     return operator
+
+
+def _typed(cls: type[Operator], field: str, values: Any) -> Tensor:
+    """Returns a parameter in the type that operators of a class apply."""
+    value = tensor_of(values, f"operator/{field}")
+    if field in cls.integers:
+        if value.dtype == torch.bool or not torch.equal(value, value.long().to(value)):
+            raise DiemError(f"operator/{field} holds {value.dtype}, where integers are needed.")
+        return value.long()
+    if field in cls.booleans:
+        # Other programs store them as numbers.
+        if not torch.equal(value, value.bool().to(value)):
+            raise DiemError(
+                f"operator/{field} holds {value.dtype} other than 0 and 1, where booleans are"
+                " needed."
+            )
+        return value.bool()
+    # Stored in the smallest type that holds them, applied to single precision.
+    return value if value.dtype == torch.bool else value.float()
 
 
 def tensor_of(values: Any, name: str) -> Tensor:
@@ -292,7 +298,7 @@ def tensor_of(values: Any, name: str) -> Tensor:
         value = torch.from_numpy(_copied(values, name))
     if value.is_complex():
         raise DiemError(f"{name} is complex, where real numbers are needed.")
-    return value.detach()
+    return value
 
 
 def _copied(values: Any, name: str) -> np.ndarray:
