@@ -9,7 +9,7 @@ from test_own_doors import CLASS
 
 import diem
 from diem import cli
-from diem.data.observations import Observations
+from diem.data.observations import Observations, numbers
 from diem.data.validate import check_file
 from diem.diffusion.gaussian import DENSE_CHUNK, Gaussian, fit_to_observations, fit_to_samples
 from diem.diffusion.posterior_sampler import PosteriorSampler
@@ -239,3 +239,22 @@ def test_a_rank_is_less_than_the_size_of_large_events_too():
 def test_one_step_of_ddpm_begins_at_the_last_level():
     one, two = (DDPMLevels(steps)(torch.ones(()))[1] for steps in (1, 2))
     assert one == two > 0.99
+
+
+def test_tables_of_pandas_own_types_are_numbers_and_name_what_is_none(tmp_path):
+    table, path = pd.DataFrame({"a": [1.0, 2.0]}), tmp_path / "own.h5"
+    table["b"], table["c"] = pd.array([1, None], "Int64"), pd.array([None, True], "boolean")
+
+    def written(y):
+        diem.write_observations(path, {"train": y}, operator="mask", sigma_y=0.1)
+
+    np.testing.assert_array_equal(numbers(table, "y"), [[1, 1, np.nan], [2, np.nan, 1]])
+    np.testing.assert_array_equal(numbers(table["b"], "sigma_y"), [1, np.nan])
+    written(table)
+    with Observations(path) as file:
+        np.testing.assert_array_equal(file.load("train").y, [[1, 1, 0], [2, 0, 1]])
+    for other in (["x", "y"], pd.to_datetime(["2026-01-01", "2026-01-02"]), [None, {}]):
+        words = "y: the column 'd' is of type .*, where numbers are needed"
+        for taken in (written, lambda y: numbers(y, "y")):
+            with pytest.raises(DiemError, match=words):
+                taken(table.assign(d=other))

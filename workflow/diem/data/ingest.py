@@ -33,6 +33,7 @@ from diem.data.observations import (
     check_noise,
     detached,
     numbers,
+    numbers_of_pandas,
     unit_of_values,
 )
 from diem.data.sets.hdf5 import held_out
@@ -143,6 +144,7 @@ def _fields(path: str | Path, split: str, given: Any) -> dict[str, Any]:
 
 def _array(path: str | Path, name: str, values: Any) -> Any:
     """Returns something that has a shape, a type and slices."""
+    pandas = values if hasattr(values, "dtypes") else None
     if not (hasattr(values, "shape") and hasattr(values, "dtype")):
         try:
             values = np.asarray(values)
@@ -158,6 +160,8 @@ def _array(path: str | Path, name: str, values: Any) -> Any:
         if any(label is None or label != label for label in np.asarray(values).ravel().tolist()):
             raise DiemError(f"{path}: {name} has labels that are missing: give each one a group.")
         values = _texts(np.asarray(values))
+    elif pandas is not None and values.dtype.kind == "O":
+        values = numbers_of_pandas(pandas, f"{path}: {name}")
     elif np.dtype(values.dtype).kind not in "fiub":
         problem = f"{values.dtype}, where numbers are needed"
         if np.dtype(values.dtype).kind == "c":

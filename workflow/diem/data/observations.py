@@ -27,6 +27,7 @@ __all__ = [
     "check_noise",
     "detached",
     "numbers",
+    "numbers_of_pandas",
     "place_of",
     "save_observations",
     "unit_of_values",
@@ -51,7 +52,7 @@ def numbers(values: Any, name: str) -> np.ndarray:
     """Returns real numbers as an array, NaN where a masked array is masked.
 
     Arguments:
-        values: An array, a tensor, or what NumPy makes an array of.
+        values: An array, a tensor, a table of pandas, or what NumPy makes an array of.
         name: What they are, for the sentence.
 
     Raises:
@@ -65,9 +66,26 @@ def numbers(values: Any, name: str) -> np.ndarray:
         raise DiemError(f"{name} is no array (its rows differ in shape).") from None
     if masked.dtype.kind == "c":
         raise DiemError(f"{name} is complex: give real and imaginary parts as channels.")
+    if masked.dtype.kind == "O" and hasattr(values, "dtypes"):
+        masked = np.ma.asarray(numbers_of_pandas(values, name))
     if masked.dtype.kind not in "fiub":
         raise DiemError(f"{name} is of type {masked.dtype}, where numbers are needed.")
     return np.ma.filled(masked.astype(np.result_type(masked.dtype, np.float32)), np.nan)
+
+
+def numbers_of_pandas(values: Any, name: str) -> np.ndarray:
+    """Returns columns of several types, or of pandas' own, NaN where a value is missing.
+
+    Raises:
+        DiemError: If a column holds no real numbers.
+    """
+    table = values.to_frame() if hasattr(values, "to_frame") else values
+    for column, kind in table.dtypes.items():
+        if kind.kind not in "fiub":
+            raise DiemError(
+                f"{name}: the column {column!r} is of type {kind}, where numbers are needed."
+            )
+    return values.to_numpy(dtype=float, na_value=np.nan)
 
 
 def unit_of_values(unit: Units, shape: Sequence[int]) -> Tensor:
