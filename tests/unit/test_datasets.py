@@ -9,7 +9,7 @@ import torch
 
 from diem.data.ingest import write_observations
 from diem.data.sets import DATASETS, Split
-from diem.data.sets.base import from_bytes, to_bytes
+from diem.data.sets.base import DataSet, from_bytes, to_bytes
 from diem.data.sets.cifar10 import RECORD, TEST, TRAINING
 from diem.errors import DiemError
 from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
@@ -465,3 +465,47 @@ def test_only_what_is_read_must_be_there(tmp_path):
     for key in ("path", "validation_path"):
         with pytest.raises(DiemError, match=rf"data\.{key}: there is no such file or folder"):
             DATASETS.parse({**spec, key: "nowhere"}).check_given()
+
+
+# A data set of one's own is what it declares
+
+
+class Own(DataSet):
+    name = "own"
+
+    def event_shape(self):
+        return (5,)
+
+    def counts(self):
+        return {"train": 4, "validation": 3}
+
+    def load(self, seed):
+        return {
+            "train": Split(np.zeros((4, 5), np.float32)),
+            "validation": Split(np.zeros((3, 5), np.float32)),
+            "test": Split(iter([np.zeros((2, 5), np.float32)])),
+        }
+
+
+def test_a_data_set_of_ones_own_that_is_what_it_declares():
+    assert list(Own().loaded(0)) == ["train", "validation", "test"]
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        (None, "data 'own' loads no Split 'train'"),
+        (np.zeros((4, 5), np.float32), "data 'own' loads no Split 'train'"),
+        (Split(np.zeros((4, 5))), "type float64, where .* float32"),
+        (Split(np.zeros((4, 6), np.float32)), r"shape \(4, 6\) .* shape \(4, 5\)"),
+        (Split(np.zeros((3, 5), np.float32)), r"shape \(3, 5\) .* shape \(4, 5\)"),
+        (Split(torch.zeros(4, 5)), "as Tensor of shape"),
+    ],
+)
+def test_a_data_set_of_ones_own_that_is_another(split, words):
+    class Other(Own):
+        def load(self, seed):
+            return {**super().load(seed), "train": split}
+
+    with pytest.raises(DiemError, match=words):
+        Other().loaded(0)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 with started(snakemake) as job:
     params, wildcards = snakemake.params, snakemake.wildcards
     downloaded = {key: str(path) for key, path in snakemake.input.items()}
-    splits = DATASETS.parse({**params.data, **downloaded}).load(job.seed)
+    splits = DATASETS.parse({**params.data, **downloaded}).loaded(job.seed)
     arrays = {}
     for name, split in splits.items():
         arrays[f"{name}/x"] = split.x

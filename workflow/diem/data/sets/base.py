@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -119,6 +119,33 @@ class DataSet(Component):
         Raises:
             DiemError: If a file is missing, damaged, or does not suit.
         """
+
+    def loaded(self, seed: int) -> dict[str, Split]:
+        """Returns what :meth:`load` does, if it is what the class declares.
+
+        Arguments:
+            seed: The configuration's seed.
+
+        Raises:
+            DiemError: As :meth:`load` does, or if a split is missing, or no array of the shape, the
+                number and the type that are declared.
+        """
+        splits, event, counts = self.load(seed), tuple(self.event_shape()), self.counts()
+        for name in SPLITS:
+            split = splits.get(name)
+            if not isinstance(split, Split):
+                raise DiemError(f"data {self.name!r} loads no Split {name!r}.")
+            x: Any = split.x
+            if not hasattr(x, "dtype"):
+                continue  # batches, which are not read yet
+            needed = (counts.get(name, len(x)), *event)
+            if not isinstance(x, np.ndarray) or (x.shape, x.dtype) != (needed, np.float32):
+                raise DiemError(
+                    f"data {self.name!r} loads {name!r} as {type(x).__name__} of shape"
+                    f" {tuple(x.shape)} and type {x.dtype}, where an array of shape {needed} and"
+                    " type float32 is needed."
+                )
+        return splits
 
     def told(self) -> Told | None:
         """Returns what a user's own observations tell of themselves; of clean data, nothing."""
