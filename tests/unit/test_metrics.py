@@ -21,6 +21,7 @@ from diem.evaluation.gaussians import (
 from diem.evaluation.kernel import kernel_distance
 from diem.evaluation.metrics import sliced_wasserstein as sliced
 from diem.evaluation.metrics import truncated_divergence as truncated
+from diem.evaluation.metrics.base import Fidelity, Label
 from diem.evaluation.metrics.distance_to_manifold import distance_to_manifold
 from diem.evaluation.metrics.frechet_distance import FrechetDistance
 from diem.evaluation.metrics.kernel_distance import KernelDistance
@@ -711,3 +712,17 @@ def test_ssim_needs_a_window():
     assert torch.equal(ssim(x, x), torch.ones(2, dtype=torch.float64))
     with pytest.raises(DiemError, match="11 x 11"):
         ssim(x[:, :, :10], x[:, :, :10])
+
+
+@pytest.mark.parametrize(
+    "values", [torch.tensor(1.0), torch.zeros(4, dtype=torch.int64), np.zeros(4), None]
+)
+def test_values_of_ones_own_that_are_not_one_number_a_reconstruction(values):
+    class Own(Fidelity):
+        name, labels = "own", {"own": Label("Own")}
+
+        def values(self, x, truth, data_range=4.0, tool=None):
+            return values
+
+    with pytest.raises(DiemError, match="values of 'own' does not return a tensor of 4 floating"):
+        Own().of_each(torch.zeros(2, 2, 5), torch.zeros(2, 5))

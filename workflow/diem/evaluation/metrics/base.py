@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, SupportsFloat
 
 from diem.components import Component
+from diem.errors import DiemError
 from diem.evaluation.standard_error import standard_error
+from diem.lazy import torch
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from torch import Tensor
 
     from diem.evaluation.arrays import Array
@@ -249,6 +250,9 @@ class Fidelity(Metric):
                 mean over draws counts.
             truth: What they should be, with shape ``(N, *event)``.
             tool: What :meth:`load` has returned.
+
+        Raises:
+            DiemError: If :meth:`values`, as that of a user's own may, returns something else.
         """
         from diem.evaluation.arrays import intensities
 
@@ -260,6 +264,12 @@ class Fidelity(Metric):
             values = self.values(intensities(x), intensities(truth), 1.0, tool)
         else:
             values = self.values(x, truth, tool=tool)
+        fits = torch.is_tensor(values) and values.shape == (len(x),) and values.is_floating_point()
+        if not fits:
+            raise DiemError(
+                f"evaluation.metrics: the method values of {self.name!r} does not return a tensor"
+                f" of {len(x)} floating-point numbers, one a reconstruction."
+            )
         return values.reshape(count, -1).mean(dim=1)
 
     def measure(self, evaluation: Evaluation) -> Iterator[Measurement]:
