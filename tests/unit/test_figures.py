@@ -475,3 +475,9 @@ def test_the_ring_is_at_the_chosen_lap_though_means_over_seeds_say_another():
     ]
     # By clean data the best is ringed, whichever was chosen.
     assert rings == [[1, 4], [4, 4]]
+
+
+def test_what_is_no_figure_is_told_and_not_written(tmp_path):
+    with pytest.raises(DiemError, match=r"x.pdf: the figure's method draw returns NoneType, where"):
+        save(None, tmp_path / "x.pdf", "pdf")
+    assert not list(tmp_path.iterdir())

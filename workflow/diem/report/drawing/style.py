@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
+from diem.errors import DiemError
 from diem.files.atomic import atomic
 
 __all__ = [
@@ -53,7 +54,15 @@ def save(figure: Figure, path: str | Path, kind: str) -> None:
         figure: The figure.
         path: The file.
         kind: ``pdf`` or ``png``.
+
+    Raises:
+        DiemError: If it is no figure of Matplotlib, as that of a user's own may be.
     """
+    if not hasattr(figure, "savefig"):
+        raise DiemError(
+            f"{path}: the figure's method draw returns {type(figure).__name__}, where a"
+            " matplotlib.figure.Figure is needed."
+        )
     metadata = {"CreationDate": None} if kind == "pdf" else {}
     with atomic(path) as temporary:
         figure.savefig(temporary, format=kind, metadata=metadata)
