@@ -50,3 +50,17 @@ def test_a_figure_that_cannot_be_imported_is_told_at_once(workflow):
     assert result.returncode == 1
     said = result.stdout + result.stderr
     assert "'mine:Means' cannot be imported (there is no module 'mine'" in said
+
+
+@pytest.mark.slow
+def test_a_figure_of_an_unknown_stage_is_told_in_a_sentence(workflow):
+    text = FIGURE.replace("Reads(truth=True)", 'Reads(stages=("lasst",))')
+    workflow.path("mine.py").write_text(text)
+    workflow.experiment["figures"] = ["mine:Means"]
+
+    result = workflow.run("--dry-run")
+
+    assert result.returncode == 1
+    said = result.stdout + result.stderr
+    assert "Error: figures: a figure reads the stage 'lasst'" in said
+    assert "Traceback" not in said

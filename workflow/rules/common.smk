@@ -218,7 +218,7 @@ def table_output(name, category, table, csv=None, rows=None):
 
 
 def figure_input(entries):
-    return lambda wildcards: IN.figure_input(wildcards, entries[wildcards.experiment])
+    return told(lambda wildcards: IN.figure_input(wildcards, entries[wildcards.experiment]))
 
 
 def figure_entry(entries):
