@@ -28,7 +28,7 @@ from diem.diffusion.covariances import CARD_ERROR, COVARIANCES
 from diem.diffusion.gaussian import Gaussian
 from diem.diffusion.posterior_sampler import PosteriorSampler
 from diem.diffusion.prior import Prior
-from diem.diffusion.samplers import SAMPLERS, noise_levels, sample_prior
+from diem.diffusion.samplers import SAMPLERS, Sampler, noise_levels, sample_prior
 from diem.diffusion.samplers.ddim import DDIM
 from diem.diffusion.samplers.ddpm import DDPM
 from diem.diffusion.samplers.pc import PC
@@ -787,3 +787,26 @@ def test_gathered_shards_are_the_samples_of_one_job(run, tmp_path, shards, stora
     assert card.pop("seconds") == pytest.approx(seconds)
     other.pop("seconds")
     assert card == other
+
+
+@pytest.mark.parametrize("step", [lambda x: None, lambda x: x[:, :2]])
+def test_a_step_of_ones_own_that_is_no_sample_is_told(step):
+    class Own(Sampler):
+        name = "own"
+
+        def step(self, denoise, x_t, t, s, noise):
+            return step(x_t)
+
+    prior = diffusion(random_gaussian((5,), 2).to(torch.float32))
+    with pytest.raises(DiemError, match=r"sampler 'own' does not return .* x_t, \(4, 5\)"):
+        sample_prior(prior, 4, Own(steps=2), torch.Generator())
+
+
+@pytest.mark.parametrize("kind", [SAMPLERS, COVARIANCES], ids=lambda kind: kind.key)
+def test_a_component_of_ones_own_without_a_name_is_refused(kind):
+    class Own(kind.base):
+        def step(self, denoise, x_t, t, s, noise):
+            return x_t
+
+    with pytest.raises(DiemError, match=f"{kind.key} 'own:Own' does not define name"):
+        kind.accepted(Own, "own:Own")

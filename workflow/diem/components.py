@@ -243,6 +243,9 @@ class Kind(Generic[C]):
         besides: Files of the package that are no components.
     """
 
+    facts: ClassVar[tuple[str, ...]] = ()
+    """The class attributes that a user's own component has to define."""
+
     def __init__(self, key: str, package: str, base: type[C], besides: Iterable[str] = ()) -> None:
         self.key, self.package, self.base, self.besides = key, package, base, {*besides}
         self._found: dict[str, type[C]] = {}
@@ -303,6 +306,7 @@ class Kind(Generic[C]):
             base = f"{self.base.__module__}.{self.base.__qualname__}"
             raise DiemError(f"{self.key} {name!r} is no subclass of {base}.")
         missing = sorted(getattr(found, "__abstractmethods__", ()))
+        missing = missing or [fact for fact in self.facts if not hasattr(found, fact)]
         if missing:
             raise DiemError(f"{self.key} {name!r} does not define {', '.join(missing)}.")
         return found

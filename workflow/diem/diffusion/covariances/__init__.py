@@ -5,4 +5,9 @@ from diem.diffusion.covariances.base import CARD_ERROR, Covariance, Denoising, S
 
 __all__ = ["CARD_ERROR", "COVARIANCES", "Covariance", "Denoising", "System"]
 
-COVARIANCES = Kind("covariance", __name__, Covariance, besides=["base"])
+
+class _Covariances(Kind[Covariance]):
+    facts = ("name",)
+
+
+COVARIANCES = _Covariances("covariance", __name__, Covariance, besides=["base"])

@@ -16,7 +16,12 @@ __all__ = [
     "sigma_to_time",
 ]
 
-SAMPLERS = Kind("sampler", __name__, Sampler, besides=["base"])  # type: ignore[type-abstract]
+
+class _Samplers(Kind[Sampler]):
+    facts = ("name",)
+
+
+SAMPLERS = _Samplers("sampler", __name__, Sampler, besides=["base"])  # type: ignore[type-abstract]
 
 
 def changed_sampler(entry: Mapping[str, Any], changes: Mapping[str, Any] | str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from diem.components import Component, Count, option
+from diem.errors import DiemError
 from diem.lazy import torch
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ class Sampler(Component):
 
         Returns:
             The samples, of shape ``(B, *event)``.
+
+        Raises:
+            DiemError: If a step, as that of a user's own may, returns something else.
         """
         schedule = denoiser.schedule
         sigmas = noise_levels(self.spacing, self.steps, schedule.sigma_min, sigma_start)
@@ -127,7 +131,12 @@ class Sampler(Component):
 
         with torch.no_grad():
             for t, s in itertools.pairwise(levels):
-                x_t = self.step(denoise, x_t, t, s, noise)
+                shape, x_t = x_t.shape, self.step(denoise, x_t, t, s, noise)
+                if not torch.is_tensor(x_t) or x_t.shape != shape:
+                    raise DiemError(
+                        f"A step of the sampler {self.name!r} does not return a tensor of the shape"
+                        f" of x_t, {tuple(shape)}."
+                    )
                 step_done()
             return denoise(x_t, levels[-1])
 

@@ -28,12 +28,11 @@ __all__ = [
 
 
 class _Metrics(Kind[Metric]):
+    facts = ("name", "labels")
+
     def accepted(self, found: Any, name: str) -> type[Metric]:
         """Returns what an import path names, if it is a metric with all that rows need."""
         metric = super().accepted(found, name)
-        missing = [key for key in ("name", "labels") if not hasattr(metric, key)]
-        if missing:
-            raise DiemError(f"{self.key} {name!r} does not define {', '.join(missing)}.")
         if metric.name in self.names:
             raise DiemError(f"{self.key} {name!r} has the name of another, {metric.name!r}.")
         return metric

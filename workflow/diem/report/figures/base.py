@@ -266,11 +266,10 @@ class ByLap(Figure):
 class Figures(Kind[Figure]):
     """The figures that there are, and what is asked of a user's own."""
 
+    facts = ("name", "caption", "reads")
+
     def accepted(self, found: Any, name: str) -> type[Figure]:
         figure = super().accepted(found, name)
-        missing = [key for key in ("name", "caption", "reads") if not hasattr(figure, key)]
-        if missing:
-            raise DiemError(f"{self.key} {name!r} does not define {', '.join(missing)}.")
         if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", figure.name):
             raise DiemError(
                 f"{self.key} {name!r} is called {short(figure.name)}, and must have a name of"
