@@ -185,7 +185,8 @@ class EStep:
         """Returns the engine's step."""
         denoiser = copy.deepcopy(self.denoiser)
         set_memory_format(denoiser, channels_last)
-        compile_network(denoiser.backbone, "compile", compile)
+        if compile:
+            compile_network(denoiser.backbone, "compile", compile)
         posterior = PosteriorDenoiser(
             denoiser,
             self.operator,

@@ -142,7 +142,8 @@ class PosteriorSampler:
         if prior.denoiser is None:
             return prior.gaussian.sample_posterior(operator, y, sigma_y, generator)
         set_memory_format(prior.denoiser, self.channels_last)
-        compile_network(prior.denoiser.backbone, "e_step.compile", self.compile)
+        if self.compile:
+            compile_network(prior.denoiser.backbone, "e_step.compile", self.compile)
         denoiser = self._denoiser(prior, operator, y, sigma_y)
         if start is None or sigma_start is None:
             start = prior.gaussian.mean.expand(len(y), *prior.event_shape)

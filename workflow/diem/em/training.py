@@ -132,7 +132,8 @@ class Trained:
         set_memory_format(denoiser, training.channels_last)
         self.average = copy.deepcopy(denoiser).eval().requires_grad_(False)
         self.denoiser = denoiser.train()
-        compile_network(denoiser.backbone, "m_step.compile", training.compile)
+        if training.compile:
+            compile_network(denoiser.backbone, "m_step.compile", training.compile)
         self.training = training
         pairs = zip(denoiser.parameters(), self.average.parameters(), strict=True)
         trained = [(weight, mean) for weight, mean in pairs if weight.requires_grad]

@@ -62,7 +62,7 @@ def compile_network(network: nn.Module, key: str, how: Compile = True) -> None:
     """
     import torch._functorch.config as functorch
 
-    if not how or network._compiled_call_impl is not None:
+    if network._compiled_call_impl is not None:
         return
     # The backward pass would otherwise free what the next product with the same graph needs.
     functorch.donated_buffer = False
