@@ -149,9 +149,17 @@ def test_few_iterations_do_for_noise_that_differs_from_value_to_value(covariance
     assert 0.7 < ratio.min() < ratio.max() < 1.3
 
 
-def test_few_iterations_do_for_noise_and_gains_that_differ():
+@pytest.mark.parametrize(
+    ("gains", "sigma_y"),
+    [
+        ([10.0, 0.1, 1.0, 1.0], [0.02, 1.0, 0.02, 1.0]),
+        ([3.0, 1.0, 1.0, 1.0], [0.02]),
+        ([1e4, 1.0, 1.0, 1.0], [0.3]),
+    ],
+)
+def test_few_iterations_do_for_noise_and_gains_that_differ(gains, sigma_y):
     gaussian, count = random_gaussian((6,), 3), 2_000
-    gains, sigma_y = torch.tensor([10.0, 0.1, 1.0, 1.0]), torch.tensor([0.02, 1.0, 0.02, 1.0])
+    gains, sigma_y = torch.tensor(gains), torch.tensor(sigma_y).expand(4)
     rows = torch.linalg.qr(torch.randn(6, 4, generator=stream(2))).Q.T
     operator = Projection((6,), {"matrix": (gains[:, None] * rows)[None]})
     y = operator.forward(gaussian.sample(1, stream(3)).float())

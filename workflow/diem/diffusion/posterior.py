@@ -13,6 +13,7 @@ References:
     | https://arxiv.org/abs/2405.13712
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +36,10 @@ Solve = Callable[..., tuple[Tensor, Tensor]]
 
 PROBES = 32
 """Random signs by which the rows of an operator's matrix are estimated, which is not held."""
+
+UNEVEN = 0.5
+"""Rows differ in size if the logarithms of their powers spread by more: those of random signs do by
+0.25 where all are alike."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +104,13 @@ class PosteriorDenoiser(Denoiser):
         self.precision = precision
         observed = operator.observed().expand_as(y).flatten(1)
         self.count = observed.sum(dim=1).clamp(min=1).to(y)
-        self.scales = False
-        if self.var_y.numel() > 1:
-            self.unequal = _unequal(self.var_y.expand_as(y).flatten(1), observed)
-            self.scales = bool(self.unequal.any())
-        if self.scales:
+        self.scales, noises = False, self.var_y.numel() > 1
+        if noises or not operator.elementwise:
             self.row_power = _row_power(operator, y)
+            self.unequal = _uneven(self.row_power.flatten(1), observed)
+            if noises:
+                self.unequal |= _unequal(self.var_y.expand_as(y).flatten(1), observed)
+            self.scales = bool(self.unequal.any())
 
     @property
     def schedule(self) -> Schedule:
@@ -150,9 +156,10 @@ class PosteriorDenoiser(Denoiser):
     def _scale(self, var_t: Tensor) -> Tensor:
         r"""Returns about the inverse square root of the diagonal of :math:`\Sigma_y + A V A^\top`.
 
-        A few iterations do not solve a system in which some values have far less noise than others:
-        their one step length is that of the noisiest. What is scaled so has a diagonal of about
-        one. Samples whose values have the same noise are left as they are.
+        A few iterations do not solve a system in which some values have far less noise than others,
+        or rows of :math:`A` far larger ones: their one step length is that of the largest. What is
+        scaled so has a diagonal of about one. Samples whose values are alike in both are left as
+        they are.
 
         Arguments:
             var_t: The variance of the noise, of shape ``()``, where ``x`` has the scale 1.
@@ -175,13 +182,24 @@ def _row_power(operator: Operator, y: Tensor) -> Tensor:
     """Returns about the sum of squares of each row of the operators' matrices, of ``y``'s shape."""
     if operator.elementwise:
         return torch.ones_like(y)
-    power = torch.zeros_like(y)
-    for probe in range(PROBES):
-        generator = torch.Generator().manual_seed(probe)
-        signs = torch.randint(2, operator.event_shape, generator=generator).to(y) * 2 - 1
-        shown = operator.forward(signs.expand(len(y), *operator.event_shape))
-        power += shown.square() / PROBES
+    shape, power = operator.event_shape, torch.zeros_like(y)
+    size = math.prod(shape)
+    signs = torch.randint(2, (PROBES, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    # One after another the columns of a small matrix tell the rows exactly.
+    few = size <= PROBES
+    for probe in torch.eye(size).reshape(-1, *shape) if few else signs / math.sqrt(PROBES):
+        power += operator.forward(probe.to(y).expand(len(y), *shape)).square()
     return power
+
+
+def _uneven(power: Tensor, observed: Tensor) -> Tensor:
+    """Returns in which samples the observed rows differ in size, of shape ``(B,)``."""
+    # A row of zeros, as that of the imaginary part at k = 0, has some rounding.
+    seen = observed & (power > 1e-12 * power.amax(dim=1, keepdim=True))
+    logs = torch.where(seen, power.clamp(min=torch.finfo(power.dtype).tiny).log(), 0.0)
+    count = seen.sum(dim=1, keepdim=True).clamp(min=1)
+    far = torch.where(seen, logs - logs.sum(dim=1, keepdim=True) / count, 0.0)
+    return far.square().sum(dim=1) > UNEVEN**2 * count[:, 0]
 
 
 def _scaled(solve: Solve, scale: Tensor) -> Solve:
