@@ -491,6 +491,17 @@ def test_a_data_set_of_ones_own_that_is_what_it_declares():
     assert list(Own().loaded(0)) == ["train", "validation", "test"]
 
 
+def test_a_split_of_nothing_need_not_be_there():
+    class Restored(Own):
+        def counts(self):
+            return {"train": 0, "validation": 0}
+
+        def load(self, seed):
+            return {"test": super().load(seed)["test"]}
+
+    assert list(Restored().loaded(0)) == ["test"]
+
+
 @pytest.mark.parametrize(
     ("split", "words"),
     [

@@ -133,6 +133,8 @@ class DataSet(Component):
         splits, event, counts = self.load(seed), tuple(self.event_shape()), self.counts()
         for name in SPLITS:
             split = splits.get(name)
+            if split is None and counts.get(name) == 0:
+                continue  # nothing is trained on where a prior is given
             if not isinstance(split, Split):
                 raise DiemError(f"data {self.name!r} loads no Split {name!r}.")
             x: Any = split.x
